@@ -1,0 +1,6 @@
+package quant
+
+// I32 holds ids, lengths and tables. Integers are read as they are, so it has no codec.
+//
+// Layout: one value in 4 bytes, two's complement, little-endian.
+var I32 = register(Format{Name: "I32", Block: 1, Bytes: 4})

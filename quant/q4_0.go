@@ -1,0 +1,36 @@
+package quant
+
+import "encoding/binary"
+
+// Q4_0 keeps 32 values as 4-bit codes around zero with one scale: 4.5 bits a value.
+//
+// Layout: 18 bytes. Scale d, binary16, at 0; 16 code bytes at 2. The low nibble of byte j is value j, its high nibble
+// value j+16. A value is (code-8) * d.
+var Q4_0 = register(Format{Name: "Q4_0", Block: 32, Bytes: 18, Encode: encodeQ4_0, Decode: decodeQ4_0})
+
+func decodeQ4_0(dst []float32, src []byte) {
+	for range blocks("Q4_0", len(dst), 32, len(src), 18) {
+		out, b := dst[:32:32], src[:18:18]
+		d := half(b)
+		for j, c := range b[2:] {
+			out[j] = float32(int(c&15)-8) * d
+			out[j+16] = float32(int(c>>4)-8) * d
+		}
+		dst, src = dst[32:], src[18:]
+	}
+}
+
+// encodeQ4_0 puts the value of largest magnitude on code -8, the end of the range that reaches further. NaN becomes 0.
+func encodeQ4_0(dst []byte, src []float32) {
+	for range blocks("Q4_0", len(src), 32, len(dst), 18) {
+		in, b := src[:32:32], dst[:18:18]
+		d := scale(extreme(in) / -8)
+		binary.LittleEndian.PutUint16(b, d)
+		inv := inverse(F16ToF32(d))
+		for j := range 16 {
+			lo, hi := nearest(in[j]*inv, -8, 7), nearest(in[j+16]*inv, -8, 7)
+			b[2+j] = byte(lo+8) | byte(hi+8)<<4
+		}
+		src, dst = src[32:], dst[18:]
+	}
+}
