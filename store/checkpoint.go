@@ -1,0 +1,180 @@
+// Package store holds models on disk: it finds them by name, opens GGUF files and Hugging Face directories, checks every
+// number that a damaged or hostile file could lie about, and hands out tensors as mapped bytes.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/winnow-llm/winnow/quant"
+)
+
+// Kind is the family of container that a checkpoint came in.
+type Kind string
+
+const (
+	GGUF Kind = "gguf"        // one file with description, tokenizer and tensors
+	HF   Kind = "safetensors" // a Hugging Face directory
+)
+
+// Checkpoint is an opened model: its description and its tensors, mapped, not read.
+//
+// Reading it is safe from any goroutine. All bytes it hands out end with Close. They are the file's own pages: whoever
+// shortens the file in place while it is open takes the process down, so files are replaced by renaming.
+type Checkpoint struct {
+	Path    string            // as given to Open
+	Kind    Kind              //
+	Meta    Meta              // GGUF key-values; empty for HF
+	Files   map[string][]byte // HF: the small files that are there, by name; empty for GGUF
+	Tensors map[string]Tensor // those in a format that Winnow reads, by name
+
+	refused map[string]error // tensors in other formats: the error that asking for one gives
+	size    int64            // bytes of all tensors
+	unmap   []func() error
+}
+
+// Tensor is one weight as it lies in the file.
+type Tensor struct {
+	Name   string
+	Format *quant.Format // never nil
+	Shape  []int         // slowest first: the last dimension is contiguous, a whole number of blocks; empty for a single value
+	Data   []byte        // exactly the tensor, valid until Close; read-only; safetensors do not align it
+}
+
+// Open maps a GGUF file or a Hugging Face directory and checks its description, not its weights.
+func Open(path string) (*Checkpoint, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	if st.IsDir() {
+		return openHF(path)
+	}
+	if strings.EqualFold(filepath.Ext(path), ".safetensors") {
+		return nil, &FileError{File: path, Limit: "safetensors are opened by the directory that also holds config.json", Err: ErrUnsupported}
+	}
+	data, unmap, err := openMapped(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := readGGUF(path, data)
+	if err != nil {
+		return nil, errors.Join(err, unmap())
+	}
+	c.unmap = append(c.unmap, unmap)
+	return c, nil
+}
+
+// OpenBytes reads a GGUF that is in memory already; name stands for its path in errors. The bytes must not change.
+func OpenBytes(name string, gguf []byte) (*Checkpoint, error) { return readGGUF(name, gguf) }
+
+// Tensor finds a weight by the name the file gives it. ErrNoTensor: it is not there. ErrUnsupported: it is stored in a
+// format that Winnow does not read.
+func (c *Checkpoint) Tensor(name string) (Tensor, error) {
+	if t, ok := c.Tensors[name]; ok {
+		return t, nil
+	}
+	if err, ok := c.refused[name]; ok {
+		return Tensor{}, err
+	}
+	return Tensor{}, &FileError{File: c.Path, Part: quoted("tensor", name), Err: ErrNoTensor}
+}
+
+// Has says whether the file holds the tensor, in whatever format.
+func (c *Checkpoint) Has(name string) bool {
+	_, ok := c.Tensors[name]
+	_, refused := c.refused[name]
+	return ok || refused
+}
+
+// Names lists all tensors of the file in alphabetical order, those in unsupported formats included.
+func (c *Checkpoint) Names() []string {
+	names := slices.AppendSeq(make([]string, 0, len(c.Tensors)+len(c.refused)), maps.Keys(c.Tensors))
+	names = slices.AppendSeq(names, maps.Keys(c.refused))
+	slices.Sort(names)
+	return names
+}
+
+// Size is the bytes of all tensors.
+func (c *Checkpoint) Size() int64 { return c.size }
+
+// Close gives the mapped bytes back. A second Close does nothing.
+func (c *Checkpoint) Close() error {
+	var errs []error
+	for _, unmap := range c.unmap {
+		errs = append(errs, unmap())
+	}
+	c.unmap, c.Tensors, c.refused = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// add enters a checked tensor, or the reason why it cannot be read.
+func (c *Checkpoint) add(name string, t Tensor, size uint64, refused error) {
+	if c.size += int64(size); refused != nil {
+		c.refused[name] = refused
+		return
+	}
+	c.Tensors[name] = t
+}
+
+func newCheckpoint(path string, kind Kind) *Checkpoint {
+	return &Checkpoint{Path: path, Kind: kind, Meta: Meta{}, Files: map[string][]byte{},
+		Tensors: map[string]Tensor{}, refused: map[string]error{}}
+}
+
+// openRegular opens a file for reading and refuses all else that a path can lead to: a FIFO would block forever.
+func openRegular(path string) (*os.File, int64, error) {
+	st, err := os.Stat(path)
+	if err == nil && !st.Mode().IsRegular() {
+		err = &FileError{File: path, Limit: fmt.Sprintf("not a regular file but %s", st.Mode().Type()), Err: ErrUnsupported}
+	}
+	if err != nil {
+		return nil, 0, fileError(path, err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, fileError(path, err)
+	}
+	if st, err = f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, 0, &FileError{File: path, Limit: "replaced while it was opened", Err: ErrUnsupported}
+	}
+	return f, st.Size(), nil
+}
+
+// openMapped maps a whole regular file. The mapping outlives the open file.
+func openMapped(path string) (data []byte, unmap func() error, err error) {
+	f, size, err := openRegular(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	if size == 0 {
+		return nil, nil, &FileError{File: path, Limit: "the file is empty", Err: ErrFormat}
+	}
+	if int64(int(size)) != size {
+		return nil, nil, &FileError{File: path, Limit: fmt.Sprintf("%d bytes exceed the address space", size), Err: ErrUnsupported}
+	}
+	if data, unmap, err = mapFile(f, int(size)); err != nil {
+		return nil, nil, fileError(path, err)
+	}
+	return data, unmap, nil
+}
+
+// fileError names the file once: the operating system's errors carry the path themselves.
+func fileError(path string, err error) error {
+	var own *FileError
+	var sys *os.PathError
+	switch {
+	case errors.As(err, &own):
+		return err
+	case errors.As(err, &sys):
+		return &FileError{File: path, Part: sys.Op, Err: sys.Err}
+	}
+	return &FileError{File: path, Err: err}
+}

@@ -1,0 +1,398 @@
+package store
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/winnow-llm/winnow/quant"
+)
+
+// Layout: a GGUF file, all numbers little-endian, a string being its length as u64 and its bytes:
+//
+//	"GGUF", u32 version, u64 tensors, u64 keys
+//	keys times:    string key, u32 type, value (an array: u32 element type, u64 count, elements)
+//	tensors times: string name, u32 dims, u64 of each dim, fastest first, u32 type, u64 offset from the data section
+//	data section:  from the next multiple of general.alignment (32 when absent); so is each tensor in it
+const (
+	ggufMinKey    = 8 + 1 + 4 + 1         // bytes of the smallest key-value
+	ggufMinTensor = 8 + 1 + 4 + 8 + 4 + 8 // bytes of the smallest tensor description
+	ggufMaxKey    = 1<<16 - 1             // bytes of a key, by the specification
+	ggufMaxName   = 256                   // bytes of a tensor name; the specification allows 64
+	ggufMaxDims   = 4                     //
+	ggufBool      = 7                     // value types; the numbers are in ggufNumbers
+	ggufString    = 8                     //
+	ggufArray     = 9                     //
+	maxInt        = uint64(math.MaxInt)   //
+)
+
+// ggufNumber reads the values of one numeric type.
+type ggufNumber struct {
+	size int
+	one  func(b []byte) any        // the value at b
+	many func(b []byte, n int) any // n of them, as a slice
+}
+
+func number[T any](size int, at func(b []byte) T) ggufNumber {
+	return ggufNumber{size, func(b []byte) any { return at(b) }, func(b []byte, n int) any {
+		out := make([]T, n)
+		for i := range out {
+			out[i] = at(b[i*size:])
+		}
+		return out
+	}}
+}
+
+var ggufNumbers = map[uint32]ggufNumber{
+	0:        number(1, func(b []byte) uint8 { return b[0] }),
+	1:        number(1, func(b []byte) int8 { return int8(b[0]) }),
+	2:        number(2, binary.LittleEndian.Uint16),
+	3:        number(2, func(b []byte) int16 { return int16(binary.LittleEndian.Uint16(b)) }),
+	4:        number(4, binary.LittleEndian.Uint32),
+	5:        number(4, func(b []byte) int32 { return int32(binary.LittleEndian.Uint32(b)) }),
+	6:        number(4, func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) }),
+	ggufBool: number(1, func(b []byte) bool { return b[0] != 0 }),
+	10:       number(8, binary.LittleEndian.Uint64),
+	11:       number(8, func(b []byte) int64 { return int64(binary.LittleEndian.Uint64(b)) }),
+	12:       number(8, func(b []byte) float64 { return math.Float64frombits(binary.LittleEndian.Uint64(b)) }),
+}
+
+// ggufTensor is one tensor description, checked on its own, not yet against the data section.
+type ggufTensor struct {
+	name         string
+	shape        []int // slowest first
+	kind         uint32
+	offset, size uint64 // bytes; size 0 for a type we know nothing about
+}
+
+func readGGUF(file string, data []byte) (*Checkpoint, error) {
+	r := &ggufReader{file: file, data: data}
+	tensors, keys := r.header()
+	meta := r.keys(keys)
+	align := r.describe(meta)
+	infos := r.tensors(tensors, align)
+	if r.err != nil {
+		return nil, r.err
+	}
+	c := newCheckpoint(file, GGUF)
+	c.Meta = meta
+	var section []byte // empty where a file without weights ends before it
+	if start := (uint64(r.off) + align - 1) &^ (align - 1); start < uint64(len(data)) {
+		section = data[start:]
+	}
+	if err := placeTensors(c, infos, section); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// placeTensors checks that each tensor lies within the data section and that no two share bytes.
+func placeTensors(c *Checkpoint, infos []ggufTensor, section []byte) error {
+	slices.SortStableFunc(infos, func(a, b ggufTensor) int { return cmp.Compare(a.offset, b.offset) })
+	var last ggufTensor
+	for _, t := range infos {
+		e := &FileError{File: c.Path, Part: quoted("tensor", t.name), Err: ErrFormat}
+		room := uint64(len(section))
+		if t.offset > room || t.size > room-t.offset {
+			e.Limit = fmt.Sprintf("%d bytes from byte %d on reach past the %d bytes of weights in the file", t.size, t.offset, room)
+			return e
+		}
+		if t.offset < last.offset+last.size {
+			e.Limit = fmt.Sprintf("starts at byte %d of the weights, inside %s", t.offset, quoted("tensor", last.name))
+			return e
+		}
+		last = t
+		if why := unreadable(t.kind); why != "" {
+			e.Limit, e.Err = why, ErrUnsupported
+			c.add(t.name, Tensor{}, t.size, e)
+			continue
+		}
+		end := t.offset + t.size
+		c.add(t.name, Tensor{t.name, quant.ByName(ggufTypes[t.kind].name), t.shape, section[t.offset:end:end]}, t.size, nil)
+	}
+	return nil
+}
+
+// ggufReader walks the description of a file. The first failure sticks; what is read after it is zero.
+type ggufReader struct {
+	file string
+	data []byte
+	off  int    // the next byte
+	part string // what is being read, for errors
+	err  error
+}
+
+func (r *ggufReader) fail(sentinel error, limit string, args ...any) {
+	if r.err == nil {
+		r.err = &FileError{r.file, r.part, int64(r.off), fmt.Sprintf(limit, args...), sentinel}
+	}
+}
+
+func (r *ggufReader) left() uint64 { return uint64(len(r.data) - r.off) }
+
+// take gives the next n bytes; nil when the file ends before or has failed already.
+func (r *ggufReader) take(n uint64) []byte {
+	if r.err == nil && n > r.left() {
+		r.fail(ErrFormat, "needs %d bytes where the file has %d left", n, r.left())
+	}
+	if r.err != nil {
+		return nil
+	}
+	b := r.data[r.off:][:n:n]
+	r.off += int(n)
+	return b
+}
+
+func (r *ggufReader) u32() uint32 {
+	if b := r.take(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (r *ggufReader) u64() uint64 {
+	if b := r.take(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+// name reads a key or tensor name of 1 to limit bytes: printable UTF-8, since it ends up in errors and maps.
+func (r *ggufReader) name(limit uint64) string {
+	n := r.u64()
+	if r.err == nil && (n == 0 || n > limit) {
+		r.fail(ErrFormat, "name of %d bytes, 1 to %d are allowed", n, limit)
+	}
+	s := string(r.take(n))
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		r.fail(ErrFormat, "%s is not printable UTF-8", quoted("name", s))
+	}
+	return s
+}
+
+// header reads the fixed start. Counts are held against the bytes left before anything is made for them.
+func (r *ggufReader) header() (tensors, keys uint64) {
+	r.part = "header"
+	magic := string(r.take(4))
+	switch {
+	case r.err != nil:
+		return 0, 0
+	case magic == "FUGG":
+		r.fail(ErrUnsupported, "big-endian GGUF")
+	case magic != "GGUF":
+		r.fail(ErrFormat, "starts with %q, a GGUF file with \"GGUF\"", magic)
+	}
+	switch v := r.u32(); {
+	case r.err != nil:
+	case v == 0:
+		r.fail(ErrFormat, "version 0")
+	case v == 1:
+		r.fail(ErrUnsupported, "GGUF version 1, 2 and 3 are read")
+	case v&0xffff == 0:
+		r.fail(ErrUnsupported, "big-endian GGUF (version %#x)", v)
+	case v > 3:
+		r.fail(ErrUnsupported, "GGUF version %d, 2 and 3 are read", v)
+	}
+	tensors, keys = r.u64(), r.u64()
+	if r.err == nil && keys > r.left()/ggufMinKey {
+		r.fail(ErrFormat, "%d keys do not fit in the %d bytes left", keys, r.left())
+	}
+	if r.err == nil && tensors > (r.left()-keys*ggufMinKey)/ggufMinTensor {
+		r.fail(ErrFormat, "%d tensors do not fit in the %d bytes left", tensors, r.left())
+	}
+	return tensors, keys
+}
+
+func (r *ggufReader) keys(n uint64) Meta {
+	meta := Meta{}
+	for i := uint64(0); i < n && r.err == nil; i++ {
+		r.part = fmt.Sprintf("key %d of %d", i+1, n)
+		key := r.name(ggufMaxKey)
+		r.part = quoted("key", key)
+		if meta.Has(key) {
+			r.fail(ErrFormat, "appears twice")
+		}
+		meta[key] = r.value()
+	}
+	return meta
+}
+
+func (r *ggufReader) value() any {
+	kind := r.u32()
+	if r.err != nil {
+		return nil
+	}
+	if kind == ggufArray {
+		return r.array()
+	}
+	if kind == ggufString {
+		return string(r.take(r.u64()))
+	}
+	num, ok := ggufNumbers[kind]
+	if !ok {
+		r.fail(ErrFormat, "unknown value type %d", kind)
+		return nil
+	}
+	b := r.take(uint64(num.size))
+	if b == nil || !r.bools(kind, b) {
+		return nil
+	}
+	return num.one(b)
+}
+
+func (r *ggufReader) array() any {
+	kind, n := r.u32(), r.u64()
+	if r.err != nil {
+		return nil
+	}
+	if kind == ggufString {
+		return r.strings(n)
+	}
+	num, ok := ggufNumbers[kind]
+	switch {
+	case kind == ggufArray:
+		r.fail(ErrUnsupported, "array of arrays")
+	case !ok:
+		r.fail(ErrFormat, "array of unknown value type %d", kind)
+	case n > r.left()/uint64(num.size):
+		r.fail(ErrFormat, "array of %d values of %d bytes where the file has %d bytes left", n, num.size, r.left())
+	}
+	if r.err != nil {
+		return nil
+	}
+	b := r.take(n * uint64(num.size))
+	if b == nil || !r.bools(kind, b) {
+		return nil
+	}
+	return num.many(b, int(n))
+}
+
+// bools fails on a bool that is neither 0 nor 1.
+func (r *ggufReader) bools(kind uint32, b []byte) bool {
+	if kind == ggufBool && slices.ContainsFunc(b, func(v byte) bool { return v > 1 }) {
+		r.fail(ErrFormat, "a bool is neither 0 nor 1")
+	}
+	return r.err == nil
+}
+
+// strings reads n strings into one piece of memory, which all of them share: a vocabulary has hundreds of thousands.
+func (r *ggufReader) strings(n uint64) []string {
+	if n > r.left()/8 {
+		r.fail(ErrFormat, "array of %d strings where the file has %d bytes left", n, r.left())
+		return nil
+	}
+	start := r.off
+	for i := uint64(0); i < n && r.err == nil; i++ {
+		r.take(r.u64())
+	}
+	if r.err != nil {
+		return nil
+	}
+	raw := string(r.data[start:r.off])
+	out, at := make([]string, n), 0
+	for i := range out {
+		size := int(binary.LittleEndian.Uint64(r.data[start+at:]))
+		out[i] = raw[at+8:][:size]
+		at += 8 + size
+	}
+	return out
+}
+
+// describe reads the keys that say how the rest of the file is laid out, and gives the alignment in bytes.
+func (r *ggufReader) describe(meta Meta) uint64 {
+	if r.err != nil {
+		return 1
+	}
+	r.part = `key "general.alignment"`
+	align, ok := uint32(32), true
+	if meta.Has("general.alignment") {
+		align, ok = meta["general.alignment"].(uint32)
+	}
+	switch {
+	case !ok:
+		r.fail(ErrFormat, "has type %T, should have uint32", meta["general.alignment"])
+	case align < 8 || align&(align-1) != 0:
+		r.fail(ErrFormat, "%d is not a power of two from 8 on", align)
+	}
+	r.part = `key "split.count"`
+	if n, err := meta.Int("split.count", 1); err != nil {
+		r.fail(ErrFormat, "has type %T, should have an integer", meta["split.count"])
+	} else if n > 1 {
+		r.fail(ErrUnsupported, "one of %d files of a split GGUF, which are not read yet; merged into one file they are", n)
+	}
+	if r.err != nil {
+		return 1
+	}
+	return uint64(align)
+}
+
+func (r *ggufReader) tensors(n, align uint64) []ggufTensor {
+	var out []ggufTensor
+	seen := map[string]bool{}
+	for i := uint64(0); i < n && r.err == nil; i++ {
+		r.part = fmt.Sprintf("tensor %d of %d", i+1, n)
+		t := ggufTensor{name: r.name(ggufMaxName)}
+		r.part = quoted("tensor", t.name)
+		if seen[t.name] {
+			r.fail(ErrFormat, "appears twice")
+		}
+		seen[t.name] = true
+		dims := r.dims()
+		t.kind, t.offset = r.u32(), r.u64()
+		t.size = r.bytes(t.kind, dims)
+		for _, d := range slices.Backward(dims) {
+			t.shape = append(t.shape, int(d))
+		}
+		if t.offset%align != 0 {
+			r.fail(ErrFormat, "offset %d is not a multiple of the alignment %d", t.offset, align)
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// dims reads a shape, fastest dimension first; each is at least 1 and the product fits an int.
+func (r *ggufReader) dims() []uint64 {
+	n := r.u32()
+	if r.err == nil && (n == 0 || n > ggufMaxDims) {
+		r.fail(ErrFormat, "%d dimensions, 1 to %d are allowed", n, ggufMaxDims)
+	}
+	var dims []uint64
+	values := uint64(1)
+	for i := uint32(0); i < n && r.err == nil; i++ {
+		d := r.u64()
+		if r.err == nil && (d == 0 || d > maxInt/values) {
+			r.fail(ErrFormat, "dimension %d of %d values: the tensor must have from 1 to %d in all", i, d, maxInt)
+			return nil
+		}
+		values *= d
+		dims = append(dims, d)
+	}
+	return dims
+}
+
+// bytes is the size of a tensor; 0 when its type is none that GGUF defines, since then only asking for it is an error.
+func (r *ggufReader) bytes(kind uint32, dims []uint64) uint64 {
+	t, ok := ggufTypes[kind]
+	if r.err != nil || !ok {
+		return 0
+	}
+	if dims[0]%t.block != 0 {
+		r.fail(ErrFormat, "rows of %d values are no whole number of %s blocks of %d", dims[0], t.name, t.block)
+		return 0
+	}
+	blocks := dims[0] / t.block
+	for _, d := range dims[1:] {
+		blocks *= d
+	}
+	if blocks > maxInt/t.bytes {
+		r.fail(ErrFormat, "%d blocks of %d bytes exceed the address space", blocks, t.bytes)
+		return 0
+	}
+	return blocks * t.bytes
+}

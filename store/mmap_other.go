@@ -1,0 +1,17 @@
+//go:build !unix
+
+package store
+
+import (
+	"io"
+	"os"
+)
+
+// mapFile reads the first size bytes of f into memory, where the system has no mmap that we use.
+func mapFile(f *os.File, size int) ([]byte, func() error, error) {
+	data := make([]byte, size)
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, nil, &os.PathError{Op: "read", Path: f.Name(), Err: err}
+	}
+	return data, func() error { return nil }, nil
+}
