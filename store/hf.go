@@ -64,21 +64,24 @@ func openHF(dir string) (c *Checkpoint, err error) {
 
 // addShards opens each file of an index (tensor name to file) and checks that every tensor is in the file it names.
 func (c *Checkpoint) addShards(dir string, where map[string]string) error {
-	in := map[string]string{} // tensor name to the file that has it
-	for _, shard := range slices.Compact(slices.Sorted(maps.Values(where))) {
+	names := map[string][]string{} // tensors by file
+	for _, tensor := range slices.Sorted(maps.Keys(where)) {
+		names[where[tensor]] = append(names[where[tensor]], tensor)
+	}
+	for _, shard := range slices.Sorted(maps.Keys(names)) {
+		misplaced := func(tensor, limit string) error {
+			return &FileError{File: filepath.Join(dir, hfIndex), Part: quoted("tensor", tensor), Limit: limit + shard, Err: ErrFormat}
+		}
+		if i := slices.IndexFunc(names[shard], c.Has); i >= 0 {
+			return misplaced(names[shard][i], "is in another file than ")
+		}
 		if err := c.addWeights(filepath.Join(dir, shard)); err != nil {
 			return err
 		}
-		for _, name := range c.Names() {
-			if in[name] == "" {
-				in[name] = shard
+		for _, tensor := range names[shard] {
+			if !c.Has(tensor) {
+				return misplaced(tensor, "is not in ")
 			}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(where)) {
-		if in[name] != where[name] {
-			limit := fmt.Sprintf("the index places it in %s, where it is not", where[name])
-			return &FileError{File: filepath.Join(dir, hfIndex), Part: quoted("tensor", name), Limit: limit, Err: ErrFormat}
 		}
 	}
 	return nil

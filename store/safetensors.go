@@ -18,7 +18,10 @@ import (
 // Layout: a safetensors file is the size of the header as u64, little-endian, the header, and the weights. The header is
 // a JSON object from tensor name to {"dtype", "shape" slowest first, "data_offsets" [begin, end) in the weights}, with
 // strings to strings under "__metadata__". The tensors fill the weights from end to end.
-const stMaxHeader = 100_000_000 // bytes, as the reference reader allows
+const (
+	stMaxHeader = 100_000_000 // bytes, as the reference reader allows
+	stMaxDims   = 8           // of a tensor; models have up to 4
+)
 
 // stBits is the size of a value of each dtype, in bits.
 var stBits = map[string]uint64{
@@ -90,10 +93,13 @@ func (e *stEntry) check(begin, room uint64) string {
 	if e.Offsets[0] != begin || e.Offsets[1] < begin || e.Offsets[1] > room {
 		return fmt.Sprintf("lies at %d of the %d bytes of weights, should start at %d, where the last one ends", e.Offsets, room, begin)
 	}
+	if len(e.Shape) > stMaxDims {
+		return fmt.Sprintf("%d dimensions, at most %d are read", len(e.Shape), stMaxDims)
+	}
 	values := uint64(1)
 	for _, d := range e.Shape {
 		if d > maxInt || d != 0 && values > maxInt/64/d {
-			return fmt.Sprintf("shape %.200s is too large", fmt.Sprint(e.Shape))
+			return fmt.Sprintf("shape %d is too large", e.Shape)
 		}
 		values *= d
 	}
