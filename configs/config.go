@@ -1,0 +1,112 @@
+// Package configs holds the one configuration of Winnow: defaults, then winnow.yaml, then WINNOW_* variables, then flags, each
+// overriding what came before. It is the only room that reads YAML or the environment.
+package configs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrConfig is wrapped by every refusal of a key or of its value.
+var ErrConfig = errors.New("configuration")
+
+// Config is every setting. A field's koanf tag is its key: `cache_bytes` in winnow.yaml, WINNOW_CACHE_BYTES in the environment,
+// --cache-bytes on a command line. Its help tag is what --help says.
+type Config struct {
+	Addr   string `koanf:"addr" help:"address to listen on, host:port"`
+	Models string `koanf:"models" help:"folder of models, in ollama's layout or as plain files"`
+
+	Threads    int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
+	CPU        string `koanf:"cpu" help:"kernels of the CPU device: avx512, avx2 or go; auto = the best the machine has"`
+	DType      string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
+	Context    int    `koanf:"context" help:"longest sequence in tokens; 0 = as the model says, within the cache"`
+	CacheBytes Bytes  `koanf:"cache_bytes" help:"memory for cached keys and values of a model, e.g. 2GiB; 0 = chosen by the engine"`
+	Sequences  int    `koanf:"sequences" help:"requests a model advances at once; 0 = chosen by the engine"`
+	Rows       int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
+	Queue      int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
+
+	Hosts          []string      `koanf:"hosts" help:"Host headers to answer besides loopback names and the address itself; * = all"`
+	Origins        []string      `koanf:"origins" help:"browser origins that may call the API; * = all"`
+	BodyBytes      Bytes         `koanf:"body_bytes" help:"largest request body"`
+	HeaderTimeout  time.Duration `koanf:"header_timeout" help:"time a client has to send its headers"`
+	BodyTimeout    time.Duration `koanf:"body_timeout" help:"time a client has to send its request"`
+	IdleTimeout    time.Duration `koanf:"idle_timeout" help:"time an unused connection stays open"`
+	RequestTimeout time.Duration `koanf:"request_timeout" help:"longest time a request may take, queueing included; 0 = no limit"`
+	DrainTimeout   time.Duration `koanf:"drain_timeout" help:"time that running requests have to finish after SIGTERM"`
+
+	LogFormat string `koanf:"log_format" help:"form of log lines: text or json"`
+
+	// The four debug switches.
+	Log    slog.Level `koanf:"log" help:"least severe log lines shown: debug, info, warn or error"`
+	Trace  string     `koanf:"trace" help:"write the time, bytes and arithmetic of every op to this file, as Chrome trace events"`
+	Shadow bool       `koanf:"shadow" help:"run every op a second time in plain Go and stop at the first difference"`
+	Check  bool       `koanf:"check" help:"check the engine's own state after every step"`
+
+	// Telemetry comes from the OTEL_* variables alone.
+	Telemetry Telemetry `koanf:"-"`
+}
+
+// Default is the configuration of a machine where nothing is set.
+func Default() Config {
+	return Config{
+		Addr:          "127.0.0.1:11435",
+		Models:        "~/.winnow/models",
+		CPU:           "auto",
+		DType:         "native",
+		BodyBytes:     8 << 20,
+		HeaderTimeout: 10 * time.Second,
+		BodyTimeout:   time.Minute,
+		IdleTimeout:   2 * time.Minute,
+		DrainTimeout:  30 * time.Second,
+		LogFormat:     "text",
+		Log:           slog.LevelInfo,
+	}
+}
+
+// Keys lists the keys in the order of the fields.
+func Keys() []string {
+	var out []string
+	for _, f := range fields() {
+		out = append(out, f.Tag.Get("koanf"))
+	}
+	return out
+}
+
+// fields are those of Config that have a key.
+func fields() []reflect.StructField {
+	return slices.DeleteFunc(reflect.VisibleFields(reflect.TypeFor[Config]()), func(f reflect.StructField) bool {
+		return f.Tag.Get("koanf") == "-"
+	})
+}
+
+// check refuses values that no later layer would understand.
+func (c *Config) check() error {
+	if _, _, err := net.SplitHostPort(c.Addr); err != nil {
+		return fmt.Errorf("%w: addr is %q, want host:port", ErrConfig, c.Addr)
+	}
+	for _, v := range []struct {
+		key, value string
+		allowed    []string
+	}{
+		{"cpu", c.CPU, []string{"auto", "avx512", "avx2", "go"}},
+		{"dtype", c.DType, []string{"native", "f32"}},
+		{"log_format", c.LogFormat, []string{"text", "json"}},
+	} {
+		if !slices.Contains(v.allowed, v.value) {
+			return fmt.Errorf("%w: %s is %q, want one of %s", ErrConfig, v.key, v.value, strings.Join(v.allowed, ", "))
+		}
+	}
+	values := reflect.ValueOf(*c)
+	for _, f := range fields() {
+		if v := values.FieldByIndex(f.Index); f.Name != "Log" && v.CanInt() && v.Int() < 0 {
+			return fmt.Errorf("%w: %s is %v, want 0 or more", ErrConfig, f.Tag.Get("koanf"), v)
+		}
+	}
+	return nil
+}
