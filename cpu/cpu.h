@@ -1,0 +1,75 @@
+// What the kernels of this folder share: descriptors of operations, the pool of threads, scratch memory.
+#ifndef WN_CPU_H
+#define WN_CPU_H
+
+#include <stdint.h>
+#include <stddef.h>
+
+typedef struct wn_ctx wn_ctx;
+typedef struct wn_op wn_op;
+typedef void wn_run(wn_ctx *ctx, const wn_op *op);
+
+// One operation, ready to run. What the pointers and numbers mean is said beside the kernel, in the op's .c file. Pointers lead to
+// memory outside the Go heap, and a null pointer is an absent operand.
+struct wn_op {
+	wn_run *run;
+	void *p[16];
+	int64_t d[16];
+	float f[8];
+};
+
+// Every operation that has a kernel. X(add) stands for wn_add_avx2 and wn_add_avx512, compiled from add.c.
+#define WN_OPS(X) X(add)
+
+#define WN_DECLARE(op) wn_run wn_##op##_avx2, wn_##op##_avx512;
+WN_OPS(WN_DECLARE)
+#undef WN_DECLARE
+
+// The kernels of one variant.
+typedef struct wn_kernels {
+#define WN_FIELD(op) wn_run *op;
+	WN_OPS(WN_FIELD)
+#undef WN_FIELD
+} wn_kernels;
+
+extern const wn_kernels wn_avx2, wn_avx512;
+
+// Names of the features that this machine lacks for a variant, "" when it has them all.
+const char *wn_lacks_avx2(void);
+const char *wn_lacks_avx512(void);
+
+// What can go wrong while a list runs.
+enum { WN_OK, WN_NO_MEMORY, WN_TOO_MANY_ROWS };
+
+// A context runs lists of operations, one list at a time, on the calling thread and threads-1 threads of its own.
+wn_ctx *wn_open(int threads);
+void wn_close(wn_ctx *ctx);
+// wn_execute runs count operations in order and returns WN_OK or the first failure, after which nothing more has run.
+int wn_execute(wn_ctx *ctx, const wn_op *ops, int64_t count);
+
+// What follows is for kernels.
+
+// A job is called once for each item of wn_parallel. worker is in [0, wn_threads), and no two calls at a time share it.
+typedef void wn_job(void *arg, int64_t item, int worker);
+
+// wn_parallel calls job for items 0 to items, hi excluded, on all threads, and returns when all are done. Items should take some
+// 2 us or more; the order in which they are claimed is ascending.
+void wn_parallel(wn_ctx *ctx, int64_t items, wn_job *job, void *arg);
+int wn_threads(const wn_ctx *ctx);
+
+// wn_scratch gives 64-byte aligned, uninitialised memory that lasts until the operation returns. NULL when there is none: the
+// operation returns at once, and the list fails. Only the calling thread of the operation may use it.
+void *wn_scratch(wn_ctx *ctx, int64_t bytes);
+
+// wn_live reads how many rows are in use: *n, or most where n is absent. More than most fails the list and gives 0.
+int64_t wn_live(wn_ctx *ctx, const void *n, int64_t most);
+
+// wn_following is how many operations come after op in the list, which are op[1], op[2] and so on; wn_skip says that the
+// operation that runs has done the next count of them too.
+int64_t wn_following(const wn_ctx *ctx, const wn_op *op);
+void wn_skip(wn_ctx *ctx, int64_t count);
+
+static inline int64_t wn_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t wn_max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+#endif

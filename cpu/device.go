@@ -1,0 +1,125 @@
+//go:build linux && cgo && amd64
+
+package cpu
+
+/*
+// Strict ISO C keeps gcc from fusing products and sums by itself: what is fused is written so.
+#cgo CFLAGS: -O3 -std=c11 -Wall -Wextra -pthread
+#cgo LDFLAGS: -lm -pthread
+#include "cpu.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// device runs lists of ops in C on its own threads. Its memory is outside the Go heap.
+type device struct {
+	name    string
+	kernels *C.wn_kernels
+	options Options
+	heap    heap
+	place   func(bytes int) (*memory, error) // where buffers come from; tests put guard pages around them
+	said    sync.Map                         // lines that were logged
+
+	mu  sync.Mutex // held while ctx runs a list
+	ctx *C.wn_ctx  // nil once closed
+}
+
+// New opens the device. What it gives is an io.Closer too, unless it is the reference device: Close ends its threads, after the last
+// use of its queues.
+func New(o Options) (tensor.Device, error) {
+	if o.Variant == "go" {
+		o.say("cpu: plain Go, as asked")
+		return tensor.Reference(), nil
+	}
+	variant, kernels, err := choose(o.Variant)
+	if err != nil {
+		return nil, err
+	}
+	if kernels == nil {
+		o.say("cpu: plain Go, the machine lacks " + lacks("avx2"))
+		return tensor.Reference(), nil
+	}
+	if o.Threads <= 0 {
+		o.Threads = physicalCores(runtime.NumCPU())
+	}
+	d := &device{name: "cpu " + variant, kernels: kernels, options: o, ctx: C.wn_open(C.int(o.Threads))}
+	if d.ctx == nil {
+		return nil, fmt.Errorf("cpu: cannot start %d threads", o.Threads)
+	}
+	d.place = d.heap.alloc
+	o.say(fmt.Sprintf("cpu: %s kernels, %d threads", variant, o.Threads))
+	return d, nil
+}
+
+// choose finds the kernels of a variant, or of the best one; none where the machine is too old for any.
+func choose(variant string) (string, *C.wn_kernels, error) {
+	tables := map[string]*C.wn_kernels{"avx512": &C.wn_avx512, "avx2": &C.wn_avx2}
+	if variant == "" {
+		for _, v := range []string{"avx512", "avx2"} {
+			if lacks(v) == "" {
+				return v, tables[v], nil
+			}
+		}
+		return "", nil, nil
+	}
+	if tables[variant] == nil {
+		return "", nil, fmt.Errorf(`cpu variant %q: want "avx512", "avx2", "go" or ""`, variant)
+	}
+	if missing := lacks(variant); missing != "" {
+		return "", nil, fmt.Errorf("cpu variant %q: this machine lacks %s", variant, missing)
+	}
+	return variant, tables[variant], nil
+}
+
+// lacks names the features that this machine would need for a variant.
+func lacks(variant string) string {
+	if variant == "avx512" {
+		return C.GoString(C.wn_lacks_avx512())
+	}
+	return C.GoString(C.wn_lacks_avx2())
+}
+
+// Name is the variant: "cpu avx2".
+func (d *device) Name() string { return d.name }
+
+// Alloc gives zeroed memory outside the Go heap.
+func (d *device) Alloc(bytes int) (tensor.Buffer, error) {
+	m, err := d.place(bytes)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Free gives memory back. No op that uses it may be waiting in a queue.
+func (d *device) Free(b tensor.Buffer) { d.heap.free(b.(*memory)) }
+
+// Queue makes a queue. Queues of a device take turns.
+func (d *device) Queue() tensor.Queue { return newQueue(d) }
+
+// Close ends the device's threads.
+func (d *device) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ctx == nil {
+		return errors.New("cpu: the device is closed already")
+	}
+	C.wn_close(d.ctx)
+	d.ctx = nil
+	return nil
+}
+
+// once logs a line the first time.
+func (d *device) once(line string) {
+	if _, again := d.said.LoadOrStore(line, true); !again {
+		d.options.say(line)
+	}
+}

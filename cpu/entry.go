@@ -1,0 +1,80 @@
+//go:build linux && cgo && amd64
+
+package cpu
+
+// #include "cpu.h"
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// entry is a descriptor being filled: pointers and numbers one after the other, as the kernel's comment lists them.
+type entry struct {
+	kernels *C.wn_kernels // of the device's variant
+	c       *C.wn_op
+	q       *queue
+	p, d, f int // pointers, integers and floats filled in
+}
+
+// runs sets the kernel.
+func (e *entry) runs(k *C.wn_run) { e.c.run = k }
+
+// operands appends the address of row 0 of each matrix, null for those that are absent.
+func (e *entry) operands(mats ...tensor.Mat) {
+	for i := range mats {
+		e.pointer(address(&mats[i]))
+	}
+}
+
+func (e *entry) pointer(p unsafe.Pointer) {
+	e.c.p[e.p] = p
+	e.p++
+}
+
+// address is where a matrix of the device starts.
+func address(m *tensor.Mat) unsafe.Pointer {
+	if !m.Present() {
+		return nil
+	}
+	b, ok := m.Buf.(*memory)
+	if !ok {
+		panic(fmt.Sprintf("winnow: bug: cpu: %s is not in the device's memory", m))
+	}
+	return b.at(m.Off)
+}
+
+// numbers appends integers.
+func (e *entry) numbers(n ...int) {
+	for _, v := range n {
+		e.c.d[e.d] = C.int64_t(v)
+		e.d++
+	}
+}
+
+// floats appends factors.
+func (e *entry) floats(f ...float32) {
+	for _, v := range f {
+		e.c.f[e.f] = C.float(v)
+		e.f++
+	}
+}
+
+// keep copies values from the Go heap to where they stay until the list has run, and appends their address.
+func (e *entry) keep(v []int32) {
+	size := 4 * len(v)
+	if size > listBytes/2 {
+		panic(fmt.Sprintf("winnow: bug: cpu: an op keeps %d values", len(v)))
+	}
+	if len(v) == 0 {
+		e.pointer(nil)
+		return
+	}
+	at := e.q.used
+	e.q.used += (size + 7) &^ 7
+	copy(e.q.kept[at:], unsafe.Slice((*byte)(unsafe.Pointer(&v[0])), size))
+	e.pointer(unsafe.Pointer(&e.q.kept[at]))
+}

@@ -1,0 +1,107 @@
+//go:build linux && cgo && amd64
+
+package cpu
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// memory is a buffer outside the Go heap, which C descriptors may point to. It starts at a multiple of 64.
+type memory struct {
+	bytes []byte
+	chunk *chunk // where it lies
+}
+
+func (m *memory) Len() int     { return len(m.bytes) }
+func (m *memory) Host() []byte { return m.bytes }
+
+// at is the address of byte off, which may be the end.
+func (m *memory) at(off int) unsafe.Pointer {
+	if off < 0 || off > len(m.bytes) {
+		panic(fmt.Sprintf("winnow: bug: cpu: byte %d of a buffer of %d", off, len(m.bytes)))
+	}
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(m.bytes)), off)
+}
+
+// chunk is one mapping that buffers are cut from, front to back; it is unmapped when the last of them is freed.
+type chunk struct {
+	mapped []byte
+	used   int // bytes given out
+	live   int // buffers not yet freed
+}
+
+// Buffers share chunks, so that small ones stand on large pages too: streaming weights from those is a quarter faster.
+const (
+	chunkBytes = 32 << 20
+	hugePage   = 2 << 20
+)
+
+// heap hands out memory. The zero heap is ready.
+type heap struct {
+	mu      sync.Mutex
+	current *chunk
+}
+
+// alloc gives zeroed memory. It is never given out twice: what is freed goes back to the system chunk by chunk.
+func (h *heap) alloc(bytes int) (*memory, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	size := (bytes + 63) &^ 63
+	c := h.current
+	if c == nil || size > len(c.mapped)-c.used {
+		var err error
+		if c, err = mapChunk(max(size, chunkBytes)); err != nil {
+			return nil, fmt.Errorf("%d bytes of memory: %w", bytes, err)
+		}
+		if size < chunkBytes/2 { // a large buffer has a chunk to itself, and the rest of the current one stays in use
+			h.retire()
+			h.current = c
+		}
+	}
+	m := &memory{bytes: c.mapped[c.used : c.used+bytes : c.used+bytes], chunk: c}
+	c.used += size
+	c.live++
+	return m, nil
+}
+
+// retire stops cutting from the current chunk.
+func (h *heap) retire() {
+	if c := h.current; c != nil && c.live == 0 {
+		c.unmap()
+	}
+	h.current = nil
+}
+
+func (h *heap) free(m *memory) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m.chunk == nil {
+		panic("winnow: bug: cpu: a buffer is freed twice")
+	}
+	c := m.chunk
+	m.bytes, m.chunk = nil, nil
+	if c.live--; c.live == 0 && c != h.current {
+		c.unmap()
+	}
+}
+
+func mapChunk(size int) (*chunk, error) {
+	size = (size + hugePage - 1) &^ (hugePage - 1)
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, err
+	}
+	_ = unix.Madvise(b, unix.MADV_HUGEPAGE) // only speed depends on it: kernels without large pages refuse
+	return &chunk{mapped: b}, nil
+}
+
+func (c *chunk) unmap() {
+	if err := unix.Munmap(c.mapped); err != nil {
+		panic(fmt.Sprintf("winnow: bug: cpu: unmap %d bytes: %v", len(c.mapped), err))
+	}
+	c.mapped = nil
+}

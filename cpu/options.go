@@ -1,0 +1,16 @@
+// Package cpu is a device: C kernels for the machine's own processor, on threads of their own. Without kernels for the machine,
+// or built without cgo, it is the reference device.
+package cpu
+
+// Options say how a device works.
+type Options struct {
+	Variant string       // "avx512", "avx2", "go" (the operations' plain Go), or "" for the best that this machine has
+	Threads int          // threads that work, the caller included; 0 = one a physical core
+	Log     func(string) // receives the start-up line and what is slower than it could be, each once; may be nil
+}
+
+func (o Options) say(line string) {
+	if o.Log != nil {
+		o.Log(line)
+	}
+}
