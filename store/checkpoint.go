@@ -28,7 +28,7 @@ const (
 // shortens the file in place while it is open takes the process down, so files are replaced by renaming.
 type Checkpoint struct {
 	Path    string            // as given to Open
-	Kind    Kind              //
+	Kind    Kind              // what was found there
 	Meta    Meta              // GGUF key-values; empty for HF
 	Files   map[string][]byte // HF: the small files that are there, by name; empty for GGUF
 	Tensors map[string]Tensor // those in a format that Winnow reads, by name

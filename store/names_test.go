@@ -15,7 +15,7 @@ func manifestOf(layers string) string {
 	return `{"schemaVersion":2,"config":{"digest":"sha256:` + hex64 + `","size":100},"layers":[` + layers + `]}`
 }
 
-func modelLayer(digest string, size int) string {
+func modelLayer(digest string, size int64) string {
 	return fmt.Sprintf(`{"mediaType":"application/vnd.ollama.image.model","digest":%q,"size":%d}`, digest, size)
 }
 
