@@ -41,6 +41,13 @@ func NewDispatchPlan(d tensor.Device, e Extent) (*DispatchPlan, error) {
 	return &p, nil
 }
 
+// For is the plan's memory as a layer of k choices a row sees it; k is at most what the plan was made for.
+func (p *DispatchPlan) For(k int) *DispatchPlan {
+	q := *p
+	q.Place.Cols, q.Weight.Cols = k, k
+	return &q
+}
+
 // Free gives the plan's memory back to its device.
 func (p *DispatchPlan) Free(d tensor.Device) {
 	for _, m := range p.operands() {

@@ -1,0 +1,128 @@
+package model
+
+import (
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// Model is a network on a device, ready to step. One goroutine steps it.
+type Model struct {
+	spec      Spec
+	opt       Options
+	device    tensor.Device
+	queue     tensor.Queue
+	batch     *Batch
+	scratch   scratch
+	embed     tensor.Embed
+	angles    []*tensor.Angles // one a kind of RoPE
+	freqs     [][]float32      // theirs
+	layers    []layer
+	pick      tensor.Gather // the wanted rows
+	norm      tensor.Norm
+	output    tensor.Linear
+	selectors map[int]attention.Selector // by window
+	caches    []*attention.Cache         // one a layer
+	loader    *loader
+}
+
+// Forward runs the network on the batch that Fill wrote and returns its logits, one row a wanted row.
+func (m *Model) Forward(b *Batch) tensor.Mat {
+	q := m.queue
+	q.Run(&m.embed)
+	for _, a := range m.angles {
+		q.Run(a)
+	}
+	for i := range m.layers {
+		l := &m.layers[i]
+
+		q.Run(&l.attnNorm)
+		q.Run(&l.q)
+		q.Run(&l.k)
+		q.Run(&l.v)
+		each(q, l.turn)
+		each(q, l.keep)
+		each(q, l.choose)
+		q.Run(&l.attend)
+		q.Run(&l.attnOut)
+		q.Run(&l.addAttn)
+
+		q.Run(&l.ffnNorm)
+		each(q, l.ffn)
+		q.Run(&l.addFFN)
+	}
+	q.Run(&m.pick)
+	q.Run(&m.norm)
+	q.Run(&m.output)
+	return b.Logits
+}
+
+func each(q tensor.Queue, ops []tensor.Op) {
+	for _, op := range ops {
+		q.Run(op)
+	}
+}
+
+// model prepares the whole network.
+func (l *loader) model(s Spec) *Model {
+	l.queue = l.device.Queue()
+	m := &Model{spec: s, opt: l.opt, device: l.device, queue: l.queue, loader: l, selectors: map[int]attention.Selector{}}
+	m.batch, l.err = newBatch(l.device, l.opt.Limits, s.Vocab)
+	m.scratch = l.scratch(&s)
+	if l.err != nil {
+		return m
+	}
+	lay, table := &m.batch.Layout, l.weight("token_embd.weight", s.Vocab, s.Dim)
+	m.embed = tensor.Embed{IDs: m.batch.IDs, Table: table, Y: m.scratch.x, N: lay.Rows}
+	for i := range s.Layers {
+		m.layers = append(m.layers, l.layer(i, &s.Layers[i], m))
+	}
+	wanted := l.alloc(m.scratch.x.Format, l.opt.Limits.Wanted, s.Dim)
+	if !s.Tied {
+		table = l.weight("output.weight", s.Vocab, s.Dim)
+	}
+	m.pick = tensor.Gather{X: m.scratch.x, Rows: m.batch.Want, Y: wanted, N: m.batch.Wanted}
+	m.norm = tensor.Norm{X: wanted, W: l.vector("output_norm.weight", s.Dim), Y: wanted, N: m.batch.Wanted, Groups: 1, Eps: s.Eps}
+	m.output = tensor.Linear{X: wanted, W: table, Y: m.batch.Logits, N: m.batch.Wanted}
+	return m
+}
+
+// Spec is what the model is.
+func (m *Model) Spec() *Spec { return &m.spec }
+
+// Limits are the sizes that its buffers were made for.
+func (m *Model) Limits() Limits { return m.opt.Limits }
+
+// Batch is where a step is written, at fixed addresses.
+func (m *Model) Batch() *Batch { return m.batch }
+
+// Queue is where the model's steps run.
+func (m *Model) Queue() tensor.Queue { return m.queue }
+
+// Fingerprint tells apart models whose caches differ for the same tokens: by architecture and by what selects keys.
+func (m *Model) Fingerprint() string {
+	print := m.spec.Arch
+	for _, l := range m.spec.Layers {
+		print += " " + m.selectors[l.Window].Caps().Fingerprint
+	}
+	return print
+}
+
+// Close gives the model's memory back to its device. It must not be stepping.
+func (m *Model) Close() {
+	for _, c := range m.caches {
+		c.Free(m.device)
+	}
+	for _, s := range m.selectors {
+		s.Plan().Free(m.device)
+	}
+	if m.scratch.plan != nil {
+		m.scratch.plan.Free(m.device)
+	}
+	if m.batch != nil {
+		m.batch.free(m.device)
+	}
+	for _, b := range m.loader.owned {
+		m.device.Free(b)
+	}
+	m.caches, m.selectors, m.scratch, m.batch, m.loader.owned = nil, nil, scratch{}, nil, nil
+}

@@ -1,0 +1,235 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/moe"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// layer is one layer's operations, prepared: built once, run every step.
+type layer struct {
+	attnNorm tensor.Norm
+	q, k, v  tensor.Linear
+	turn     []tensor.Op // head norms and RoPE
+	keep     []tensor.Op // keys and values into the cache, sidecars beside them
+	choose   []tensor.Op // which keys
+	attend   attention.Attend
+	attnOut  tensor.Linear
+	addAttn  tensor.Add
+	ffnNorm  tensor.Norm
+	ffn      []tensor.Op // the dense network; or router, dispatch and experts
+	addFFN   tensor.Add
+}
+
+// scratch is the memory that layers share, since they run in order: each matrix is as wide as the widest layer needs.
+type scratch struct {
+	x    tensor.Mat // rows x dim: the residual stream
+	h    tensor.Mat // rows x dim: normed
+	y    tensor.Mat // rows x dim: a branch's output
+	q    tensor.Mat // rows x heads*headDim: queries
+	k    tensor.Mat // rows x kvHeads*headDim: keys
+	v    tensor.Mat // rows x kvHeads*headDim: values
+	att  tensor.Mat // rows x heads*headDim: what the heads read
+	gate tensor.Mat // rows x width
+	up   tensor.Mat // rows x width
+
+	logits  tensor.Mat // rows x experts: the router's
+	ids     tensor.Mat // rows x K, I32
+	weights tensor.Mat // rows x K
+	hidden  tensor.Mat // rows*K x expert width
+	out     tensor.Mat // rows*K x dim
+	plan    *moe.DispatchPlan
+}
+
+// scratch allocates what the layers of a spec share.
+func (l *loader) scratch(s *Spec) (sc scratch) {
+	var q, kv, width, experts, k, expertWidth, physical int
+	for _, ls := range s.Layers {
+		q, kv, width = max(q, ls.Heads*ls.HeadDim), max(kv, ls.KVHeads*ls.HeadDim), max(width, ls.Width)
+		if ls.Router != nil {
+			experts, k = max(experts, ls.Router.Experts), max(k, ls.Router.K)
+			expertWidth, physical = max(expertWidth, ls.ExpertWidth), max(physical, ls.Map.Physical())
+		}
+	}
+	f32 := func(rows, cols int) tensor.Mat { return l.alloc(quant.F32, rows, cols) }
+	sc = scratch{
+		x: f32(l.rows, s.Dim), h: f32(l.rows, s.Dim), y: f32(l.rows, s.Dim),
+		q: f32(l.rows, q), k: f32(l.rows, kv), v: f32(l.rows, kv), att: f32(l.rows, q),
+	}
+	if width > 0 {
+		sc.gate, sc.up = f32(l.rows, width), f32(l.rows, width)
+	}
+	if experts > 0 {
+		sc.logits, sc.ids, sc.weights = f32(l.rows, experts), l.alloc(quant.I32, l.rows, k), f32(l.rows, k)
+		sc.hidden, sc.out = f32(l.rows*k, expertWidth), f32(l.rows*k, s.Dim)
+		if l.err == nil {
+			sc.plan, l.err = moe.NewDispatchPlan(l.device, moe.Extent{Rows: l.rows, K: k, Experts: physical})
+		}
+	}
+	return sc
+}
+
+// narrow is a scratch matrix as a layer of its own width sees it: the same memory, fewer columns.
+func narrow(m tensor.Mat, cols int) tensor.Mat {
+	m.Cols = cols
+	return m
+}
+
+// layer prepares layer i.
+func (l *loader) layer(i int, s *LayerSpec, m *Model) (out layer) {
+	sc, n := &m.scratch, m.batch.Layout.Rows
+	name := func(part string) string { return fmt.Sprintf("blk.%d.%s", i, part) }
+	norm := func(part string) tensor.Norm {
+		return tensor.Norm{X: sc.x, W: l.vector(name(part), sc.x.Cols), Y: sc.h, N: n, Groups: 1, Eps: m.spec.Eps}
+	}
+	out.attnNorm = norm("attn_norm.weight")
+	l.attention(s, m, &out, name)
+	out.addAttn = tensor.Add{X: sc.y, Y: sc.x, N: n}
+	out.ffnNorm = norm("ffn_norm.weight")
+	if s.Router != nil {
+		out.ffn = l.experts(s, m, name)
+	} else {
+		out.ffn = l.dense(s, m, name)
+	}
+	out.addFFN = tensor.Add{X: sc.y, Y: sc.x, N: n}
+	return out
+}
+
+func (l *loader) attention(s *LayerSpec, m *Model, out *layer, name func(string) string) {
+	sc, lay, dim := &m.scratch, &m.batch.Layout, m.spec.Dim
+	width, kvWidth := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	q, k, v, att := narrow(sc.q, width), narrow(sc.k, kvWidth), narrow(sc.v, kvWidth), narrow(sc.att, width)
+	linear := func(part string, x, y tensor.Mat, biased bool) tensor.Linear {
+		op := tensor.Linear{X: x, W: l.weight(name(part+".weight"), y.Cols, x.Cols), Y: y, N: lay.Rows}
+		if biased {
+			op.B = l.vector(name(part+".bias"), y.Cols)
+		}
+		return op
+	}
+	out.q = linear("attn_q", sc.h, q, s.QKVBias)
+	out.k = linear("attn_k", sc.h, k, s.QKVBias)
+	out.v = linear("attn_v", sc.h, v, s.QKVBias)
+	out.attnOut = linear("attn_output", att, narrow(sc.y, dim), s.OutBias)
+	if l.err != nil {
+		return
+	}
+	qHeads, kHeads := q.Reshape(l.rows*s.Heads, s.HeadDim), k.Reshape(l.rows*s.KVHeads, s.HeadDim)
+	if s.QKNorm {
+		out.turn = append(out.turn,
+			&tensor.Norm{X: qHeads, W: l.vector(name("attn_q_norm.weight"), s.HeadDim), Y: qHeads, N: lay.Rows, Groups: s.Heads, Eps: m.spec.Eps},
+			&tensor.Norm{X: kHeads, W: l.vector(name("attn_k_norm.weight"), s.HeadDim), Y: kHeads, N: lay.Rows, Groups: s.KVHeads, Eps: m.spec.Eps})
+	}
+	angles := l.angles(s.Rope, m)
+	out.turn = append(out.turn,
+		&tensor.Rope{X: qHeads, Angles: angles, N: lay.Rows, Heads: s.Heads, Pairs: s.Rope.Pairs},
+		&tensor.Rope{X: kHeads, Angles: angles, N: lay.Rows, Heads: s.KVHeads, Pairs: s.Rope.Pairs})
+	cache, selector := l.cache(s, m), l.selector(s.Window, m)
+	if l.err != nil {
+		return
+	}
+	i := len(m.layers)
+	out.keep = append([]tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}, selector.Append(i)...)
+	out.choose = selector.Select(i)
+	out.attend = attention.Attend{
+		Q: q, Y: att, Cache: cache, Plan: selector.Plan(), Layout: lay, Heads: s.Heads, Scale: s.Scale,
+	}
+}
+
+// angles is the table of a kind of RoPE: layers that turn alike share one.
+func (l *loader) angles(r Rope, m *Model) tensor.Mat {
+	freq := tensor.FromF32(1, len(r.Freq), r.Freq)
+	for i, a := range m.angles {
+		if a.Scale == r.Scale && slices.Equal(m.freqs[i], r.Freq) {
+			return a.Y
+		}
+	}
+	lay := &m.batch.Layout
+	a := &tensor.Angles{Pos: lay.Pos, Freq: l.upload(freq), Y: l.alloc(quant.F32, l.rows, 2*len(r.Freq)), N: lay.Rows, Scale: r.Scale}
+	m.angles, m.freqs = append(m.angles, a), append(m.freqs, r.Freq)
+	return a.Y
+}
+
+func (l *loader) cache(s *LayerSpec, m *Model) *attention.Cache {
+	if l.err != nil {
+		return nil
+	}
+	kv := quant.F16
+	if l.opt.DType == Float32 {
+		kv = quant.F32
+	}
+	c, err := attention.NewCache(l.device, attention.Shape{Pages: l.opt.Limits.Pages, Heads: s.KVHeads, Dim: s.HeadDim, Format: kv})
+	if err != nil {
+		l.fail(err)
+		return nil
+	}
+	m.caches = append(m.caches, c)
+	return c
+}
+
+// selector is the one that layers of a window share.
+func (l *loader) selector(window int, m *Model) attention.Selector {
+	if s := m.selectors[window]; s != nil || l.err != nil {
+		return s
+	}
+	var s attention.Selector
+	var err error
+	if window == 0 {
+		s, err = attention.NewFull(l.device, l.rows)
+	} else {
+		s, err = attention.NewWindow(l.device, &m.batch.Layout, l.rows, window)
+	}
+	if err != nil {
+		l.fail(err)
+		return nil
+	}
+	m.selectors[window] = s
+	return s
+}
+
+// dense prepares a SwiGLU network: down(silu(gate x) * up x).
+func (l *loader) dense(s *LayerSpec, m *Model, name func(string) string) []tensor.Op {
+	sc, n := &m.scratch, m.batch.Layout.Rows
+	gate, up := narrow(sc.gate, s.Width), narrow(sc.up, s.Width)
+	linear := func(part string, x, y tensor.Mat) *tensor.Linear {
+		op := &tensor.Linear{X: x, W: l.weight(name(part+".weight"), y.Cols, x.Cols), Y: y, N: n}
+		if s.FFNBias {
+			op.B = l.vector(name(part+".bias"), y.Cols)
+		}
+		return op
+	}
+	return []tensor.Op{
+		linear("ffn_gate", sc.h, gate), linear("ffn_up", sc.h, up),
+		&tensor.GLU{Gate: gate, Up: up, Y: gate, N: n}, linear("ffn_down", gate, sc.y),
+	}
+}
+
+// experts prepares router, dispatch and expert network; every physical expert is in one bank.
+func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []tensor.Op {
+	sc, n, dim, width, r := &m.scratch, m.batch.Layout.Rows, m.spec.Dim, s.ExpertWidth, *s.Router
+	if l.err != nil {
+		return nil
+	}
+	count := s.Map.Physical()
+	bank := moe.Bank{
+		Gate: l.load(l.stack(name("ffn_gate_exps.weight"), count, width, dim)),
+		Up:   l.load(l.stack(name("ffn_up_exps.weight"), count, width, dim)),
+		Down: l.load(l.stack(name("ffn_down_exps.weight"), count, dim, width)),
+		Slot: moe.EveryExpert(count).Phys,
+	}
+	phys := l.upload(tensor.FromI32(1, r.Experts, s.Map.Phys))
+	ids, weights := narrow(sc.ids, r.K), narrow(sc.weights, r.K)
+	return []tensor.Op{
+		&moe.Route{
+			X: sc.h, W: l.plain(name("ffn_gate_inp.weight"), r.Experts, dim), Phys: phys,
+			Logits: narrow(sc.logits, r.Experts), IDs: ids, Weights: weights, N: n, Spec: r,
+		},
+		&moe.Dispatch{IDs: ids, Weights: weights, Phys: phys, Plan: sc.plan.For(r.K), N: n, Experts: count},
+		&moe.FFN{
+			X: sc.h, Y: sc.y, Hidden: narrow(sc.hidden, width), Out: sc.out, Plan: sc.plan.For(r.K), Banks: []moe.Bank{bank}, N: n,
+		},
+	}
+}

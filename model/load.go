@@ -1,0 +1,207 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// DType says in which numbers a model computes.
+type DType string
+
+// Native keeps the file's formats and lets the device round activations where its kernels do; Float32 widens every weight and the
+// cache to F32, so that nothing is rounded beyond float32 arithmetic.
+const (
+	Native  DType = "native"
+	Float32 DType = "f32"
+)
+
+// Options are what a caller decides about a model it loads.
+type Options struct {
+	DType  DType // "" = Native
+	Limits Limits
+}
+
+// Load brings a checkpoint onto its device. The checkpoint must stay open as long as the model: a device may read weights where
+// they are mapped.
+func Load(c *store.Checkpoint, place Placement, opt Options) (*Model, error) {
+	spec, arch, err := describe(c)
+	if err != nil {
+		return nil, err
+	}
+	if opt.DType != "" && opt.DType != Native && opt.DType != Float32 {
+		return nil, fmt.Errorf("%w: dtype %q, want %q or %q", ErrAssumption, opt.DType, Native, Float32)
+	}
+	l := &loader{c: c, arch: arch, opt: opt, device: place.Device, rows: opt.Limits.Rows}
+	m := l.model(spec)
+	l.fail(m.queue.Sync())
+	if l.err != nil {
+		m.Close()
+		return nil, inFile(c, l.err)
+	}
+	return m, nil
+}
+
+// inFile names the checkpoint, unless the error does already.
+func inFile(c *store.Checkpoint, err error) error {
+	var named *store.FileError
+	if errors.As(err, &named) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", c.Path, err)
+}
+
+// loader turns tensors of a checkpoint into matrices on a device. Like the model it makes it owns what it allocates; the first
+// failure sticks.
+type loader struct {
+	c      *store.Checkpoint
+	arch   *architecture
+	opt    Options
+	device tensor.Device
+	queue  tensor.Queue
+	rows   int // rows a step
+	owned  []tensor.Buffer
+	err    error
+}
+
+// fail keeps the first failure.
+func (l *loader) fail(err error) {
+	if l.err == nil {
+		l.err = err
+	}
+}
+
+// alloc makes a zeroed matrix on the device.
+func (l *loader) alloc(f *quant.Format, rows, cols int) tensor.Mat {
+	if l.err != nil {
+		return tensor.Mat{}
+	}
+	m, err := tensor.NewMat(l.device, f, rows, cols)
+	if err != nil {
+		l.fail(err)
+		return m
+	}
+	l.owned = append(l.owned, m.Buf)
+	return m
+}
+
+// upload copies a host matrix to the device in its format's own layout.
+func (l *loader) upload(m tensor.Mat) tensor.Mat {
+	out := l.alloc(m.Format, m.Rows, m.Cols)
+	if l.err == nil {
+		out.Name = m.Name
+		l.queue.Write(out.Buf, out.Off, m.Raw())
+	}
+	return out
+}
+
+// weight loads the matrix that multiplies: rows outputs by cols inputs.
+func (l *loader) weight(name string, rows, cols int) tensor.Mat {
+	return l.load(l.host(name, rows, cols))
+}
+
+// load hands a host matrix to the device, widened first when everything is.
+func (l *loader) load(m tensor.Mat) tensor.Mat {
+	if l.err != nil {
+		return m
+	}
+	if l.opt.DType == Float32 {
+		m = widened(m)
+	}
+	out, err := l.device.Load(m)
+	if err != nil {
+		l.fail(fmt.Errorf("load %s: %w", m, err))
+		return out
+	}
+	l.owned = append(l.owned, out.Buf)
+	return out
+}
+
+// vector uploads one row of F32: a norm's weight or a bias.
+func (l *loader) vector(name string, n int) tensor.Mat { return l.plain(name, 1, n) }
+
+// plain uploads a matrix as F32 in row order, for ops that read it so: the router's.
+func (l *loader) plain(name string, rows, cols int) tensor.Mat {
+	m := l.host(name, rows, cols)
+	if l.err != nil {
+		return m
+	}
+	return l.upload(widened(m))
+}
+
+// host finds a tensor in the file and checks its shape; dimensions beyond the last fold into rows.
+func (l *loader) host(name string, rows, cols int) tensor.Mat {
+	if l.err != nil {
+		return tensor.Mat{}
+	}
+	file := l.arch.fileName(l.c.Kind, name)
+	t, err := l.c.Tensor(file)
+	if err != nil {
+		l.fail(err)
+		return tensor.Mat{}
+	}
+	r, c := 1, 1
+	if n := len(t.Shape); n > 0 {
+		c = t.Shape[n-1]
+		for _, d := range t.Shape[:n-1] {
+			r *= d
+		}
+	}
+	if r != rows || c != cols || t.Format.Decode == nil {
+		l.fail(fmt.Errorf("%w: tensor %q is %s %v, want %d rows of %d", ErrSpec, file, t.Format, t.Shape, rows, cols))
+		return tensor.Mat{}
+	}
+	return tensor.HostMat(name, t.Format, rows, cols, aligned(t.Data))
+}
+
+// stack finds one matrix an expert, rows by cols each, and joins them in order: one tensor in GGUF, one an expert elsewhere.
+func (l *loader) stack(name string, experts, rows, cols int) tensor.Mat {
+	if l.c.Kind == store.GGUF {
+		return l.host(name, experts*rows, cols)
+	}
+	var all []byte
+	var m tensor.Mat
+	for e := range experts {
+		one := l.host(fmt.Sprintf("%s.%d", name, e), rows, cols)
+		if l.err != nil {
+			return m
+		}
+		if e > 0 && one.Format != m.Format {
+			one = widened(one)
+			if m.Format != one.Format {
+				l.fail(fmt.Errorf("%w: expert tensors of %q differ in format: %s and %s", ErrAssumption, name, m.Format, one.Format))
+				return m
+			}
+		}
+		m = one
+		all = append(all, one.Raw()...)
+	}
+	return tensor.HostMat(name, m.Format, experts*rows, cols, all)
+}
+
+// widened is a host matrix in F32.
+func widened(m tensor.Mat) tensor.Mat {
+	if m.Format == quant.F32 {
+		return m
+	}
+	out := make([]float32, m.Rows*m.Cols)
+	m.Format.Decode(out, m.Raw())
+	w := tensor.FromF32(m.Rows, m.Cols, out)
+	w.Name = m.Name
+	return w
+}
+
+// aligned is b at an address that 4-byte numbers may be read from: b itself, or a copy where a file is careless.
+func aligned(b []byte) []byte {
+	if len(b) == 0 || uintptr(unsafe.Pointer(&b[0]))%4 == 0 {
+		return b
+	}
+	words := make([]uint32, (len(b)+3)/4)
+	out := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), len(b))
+	copy(out, b)
+	return out
+}
