@@ -1,0 +1,202 @@
+package text
+
+import (
+	"time"
+	"unicode/utf8"
+
+	"github.com/dlclark/regexp2"
+)
+
+// Expressions of published tokenizers, as their files write them.
+const (
+	reGPT2    = `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+	reQwen2   = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	reQwen35  = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	reLlama3  = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	reBailing = `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+`
+	reGPT4o   = `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|` +
+		`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|` +
+		`\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	reTekken = `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|` +
+		`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|` +
+		`\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	reDeepseek3 = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" +
+		"\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+	reDigit       = `\p{N}`
+	reDigits      = `\p{N}+`
+	reDigits3     = `\p{N}{1,3}`
+	reHanKana     = "[一-龥぀-ゟ゠-ヿ]+"
+	reHanHangul   = "[一-龥ࠀ-一가-퟿]+"
+	reLine        = `[\r\n]`
+	reFalconPunct = "[\\p{P}\\$\\+<=>\\^~\\|`]+"
+	reTriple      = `[0-9][0-9][0-9]`
+	reWhole       = `(?s).+` // no cut at all
+	reBloom       = ` ?[^(\s|.,!?…。，、।۔،)]+`
+
+	reTrailing      = `\s+$`
+	reSpacedLetters = `\s?\p{L}+`
+	reSpacedPunct   = `\s?\p{P}+`
+)
+
+// DeepSeek's expressions list their runes one by one.
+var (
+	reDeepseekLetters = `\s?[` + deepseekLetters.class() + `]+`
+	reDeepseekPunct   = `\s?[` + deepseekPunct.class() + `]+`
+)
+
+func noTail(string) int { return 0 }
+
+func anyCase(s string) int { return contraction(s, 0x20) }
+
+// handSteps are the expressions that are written out as code, many times faster than a matcher.
+var handSteps = map[string]step{
+	reGPT2:    pieces(nextGPT2),
+	reQwen2:   pieces(words{digits: 1, word: clLetter}.next),
+	reBailing: pieces(words{digits: 1, word: clLetter}.next),
+	reQwen35:  pieces(words{digits: 1, word: clLetter | clMark}.next),
+	reLlama3:  pieces(words{digits: 3, word: clLetter}.next),
+	reGPT4o: pieces(func(s string) int {
+		return words{digits: 3, word: clLetter, slash: true}.nextCased(s, anyCase)
+	}),
+	reTekken: pieces(func(s string) int {
+		return words{digits: 1, word: clLetter, slash: true}.nextCased(s, noTail)
+	}),
+	reDeepseek3: isolate(matchDeepseek3),
+	reDigit:     isolate(words{digits: 1}.numbers),
+	reDigits3:   isolate(words{digits: 3}.numbers),
+	reDigits:    isolate(plainRun(clNumber)),
+	reHanKana:   isolate(plainRun(clHanKana)),
+	reHanHangul: isolate(plainRun(clHanHangul)),
+	reLine: isolate(func(s string) int {
+		if s[0] == '\r' || s[0] == '\n' {
+			return 1
+		}
+		return 0
+	}),
+	reFalconPunct:     isolate(falconPunct),
+	reWhole:           func(s string, yield func(string)) { yield(s) },
+	reTriple:          isolate(matchTriple),
+	reDeepseekLetters: isolate(spacedRun(clDeepseekLetter)),
+	reDeepseekPunct:   isolate(spacedRun(clDeepseekPunct)),
+	reTrailing:        pieces(nextTrailing),
+	reSpacedLetters:   isolate(spacedRun(clLetter)),
+	reSpacedPunct:     isolate(spacedRun(clPunct)),
+}
+
+// preTokenizer is what a name in tokenizer.ggml.pre stands for.
+type preTokenizer struct {
+	names        []string
+	split        []string
+	ignoreMerges bool
+}
+
+// preTokenizers is searched in order, so the first that has given expressions also names them.
+var preTokenizers = []preTokenizer{
+	{names: []string{"gpt-2", "", "default", "mpt", "olmo", "jais", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat",
+		"trillion", "granite-docling", "exaone4", "a.x-4.0", "mellum"}, split: []string{reGPT2}},
+	{names: []string{"qwen2", "stablelm2", "hunyuan", "deepseek-r1-qwen", "kormo", "megrez", "grok-2", "seed-coder"}, split: []string{reQwen2}},
+	{names: []string{"bailingmoe", "bailingmoe2", "llada-moe"}, split: []string{reBailing}},
+	{names: []string{"qwen35"}, split: []string{reQwen35}},
+	{names: []string{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}, split: []string{reLlama3}, ignoreMerges: true},
+	{names: []string{"glm4", "chatglm-bpe", "dbrx", "smaug-bpe"}, split: []string{reLlama3}},
+	{names: []string{"gpt-4o", "llama4", "minimax-m2"}, split: []string{reGPT4o}},
+	{names: []string{"tekken"}, split: []string{reTekken}, ignoreMerges: true},
+	{names: []string{"smollm", "refact", "starcoder", "command-r", "codeshell", "exaone", "minerva-7b"}, split: []string{reDigit, reGPT2}},
+	{names: []string{"falcon"}, split: []string{reFalconPunct, reGPT2, reTriple}},
+	{names: []string{"deepseek-llm"}, split: []string{reLine, reDeepseekLetters, reDeepseekPunct, reTrailing, reHanHangul, reDigits}},
+	{names: []string{"deepseek-coder"}, split: []string{reLine, reSpacedLetters, reSpacedPunct, reHanHangul, reDigit}},
+	{names: []string{"deepseek-v3", "hunyuan-dense"}, split: []string{reDigits3, reHanKana, reDeepseek3}},
+	{names: []string{"bloom", "poro-chat", "gpt3-finnish"}, split: []string{reBloom}},
+	{names: []string{"viking"}, split: []string{reBloom, reDigit}},
+}
+
+// preTokenizerOf finds what v asks for. A name nobody knows is an error, since a wrong pre-tokenizer gives
+// worse text and no complaint.
+func preTokenizerOf(v *Vocab) (preTokenizer, error) {
+	if v.Pre == "" && len(v.SplitRegex) > 0 {
+		return preTokenizer{split: v.SplitRegex}, nil
+	}
+	for _, p := range preTokenizers {
+		for _, n := range p.names {
+			if n == v.Pre {
+				return p, nil
+			}
+		}
+	}
+	return preTokenizer{}, bad("pre-tokenizer %q is unknown", v.Pre)
+}
+
+// namePre is the name of a list of expressions, or "".
+func namePre(split []string) string {
+	for _, p := range preTokenizers {
+		same := len(p.split) == len(split)
+		for i := 0; same && i < len(split); i++ {
+			same = p.split[i] == split[i]
+		}
+		if same {
+			return p.names[0]
+		}
+	}
+	return ""
+}
+
+// step chains the expressions: each cuts the pieces of the one before.
+func (p preTokenizer) step() (step, error) {
+	var chain step
+	for i := len(p.split) - 1; i >= 0; i-- {
+		this, ok := handSteps[p.split[i]]
+		if !ok {
+			var err error
+			if this, err = matcherStep(p.split[i]); err != nil {
+				return nil, bad("split[%d]: %v", i, err)
+			}
+		}
+		if rest := chain; rest != nil {
+			chain = func(s string, yield func(string)) {
+				this(s, func(piece string) { rest(piece, yield) })
+			}
+		} else {
+			chain = this
+		}
+	}
+	return chain, nil
+}
+
+// matchTime bounds one search of the slow path. Where it runs out the remaining text is one piece.
+const matchTime = 2 * time.Second
+
+// matcherStep is the slow path for an expression that nobody wrote by hand: matches and what lies between
+// them are pieces.
+func matcherStep(expr string) (step, error) {
+	if len(expr) > 1<<14 {
+		return nil, bad("expression of %d bytes", len(expr))
+	}
+	re, err := regexp2.Compile(expr, regexp2.None)
+	if err != nil {
+		return nil, err
+	}
+	re.MatchTimeout = matchTime
+	return func(s string, yield func(string)) {
+		runes := make([]rune, 0, len(s))
+		at := make([]int, 0, len(s)+1) // byte offset of each rune
+		for i := 0; i < len(s); {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			runes, at = append(runes, r), append(at, i)
+			i += n
+		}
+		at = append(at, len(s))
+		done := 0
+		m, err := re.FindRunesMatch(runes)
+		for ; m != nil && err == nil; m, err = re.FindNextMatch(m) {
+			if m.Index > done {
+				yield(s[at[done]:at[m.Index]])
+			}
+			if done = m.Index + m.Length; m.Length > 0 {
+				yield(s[at[m.Index]:at[done]])
+			}
+		}
+		if at[done] < len(s) {
+			yield(s[at[done]:])
+		}
+	}, nil
+}
