@@ -66,6 +66,9 @@ func each(q tensor.Queue, ops []tensor.Op) {
 func (l *loader) model(s Spec) *Model {
 	l.queue = l.device.Queue()
 	m := &Model{spec: s, opt: l.opt, device: l.device, queue: l.queue, loader: l, selectors: map[int]attention.Selector{}}
+	if l.verify(&s); l.err != nil {
+		return m
+	}
 	m.batch, l.err = newBatch(l.device, l.opt.Limits, s.Vocab)
 	m.scratch = l.scratch(&s)
 	if l.err != nil {

@@ -99,6 +99,23 @@ func (l *loader) upload(m tensor.Mat) tensor.Mat {
 	return out
 }
 
+// verify checks the shapes that buffers are sized by, so that a description which its tensors do not bear out allocates nothing.
+func (l *loader) verify(s *Spec) {
+	l.host("token_embd.weight", s.Vocab, s.Dim)
+	for i, ls := range s.Layers {
+		l.host(fmt.Sprintf("blk.%d.attn_q.weight", i), ls.Heads*ls.HeadDim, s.Dim)
+		l.host(fmt.Sprintf("blk.%d.attn_k.weight", i), ls.KVHeads*ls.HeadDim, s.Dim)
+		switch {
+		case ls.Router == nil:
+			l.host(fmt.Sprintf("blk.%d.ffn_gate.weight", i), ls.Width, s.Dim)
+		case l.c.Kind == store.GGUF:
+			l.host(fmt.Sprintf("blk.%d.ffn_gate_exps.weight", i), ls.Map.Physical()*ls.ExpertWidth, s.Dim)
+		default:
+			l.host(fmt.Sprintf("blk.%d.ffn_gate_exps.weight.0", i), ls.ExpertWidth, s.Dim)
+		}
+	}
+}
+
 // weight loads the matrix that multiplies: rows outputs by cols inputs.
 func (l *loader) weight(name string, rows, cols int) tensor.Mat {
 	return l.load(l.host(name, rows, cols))
