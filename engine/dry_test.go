@@ -1,0 +1,88 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/model"
+)
+
+// dry drives a scheduler without a model. It keeps what a model would have written to every slot of the cache, the token and its
+// position, and checks before every step that the page tables lead to the past that they promise.
+type dry struct {
+	*scheduler
+	cache []slot // pages x 64
+	work  model.Step
+}
+
+type slot struct {
+	token, position int32
+	root            int32 // of the selector under which it was computed
+}
+
+func newDry(lim model.Limits, queue int) *dry {
+	return &dry{scheduler: newScheduler(lim, queue), cache: make([]slot, lim.Pages*attention.PageTokens)}
+}
+
+// plan plans a step and checks it against the limits, the counters and the cache.
+func (d *dry) plan() ([]advance, error) {
+	plan := d.next()
+	d.fill(&d.work)
+	if n := len(d.work.IDs); n > d.limits.Rows || len(plan) > d.limits.Sequences || len(d.work.Want) > d.limits.Wanted {
+		return nil, fmt.Errorf("%d rows of %d sequences, %d wanted, beyond %+v", n, len(plan), len(d.work.Want), d.limits)
+	}
+	for i, a := range plan {
+		q := a.seq
+		from, to := int(d.work.Start[i]), int(d.work.Start[i+1])
+		if past := int(d.work.Past[i]); past != q.computed || to-from != a.rows || a.rows < 1 || past+a.rows > len(q.tokens) {
+			return nil, fmt.Errorf("rows %d:%d after %d tokens of %d", from, to, past, q.computed)
+		}
+		for j, id := range d.work.IDs[from:to] {
+			*d.at(q, q.computed+j) = slot{id, int32(q.computed + j), q.root}
+		}
+	}
+	for _, a := range plan { // after all writes, so that a page that two write to shows
+		q := a.seq
+		for i, id := range q.tokens[:q.computed+a.rows] {
+			if want, got := (slot{id, int32(i), q.root}), *d.at(q, i); got != want {
+				return nil, fmt.Errorf("page %d holds %+v where %+v is meant", q.pages[i/attention.PageTokens], got, want)
+			}
+		}
+	}
+	return plan, nil
+}
+
+func (d *dry) at(q *sequence, i int) *slot {
+	return &d.cache[int(q.pages[i/attention.PageTokens])*attention.PageTokens+i%attention.PageTokens]
+}
+
+// settleWith commits the planned step. The id sampled at a position is 1000 more than it.
+func (d *dry) settleWith(plan []advance) error {
+	var ids []int32
+	for _, a := range plan {
+		for range a.want {
+			ids = append(ids, int32(1000+len(a.seq.tokens)))
+		}
+	}
+	d.commit(ids)
+	return d.check()
+}
+
+// request makes a sequence as an engine would.
+func (d *dry) request(r Request) (*sequence, error) {
+	if err := r.check(1<<20, d.context()); err != nil {
+		return nil, err
+	}
+	q := newSequence(&r, d.context())
+	q.root = d.pool.root("full")
+	return q, d.add(q)
+}
+
+// idle are the cached pages that nobody holds, the first to be evicted first.
+func (p *pool) idlePages() (ids []int32) {
+	for e := p.idle.Front(); e != nil; e = e.Next() {
+		ids = append(ids, e.Value.(int32))
+	}
+	return slices.Clip(ids)
+}

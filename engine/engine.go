@@ -1,0 +1,199 @@
+// Package engine turns requests into batches and batches into tokens: it plans which sequences advance in a step, which pages of the
+// model's cache they use, and hands every request its tokens. It knows ids, never strings.
+package engine
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/winnow-llm/winnow/model"
+)
+
+// Options are what a caller decides about an engine.
+type Options struct {
+	Queue int  // requests that may wait beyond those that a step holds, before ErrQueueFull; 0 = 256
+	Check bool // prove the engine's books after every step, and not only when it falls idle
+}
+
+const defaultQueue = 256
+
+// Engine serves requests with one model. Its methods may be called from any goroutine.
+//
+// The mutex guards the scheduler and all its sequences. The loop takes it to plan and to settle a step and leaves it while the device
+// works, so nobody waits for a device to ask, cancel or look.
+type Engine struct {
+	loop  *Loop
+	model *model.Model
+	check bool
+	root  int32 // of the prefix tree, for the model's selectors
+
+	turn   sync.Mutex // held while the loop steps the engine
+	work   model.Step // the step in hand; guarded by turn, as is result
+	result result
+
+	mu        sync.Mutex
+	scheduler *scheduler
+	closed    bool
+	idle      bool // the last plan was empty
+}
+
+// Context is how many tokens a sequence may have: the model's limit, or what all pages together hold where that is less.
+func (e *Engine) Context() int { return e.scheduler.context() }
+
+// Generate yields the tokens that follow a prompt, as they come; the last one has Finish and Stats. An error is the last thing yielded.
+//
+// Leaving the loop, or cancelling ctx, ends the sequence within one step and frees everything. A consumer may be as slow as he
+// likes: tokens wait for him. Ranging again asks again.
+func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
+	return func(yield func(Token, error) bool) {
+		err := r.check(e.model.Spec().Vocab, e.Context())
+		if err != nil {
+			yield(Token{}, err)
+			return
+		}
+		r.Alternatives = min(r.Alternatives, e.model.Spec().Vocab)
+		q := newSequence(&r, e.Context())
+		leave, err := e.enter(ctx, q)
+		if err != nil {
+			yield(Token{}, err)
+			return
+		}
+		defer leave()
+		for range q.out.signal {
+			tokens, done, err := e.collect(q)
+			for _, t := range tokens {
+				if !yield(t, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(Token{}, err)
+			}
+			if done {
+				return
+			}
+		}
+	}
+}
+
+// Score computes the logits that follow every one of ids, and hands them to see in order: rows x vocab of them, where row i follows
+// position first+i. See runs on the caller's goroutine and must not keep the slice; no step takes part of the sequence meanwhile, and
+// other sequences go on. Rows come in chunks of at most the model's Limits.Wanted.
+func (e *Engine) Score(ctx context.Context, ids []int32, see func(first int, logits []float32)) error {
+	if err := checkIDs(ids, e.model.Spec().Vocab); err != nil {
+		return err
+	}
+	if len(ids) > e.Context() {
+		return &ContextError{len(ids), e.Context()}
+	}
+	q := newScore(ids)
+	leave, err := e.enter(ctx, q)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	for range q.out.signal {
+		first, logits, done, err := e.look(q)
+		if err != nil {
+			return err
+		}
+		if len(logits) > 0 {
+			see(first, logits)
+			e.resume(q)
+		}
+		if done {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Usage is the load at this moment.
+func (e *Engine) Usage() Usage {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.scheduler.usage()
+}
+
+// Close ends all requests with ErrClosed and waits for the step in hand; then nobody touches the model. Requests that come later are
+// refused.
+func (e *Engine) Close() {
+	e.mu.Lock()
+	e.closed = true
+	for _, q := range slices.Concat(e.scheduler.running, e.scheduler.waiting) {
+		e.scheduler.abort(q)
+		q.close(ErrClosed)
+	}
+	e.mu.Unlock()
+	e.loop.remove(e)
+	e.turn.Lock()
+	defer e.turn.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.prove()
+}
+
+// enter lets a sequence wait for its turn. What it returns takes the sequence out again, whatever became of it.
+func (e *Engine) enter(ctx context.Context, q *sequence) (leave func(), err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	if err := e.scheduler.add(q); err != nil {
+		return nil, err
+	}
+	q.root, q.times.arrived = e.root, time.Now()
+	e.loop.kick()
+	stop := context.AfterFunc(ctx, func() { e.cancel(q, context.Cause(ctx)) })
+	return func() {
+		stop()
+		e.cancel(q, context.Canceled)
+	}, nil
+}
+
+// cancel takes a sequence out whose consumer leaves, or is told to by err. It does nothing when all was done.
+func (e *Engine) cancel(q *sequence, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if q.out.done {
+		return
+	}
+	e.scheduler.abort(q)
+	e.scheduler.counts.Cancelled++
+	q.out.tokens = nil
+	q.close(err)
+	e.loop.kick() // others may use its pages
+}
+
+// collect takes what is in a sequence's outbox.
+func (e *Engine) collect(q *sequence) (tokens []Token, done bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tokens, q.out.tokens = q.out.tokens, nil
+	return tokens, q.out.done, q.out.err
+}
+
+// look is what a score has for its consumer: rows of logits while it is held, which the loop leaves alone until resume.
+func (e *Engine) look(q *sequence) (first int, logits []float32, done bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if q.held {
+		logits = q.out.logits
+	}
+	return q.out.first, logits, q.out.done, q.out.err
+}
+
+// resume lets a score go on whose consumer has seen the last rows.
+func (e *Engine) resume(q *sequence) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q.held = false
+	e.loop.kick()
+}

@@ -1,0 +1,110 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/winnow-llm/winnow/attention"
+)
+
+// prefixKey names a full page by what it holds: its own tokens, after everything that its parent's chain holds. The keys form a
+// tree whose paths from a root are the cached prefixes. Keys are compared in full, so no two prefixes are ever taken for one.
+//
+// A parent outlives its children: whoever holds a page holds its parent, and releases it later, so that the least recently held idle
+// page never has a child. A number in a key therefore always means the page that it meant when the key was made.
+type prefixKey struct {
+	parent int32 // page that holds the tokens before, or a root
+	tokens [attention.PageTokens]int32
+}
+
+// root is where the prefixes of one selector start: another selector caches other values for the same tokens.
+func (p *pool) root(fingerprint string) int32 {
+	id, ok := p.roots[fingerprint]
+	if !ok {
+		id = int32(len(p.pages) + len(p.roots))
+		p.roots[fingerprint] = id
+	}
+	return id
+}
+
+// key names logical page i of a sequence, which has tokens for all of it and whose earlier pages are sealed.
+func (p *pool) key(q *sequence, i int) prefixKey {
+	k := prefixKey{parent: q.root}
+	if i > 0 {
+		k.parent = q.pages[i-1]
+	}
+	copy(k.tokens[:], q.tokens[i*attention.PageTokens:])
+	return k
+}
+
+// adopt lets a sequence that stands at a page's boundary skip the tokens that others have computed already. It says how many.
+// The sequence's own pages there, still empty, go back.
+func (p *pool) adopt(q *sequence) int {
+	from := q.computed
+	for q.computed == q.sealed*attention.PageTokens && q.computed+attention.PageTokens <= q.adoptable() {
+		id, ok := p.tree[p.key(q, q.sealed)]
+		if !ok {
+			break
+		}
+		p.hold(id)
+		if q.sealed < len(q.pages) {
+			p.drop(q.pages[q.sealed])
+			q.pages[q.sealed] = id
+		} else {
+			q.pages = append(q.pages, id)
+		}
+		q.sealed++
+		q.computed += attention.PageTokens
+	}
+	return q.computed - from
+}
+
+// seal makes the full pages that a sequence has computed shareable. Where another sequence was first with the same tokens, its page takes
+// the place of ours, which holds the same bits.
+func (p *pool) seal(q *sequence) {
+	for ; (q.sealed+1)*attention.PageTokens <= q.computed; q.sealed++ {
+		key, own := p.key(q, q.sealed), q.pages[q.sealed]
+		if twin, ok := p.tree[key]; ok {
+			p.hold(twin)
+			p.drop(own)
+			q.pages[q.sealed] = twin
+			continue
+		}
+		p.tree[key] = own
+		p.pages[own].key = &key
+	}
+}
+
+// forget takes an idle page out of the tree.
+func (p *pool) forget(id int32) {
+	g := &p.pages[id]
+	delete(p.tree, *g.key)
+	p.idle.Remove(g.idle)
+	g.key, g.idle = nil, nil
+}
+
+// checkTree proves that the tree and the pages name each other and that every parent outlives its children. Age orders the idle pages, the
+// first to be evicted first.
+func (p *pool) checkTree(age map[int32]int) error {
+	keyed := 0
+	for id, g := range p.pages {
+		if g.key == nil {
+			continue
+		}
+		keyed++
+		if at, ok := p.tree[*g.key]; !ok || at != int32(id) {
+			return fmt.Errorf("page %d has a key that the tree gives to page %d", id, at)
+		}
+		parent := g.key.parent
+		if int(parent) >= len(p.pages) {
+			continue
+		}
+		up := p.pages[parent]
+		if up.key == nil || g.holders > 0 && up.holders == 0 || up.idle != nil && age[parent] < age[int32(id)] {
+			return fmt.Errorf("page %d may outlive its parent %d", id, parent)
+		}
+	}
+	if keyed != len(p.tree) {
+		return fmt.Errorf("the tree has %d pages, %d pages have keys", len(p.tree), keyed)
+	}
+	return nil
+}

@@ -1,0 +1,277 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/model"
+)
+
+// scheduler decides who advances in a step, and by how much. It works on counters and page numbers alone.
+//
+// A step is next, then the model's work on what fill wrote, then commit. Between next and commit sequences may be added and aborted;
+// those that have a part in the step keep their pages until commit.
+type scheduler struct {
+	limits  model.Limits
+	queue   int // sequences that may wait beyond those that a step holds
+	pool    *pool
+	running []*sequence // hold pages, in order of arrival
+	waiting []*sequence // hold none, in order of arrival; all arrived after the running ones
+	plan    []advance   // the step in hand
+	counts  Counters
+}
+
+// advance is one sequence's part in a step.
+type advance struct {
+	seq  *sequence
+	rows int // tokens it computes, from seq.computed on
+	want int // of them the last ones, whose logits are wanted
+}
+
+// newScheduler plans for a model's limits. A step holds no more sequences than can have a row, and a wanted row, each.
+func newScheduler(lim model.Limits, queue int) *scheduler {
+	lim.Sequences = min(lim.Sequences, lim.Rows, lim.Wanted)
+	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages)}
+}
+
+// context is how many tokens a sequence may have: what the model was made for, or less where the pages end earlier.
+func (s *scheduler) context() int {
+	return min(s.limits.Context, s.limits.Pages*attention.PageTokens)
+}
+
+// add lets a sequence wait for its turn.
+func (s *scheduler) add(q *sequence) error {
+	if len(s.running)+len(s.waiting) >= s.limits.Sequences+s.queue {
+		return ErrQueueFull
+	}
+	s.waiting = append(s.waiting, q)
+	return nil
+}
+
+// next plans a step within the limits on rows, wanted rows and sequences. The plan is valid until the next one; it is empty when nobody
+// can advance.
+func (s *scheduler) next() []advance {
+	s.plan = s.plan[:0]
+	for _, q := range s.running {
+		s.adopt(q)
+	}
+	s.single()
+	s.admit()
+	s.share()
+	if len(s.plan) == 0 && len(s.running) == 0 && len(s.waiting) > 0 {
+		panic(fmt.Sprintf("winnow: bug: engine: nobody runs and %d wait", len(s.waiting)))
+	}
+	return s.plan
+}
+
+// single serves the sequences that need one row: they generate, and wait for nobody's prompt. Their rows always fit.
+func (s *scheduler) single() {
+	for i := 0; i < len(s.running); i++ { // a preemption shortens running from its end
+		if q := s.running[i]; !q.held && q.behind() == 1 && s.grow(q) {
+			s.give(q, 1)
+		}
+	}
+}
+
+// grow sees that a sequence has the page of its next token. The youngest ones are preempted for it, in the end the sequence itself.
+func (s *scheduler) grow(q *sequence) bool {
+	for len(q.pages) < pagesOf(q.computed+1) {
+		if s.pool.available() == 0 {
+			youngest := s.running[len(s.running)-1]
+			s.preempt(youngest)
+			if youngest == q {
+				return false
+			}
+			continue
+		}
+		s.take(q)
+	}
+	return true
+}
+
+// admit starts waiting sequences, in order, while the rows that nobody claims, the sequences and the pages allow it. The head of the
+// queue is never overtaken.
+func (s *scheduler) admit() {
+	rest := s.limits.Rows
+	for _, q := range s.running {
+		if !q.held {
+			rest -= q.behind()
+		}
+	}
+	for rest > 0 && len(s.waiting) > 0 && len(s.running) < s.limits.Sequences {
+		q := s.waiting[0]
+		gained := s.pool.adopt(q)
+		if q.room()-len(q.pages) > s.pool.available() {
+			s.pool.release(q)
+			return
+		}
+		for len(q.pages) < q.room() {
+			s.take(q)
+		}
+		if q.preempted == 0 {
+			s.counts.Prompt += int64(q.prompt)
+			s.cached(q, gained)
+		}
+		s.running, s.waiting = append(s.running, q), slices.Delete(s.waiting, 0, 1)
+		rest -= q.behind()
+	}
+}
+
+// share gives the rest of the rows to those that catch up, in order of arrival. Of the wanted rows each running sequence has one;
+// scores share the others.
+func (s *scheduler) share() {
+	rest, spare := s.limits.Rows, s.limits.Wanted-len(s.running)
+	for _, a := range s.plan {
+		rest -= a.rows
+	}
+	for _, q := range s.running {
+		if rest == 0 {
+			return
+		}
+		if q.held || q.planned {
+			continue
+		}
+		rows := min(q.behind(), rest)
+		if q.every {
+			rows = min(rows, max(q.seen-q.computed, 0)+1+spare)
+			spare -= max(q.wanted(rows)-1, 0)
+		}
+		s.give(q, rows)
+		rest -= rows
+	}
+}
+
+func (s *scheduler) give(q *sequence, rows int) {
+	q.planned = true
+	s.plan = append(s.plan, advance{q, rows, q.wanted(rows)})
+}
+
+func (s *scheduler) take(q *sequence) {
+	id, evicted, ok := s.pool.take()
+	if !ok {
+		panic("winnow: bug: engine: no page where one was promised")
+	}
+	if evicted {
+		s.counts.Evicted++
+	}
+	q.pages = append(q.pages, id)
+}
+
+// adopt lets a running sequence use what another one computed since.
+func (s *scheduler) adopt(q *sequence) {
+	if gained := s.pool.adopt(q); q.preempted == 0 {
+		s.cached(q, gained)
+	}
+}
+
+// cached counts tokens of a prompt that were found. What a preempted sequence finds of its own is not counted.
+func (s *scheduler) cached(q *sequence, tokens int) {
+	q.cached += tokens
+	s.counts.Cached += int64(tokens)
+}
+
+// preempt takes a running sequence's pages and lets it wait at the head of the queue. Nothing is lost but time: its sealed pages
+// may still be there when it returns, and the rest is computed again.
+func (s *scheduler) preempt(q *sequence) {
+	s.pool.release(q)
+	q.preempted++
+	s.counts.Preempted++
+	s.running = slices.DeleteFunc(s.running, func(r *sequence) bool { return r == q })
+	s.waiting = slices.Insert(s.waiting, 0, q)
+}
+
+// fill writes the planned step as columns.
+func (s *scheduler) fill(step *model.Step) {
+	step.Reset()
+	sampled := false
+	for _, a := range s.plan {
+		q := a.seq
+		step.IDs = append(step.IDs, q.tokens[q.computed:q.computed+a.rows]...)
+		step.Past = append(step.Past, int32(q.computed))
+		step.Pages = append(step.Pages, q.pages)
+		step.Start = append(step.Start, int32(len(step.IDs)))
+		for row := len(step.IDs) - a.want; row < len(step.IDs); row++ {
+			draws, params := q.draw()
+			step.Want = append(step.Want, int32(row))
+			step.Draws, step.Param = append(step.Draws, draws), append(step.Param, params)
+			sampled = sampled || !q.every
+		}
+	}
+	if !sampled {
+		step.Draws, step.Param = step.Draws[:0], step.Param[:0]
+	}
+}
+
+// commit moves the counters of the planned step after it was computed. IDs are what was sampled, one a wanted row; none in a step that
+// samples nothing. Sequences that ended or were aborted meanwhile give their pages back.
+func (s *scheduler) commit(ids []int32) {
+	s.counts.Steps++
+	row := 0
+	for _, a := range s.plan {
+		q := a.seq
+		s.counts.Rows += int64(a.rows)
+		if !q.gone {
+			before := len(q.tokens)
+			if q.every {
+				q.advance(a.rows, nil)
+				q.held = a.want > 0
+			} else {
+				q.advance(a.rows, ids[row:row+a.want])
+			}
+			s.pool.seal(q)
+			s.counts.Generated += int64(len(q.tokens) - before)
+		}
+		row += a.want
+	}
+	s.settle(func(q *sequence) bool { return q.ended() })
+}
+
+// fail ends all sequences of the planned step: nobody knows what it left in their open pages.
+func (s *scheduler) fail() {
+	s.settle(func(q *sequence) bool { return q.planned })
+}
+
+// settle ends the step in hand. Sequences that are gone, or over, leave.
+func (s *scheduler) settle(over func(q *sequence) bool) {
+	s.running = slices.DeleteFunc(s.running, func(q *sequence) bool {
+		leaves := q.gone || over(q)
+		q.planned = false
+		if leaves {
+			s.pool.release(q)
+		}
+		return leaves
+	})
+}
+
+// abort takes a sequence out: at once, or when the step in hand is over where it has a part in it.
+func (s *scheduler) abort(q *sequence) {
+	if q.planned {
+		q.gone = true
+		return
+	}
+	same := func(r *sequence) bool { return r == q }
+	s.running, s.waiting = slices.DeleteFunc(s.running, same), slices.DeleteFunc(s.waiting, same)
+	s.pool.release(q)
+}
+
+// check proves the books between two steps. What it reports is a bug.
+func (s *scheduler) check() error {
+	for _, q := range slices.Concat(s.running, s.waiting) {
+		if !(0 <= q.computed && q.computed < len(q.tokens) && len(q.tokens) <= q.limit && q.prompt <= len(q.tokens)) {
+			return fmt.Errorf("counters %d computed, %d tokens, %d limit, %d prompt", q.computed, len(q.tokens), q.limit, q.prompt)
+		}
+		if q.planned || q.gone || q.ended() {
+			return fmt.Errorf("a sequence of %d tokens outlived its step", len(q.tokens))
+		}
+	}
+	for _, q := range s.waiting {
+		if len(q.pages) > 0 || q.computed > 0 {
+			return fmt.Errorf("a waiting sequence holds %d pages", len(q.pages))
+		}
+	}
+	if len(s.running) > s.limits.Sequences {
+		return fmt.Errorf("%d sequences run of %d", len(s.running), s.limits.Sequences)
+	}
+	return s.pool.check(s.running)
+}

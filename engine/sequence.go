@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// sequence is a request under way: three counters, 0 <= computed <= len(tokens) <= limit. What lies between computed and len(tokens)
+// is what a step may let it catch up by, whether the tokens are a long prompt's, the one just sampled, or all of them after a
+// preemption. Everything else follows. Guarded by its engine's mutex; the tests of the scheduler have it to themselves.
+type sequence struct {
+	tokens   []int32 // the prompt, then what was generated
+	prompt   int     // how many of them are the prompt
+	computed int     // tokens whose keys and values are in pages
+	limit    int     // tokens it may come to have; the last one generated is never computed
+
+	pages  []int32 // logical page -> page of the pool; at least those of the computed tokens
+	sealed int     // leading pages that the prefix tree knows: full, computed and shareable
+	root   int32   // of the prefix tree: sequences with different selectors share nothing
+
+	every bool // a score: the logits of every row are wanted, and none are sampled
+	seen  int  // of a score: leading tokens whose logits were handed over
+	held  bool // of a score: its consumer has the last logits still; it does not advance
+
+	sampling     Sampling
+	alternatives int
+	stop         []int32
+
+	planned bool   // it has a part in the step in hand, so its pages are in use
+	gone    bool   // it was aborted meanwhile: the step's end releases it
+	finish  Finish // why its generation ended
+
+	preempted int // how often it lost its pages
+	cached    int // tokens of the prompt that it found in the prefix tree
+	times     times
+	out       outbox
+}
+
+// times are moments of a sequence's life; zero until they come.
+type times struct{ arrived, started, first, last time.Time }
+
+// outbox holds what a sequence has for its consumer, who takes it whenever he likes: the loop never waits for him. It cannot outgrow the
+// sequence's limit.
+type outbox struct {
+	tokens []Token
+	logits []float32     // of a score: rows x vocab, overwritten by the next step that it takes part in
+	first  int           // of a score: position of row 0
+	done   bool          // nothing more will come
+	err    error         // why, unless it ended well
+	signal chan struct{} // capacity 1: something is there
+}
+
+// newSequence makes the sequence of a request that was checked.
+func newSequence(r *Request, context int) *sequence {
+	return &sequence{
+		tokens: slices.Clone(r.Prompt), prompt: len(r.Prompt), limit: r.limit(context),
+		sampling: r.Sampling, alternatives: r.Alternatives, stop: slices.Clone(r.Stop),
+		out: outbox{signal: make(chan struct{}, 1)},
+	}
+}
+
+// newScore makes the sequence that computes the logits of all ids.
+func newScore(ids []int32) *sequence {
+	return &sequence{
+		tokens: slices.Clone(ids), prompt: len(ids), limit: len(ids), every: true,
+		alternatives: -1, out: outbox{signal: make(chan struct{}, 1)},
+	}
+}
+
+// behind is how many tokens it has to catch up by.
+func (q *sequence) behind() int { return len(q.tokens) - q.computed }
+
+// wanted is how many rows' logits are wanted when it advances by rows: the last ones of them.
+func (q *sequence) wanted(rows int) int {
+	switch to := q.computed + rows; {
+	case q.every:
+		return max(0, to-max(q.seen, q.computed))
+	case to == len(q.tokens) && to < q.limit:
+		return 1
+	}
+	return 0
+}
+
+// adoptable is how many leading tokens it may take from the prefix tree. At least one token is left to compute, since its logits
+// are wanted; of a score, all those whose logits were not handed over.
+func (q *sequence) adoptable() int {
+	if q.every {
+		return q.seen
+	}
+	return len(q.tokens) - 1
+}
+
+// room is how many pages it must have to be admitted: those of its tokens and of the next one, unless that is never computed.
+func (q *sequence) room() int {
+	return pagesOf(min(len(q.tokens)+1, max(q.prompt, q.limit-1)))
+}
+
+// advance moves it past rows that were computed. Sampled is the id that follows where wanted asked for one.
+func (q *sequence) advance(rows int, sampled []int32) {
+	q.computed += rows
+	if q.every {
+		q.seen = max(q.seen, q.computed)
+		return
+	}
+	for _, id := range sampled {
+		q.tokens = append(q.tokens, id)
+		switch {
+		case slices.Contains(q.stop, id):
+			q.finish = Stop
+		case len(q.tokens) == q.limit:
+			q.finish = Length
+		}
+	}
+}
+
+// ended says whether nothing is left to do: it stopped, or it was for its prompt only and that is computed.
+func (q *sequence) ended() bool {
+	return q.finish != "" || q.prompt == q.limit && q.computed == q.prompt
+}
+
+// draw is what fixes the choice of its next token.
+func (q *sequence) draw() (draws [tensor.SampleDraws]int32, params [tensor.SampleParams]float32) {
+	draws[tensor.SeedLow] = int32(uint32(q.sampling.Seed))
+	draws[tensor.SeedHigh] = int32(uint32(q.sampling.Seed >> 32))
+	draws[tensor.Position] = int32(len(q.tokens))
+	draws[tensor.Alternatives] = int32(q.alternatives)
+	params[tensor.Temperature] = q.sampling.Temperature
+	params[tensor.TopK] = float32(q.sampling.TopK)
+	params[tensor.TopP] = q.sampling.TopP
+	if q.sampling.TopP == 0 {
+		params[tensor.TopP] = 1
+	}
+	params[tensor.MinP] = q.sampling.MinP
+	return draws, params
+}
+
+// deliver puts what a step brought into the outbox: row and the following ones of the device's results, for its part a.
+func (q *sequence) deliver(a advance, out *result, row int, now time.Time) {
+	switch {
+	case q.out.done: // the consumer left while the device worked
+		return
+	case a.want == 0:
+	case q.every:
+		q.out.first = q.computed - a.want
+		q.ready()
+	default:
+		if q.times.first.IsZero() {
+			q.times.first = now
+		}
+		q.times.last = now
+		q.out.tokens = append(q.out.tokens, q.token(out, row))
+		q.ready()
+	}
+	if q.ended() {
+		q.close(nil)
+	}
+}
+
+// token is the sequence's newest token, with what the device says of the row it was sampled from.
+func (q *sequence) token(out *result, row int) Token {
+	at := len(q.tokens) - 1
+	t := Token{ID: q.tokens[at], Position: at, Finish: q.finish}
+	if q.alternatives >= 0 {
+		probs := out.probs[row*(1+model.MostAlternatives):]
+		t.Logprob = probs[0]
+		for i, id := range out.best[row*model.MostAlternatives:][:q.alternatives] {
+			t.Best = append(t.Best, Alternative{id, probs[1+i]})
+		}
+	}
+	if q.finish != "" {
+		t.Stats = q.stats()
+	}
+	return t
+}
+
+// ready tells the consumer that there is something for him.
+func (q *sequence) ready() {
+	select {
+	case q.out.signal <- struct{}{}:
+	default: // he was told and has not come yet
+	}
+}
+
+// close says that nothing more will come, for err or because all is done. What is in the outbox stays there.
+func (q *sequence) close(err error) {
+	if !q.out.done {
+		q.out.done, q.out.err = true, err
+		q.ready()
+	}
+}
+
+// pagesOf is how many pages hold so many tokens.
+func pagesOf(tokens int) int { return (tokens + attention.PageTokens - 1) / attention.PageTokens }
