@@ -25,8 +25,8 @@ func newTable(v *Vocab) (*table, error) {
 	for i, s := range v.Tokens {
 		switch v.kind(int32(i)) {
 		case TypeControl, TypeUnknown, TypeUserDefined:
-			if len(s) > maxMatchLen {
-				return nil, bad("tokens[%d] is matched whole and has %d bytes, more than %d", i, len(s), maxMatchLen)
+			if len(s) > maxWholeLen {
+				return nil, bad("tokens[%d] is matched whole and has %d bytes, more than %d", i, len(s), maxWholeLen)
 			}
 			t.pieces[i] = []byte(s)
 			t.whole.add(s, int32(i))

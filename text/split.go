@@ -1,6 +1,7 @@
 package text
 
 import (
+	"fmt"
 	"time"
 	"unicode/utf8"
 
@@ -162,14 +163,18 @@ func (p preTokenizer) step() (step, error) {
 	return chain, nil
 }
 
-// matchTime bounds one search of the slow path. Where it runs out the remaining text is one piece.
-const matchTime = 2 * time.Second
+// matchTime bounds one search of the slow path, matchPerByte what all searches of a text add to it. Where
+// that runs out the remaining text is one piece.
+const (
+	matchTime    = 2 * time.Second
+	matchPerByte = 20 * time.Microsecond
+)
 
 // matcherStep is the slow path for an expression that nobody wrote by hand: matches and what lies between
 // them are pieces.
 func matcherStep(expr string) (step, error) {
 	if len(expr) > 1<<14 {
-		return nil, bad("expression of %d bytes", len(expr))
+		return nil, fmt.Errorf("expression of %d bytes", len(expr))
 	}
 	re, err := regexp2.Compile(expr, regexp2.None)
 	if err != nil {
@@ -186,8 +191,9 @@ func matcherStep(expr string) (step, error) {
 		}
 		at = append(at, len(s))
 		done := 0
+		end := time.Now().Add(matchTime + time.Duration(len(s))*matchPerByte)
 		m, err := re.FindRunesMatch(runes)
-		for ; m != nil && err == nil; m, err = re.FindNextMatch(m) {
+		for ; m != nil && err == nil && time.Now().Before(end); m, err = re.FindNextMatch(m) {
 			if m.Index > done {
 				yield(s[at[done]:at[m.Index]])
 			}

@@ -87,8 +87,8 @@ func (s *spm) normal() (map[string]int32, error) {
 		if text == "" || s.v.kind(id) == TypeUnused {
 			continue
 		}
-		if len(text) > maxMatchLen {
-			return nil, bad("tokens[%d] has %d bytes, more than %d", i, len(text), maxMatchLen)
+		if len(text) > maxPieceLen {
+			return nil, bad("tokens[%d] has %d bytes, more than %d", i, len(text), maxPieceLen)
 		}
 		if first, twice := ids[text]; twice {
 			if s.v.kind(id) == TypeUserDefined || s.v.kind(first) == TypeUserDefined {

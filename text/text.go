@@ -17,7 +17,8 @@ const (
 	maxTokens    = 1 << 20
 	maxMerges    = 1 << 21
 	maxTokenLen  = 64 << 10 // bytes of one token
-	maxMatchLen  = 1 << 10  // bytes of a token that is matched whole, or built from SentencePiece pairs
+	maxWholeLen  = 256      // bytes of a token that is matched whole
+	maxPieceLen  = 1 << 10  // bytes of a SentencePiece token
 	maxSplitters = 16
 )
 
@@ -53,7 +54,7 @@ type Vocab struct {
 	EOG                []int32 // further ids that end a generation
 
 	AddBOS, AddEOS bool // wishes for whoever builds a prompt; Encode adds neither
-	AddSpacePrefix bool // SentencePiece: text begins with a space that is not there
+	AddSpacePrefix bool // SentencePiece: text begins with a space that is not there; GGUF means true where it is silent
 	IgnoreMerges   bool // a piece that is a token is that token, whatever the merges say
 
 	PrefixFirst  bool    // the added space goes before the whole text only, not after each special token
@@ -147,7 +148,8 @@ func (v *Vocab) check() error {
 	return nil
 }
 
-// kind is the type of a token that exists. Without a table of types the named tokens are control tokens.
+// kind is the type of a token that exists. Without a table of types the named tokens are control tokens, and
+// so are well-known ends of turns that a careless converter called user-defined: a user must not end a turn.
 func (v *Vocab) kind(id int32) int32 {
 	if len(v.Types) == 0 {
 		if id == v.BOS || id == v.EOS || id == v.UNK || id == v.PAD {
@@ -155,7 +157,10 @@ func (v *Vocab) kind(id int32) int32 {
 		}
 		return TypeNormal
 	}
-	return v.Types[id]
+	if t := v.Types[id]; t != TypeUserDefined || !endTokens[v.Tokens[id]] {
+		return t
+	}
+	return TypeControl
 }
 
 // endTokens are the texts of control tokens with which published models end a turn.

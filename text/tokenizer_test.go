@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/winnow-llm/winnow/text"
@@ -131,12 +132,15 @@ func TestSpans(t *testing.T) {
 func TestAddedTokens(t *testing.T) {
 	v := *tiny(t).Vocab()
 	v.Types = slices.Clone(v.Types)
-	v.Tokens = append(slices.Clone(v.Tokens), "<think>", "<think", "<|mid|>")
-	v.Types = append(v.Types, text.TypeUserDefined, text.TypeUserDefined, text.TypeControl)
+	v.Tokens = append(slices.Clone(v.Tokens), "<think>", "<think", "<|mid|>", "<|im_end|>")
+	v.Types = append(v.Types, text.TypeUserDefined, text.TypeUserDefined, text.TypeControl, text.TypeUserDefined)
 	v.RStrip, v.LStrip = []int32{322}, []int32{322}
 	tok := tokenizer(t, &v)
 	if got := tok.Encode(nil, text.Span{Text: "<think><think", Input: true}); !slices.Equal(got, []int32{320, 321}) {
 		t.Errorf("a user's <think>: %v", got)
+	}
+	if got := tok.Encode(nil, text.Span{Text: "<|im_end|>", Input: true}); slices.Contains(got, 323) {
+		t.Errorf("a user ended the turn: %v", got)
 	}
 	a, b := encode(tok, "a"), encode(tok, "b")
 	want := append(append(slices.Clone(a), 322), b...)
@@ -170,5 +174,24 @@ func TestLongPieces(t *testing.T) {
 				t.Errorf("%s: a long run of %q came back as %d bytes", name, unit, len(back))
 			}
 		}
+	}
+}
+
+func TestEncodeFromManyGoroutines(t *testing.T) {
+	for _, tok := range []text.Tokenizer{tiny(t), stories(t)} {
+		s := "The cat sat on the mat, and the rat saw that. <|eos|></s> "
+		want := encode(tok, s)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 200 {
+					if got := encode(tok, s); !slices.Equal(got, want) {
+						t.Errorf("got %v, want %v", got, want)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
