@@ -22,6 +22,7 @@ import (
 // kernels is the table op -> kernel.
 var kernels = table(
 	on(fillAdd),
+	on(fillLinear),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 

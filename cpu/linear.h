@@ -1,0 +1,45 @@
+// The product of rows and packed weights, which Linear, the experts and the router share.
+#ifndef WN_LINEAR_H
+#define WN_LINEAR_H
+
+#include "pack.h"
+
+// 32 inputs rounded to 8 bits: what kernels of integer formats read. The last numbers take back what the codes' offsets add.
+typedef struct wn_q8 {
+	int8_t q[32]; // x = d * q, |q| <= 127
+	float d, ds; // ds = d * sum of q
+	int32_t by8, by128; // 8 and 128 times the sum of q
+	int32_t by32[2]; // 32 times the sum of each half
+	int32_t unused[2];
+} wn_q8;
+
+// A product y[r][j - base] = x[r] . row j of w, plus bias[j]. Rows of x are wn_q8 where the format is of integers (wn_rounds), else
+// floats.
+typedef struct wn_product {
+	const wn_weights *w;
+	const void *const *x; // rows pointers
+	float *const *y; // rows pointers
+	int64_t rows, base;
+	const float *bias; // NULL = none
+} wn_product;
+
+static inline int wn_rounds(int64_t kind) { return kind >= WN_Q4_0; }
+
+// wn_multiply computes outputs lo to hi, hi excluded, on the calling thread. Each sum depends on its row of x and its row of w alone.
+typedef void wn_multiply(const wn_product *p, int64_t lo, int64_t hi);
+wn_multiply wn_multiply_avx2, wn_multiply_avx512;
+
+// wn_round rounds count floats, a multiple of 32.
+typedef void wn_round(const float *x, int64_t count, wn_q8 *out);
+wn_round wn_round_avx2, wn_round_avx512;
+
+// wn_grain is how many tiles an item takes so that it lasts long enough to be worth a claim and the items still spread over the
+// threads; total counts the tiles of all the items.
+static inline int64_t wn_grain(const wn_weights *w, int64_t rows, int64_t total, int threads) {
+	int64_t bytes = wn_tile_bytes(w) / 10, products = 16 * w->cols * rows / (wn_rounds(w->kind) ? 100 : 25); // ns
+	int64_t tile = wn_max(wn_max(bytes, products), 1);
+	int64_t target = wn_min(wn_max(total * tile / (6 * threads), 2000), 100000);
+	return wn_max(1, target / tile);
+}
+
+#endif

@@ -1,0 +1,364 @@
+// Linear: p = x, weights, bias, y, n; d = rows, in, out, kind. Neighbours in the list that read the same x become one parallel
+// phase, for which x is rounded once.
+
+// ROWS is the most rows of x that a pass over a tile serves: as many sums as registers hold.
+#if WN_AVX512
+enum { WN(ROWS) = 8 };
+#else
+enum { WN(ROWS) = 4 };
+#endif
+
+// What a pass over many rows may read of x before it moves on to the next tile, so that it stays in the cache.
+enum { WN(PASS_BYTES) = 128 << 10 };
+
+WN_INLINE v16i WN(word)(const int8_t *q) {
+	int32_t w;
+	memcpy(&w, q, 4);
+	return v_int_set(w);
+}
+
+// nibbles multiplies 32 columns of 4-bit codes with R rows of x.
+WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q8 *const *x, int64_t b, v16i *sum) {
+	v16p acc[8];
+	for (int r = 0; r < R; r++) acc[r] = v_pair_zero();
+#pragma GCC unroll 4
+	for (int i = 0; i < 4; i++) {
+		v16i line = v_int_load(lines + 64 * i), low = v_low4(line), high = v_high4(line);
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) {
+			acc[r] = v_pair(acc[r], low, WN(word)(x[r][b].q + 8 * i));
+			acc[r] = v_pair(acc[r], high, WN(word)(x[r][b].q + 8 * i + 4));
+		}
+	}
+	for (int r = 0; r < R; r++) sum[r] = v_pair_ints(acc[r]);
+}
+
+// codes multiplies count lines of codes, 4 columns each, that may be paired run times in a row.
+WN_INLINE void WN(codes)(const int R, const int count, const int run, const uint8_t *lines, const wn_q8 *const *x, int64_t b, int first, v16i *sum) {
+	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
+#pragma GCC unroll 8
+	for (int i = 0; i < count; i += run) {
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) {
+			v16p acc = v_pair_zero();
+#pragma GCC unroll 4
+			for (int k = 0; k < run; k++) acc = v_pair(acc, v_int_load(lines + 64 * (i + k)), WN(word)(x[r][b].q + first + 4 * (i + k)));
+			sum[r] = v_int_add(sum[r], v_pair_ints(acc));
+		}
+	}
+}
+
+// signed_codes multiplies 32 columns of codes that are stored plus 128.
+WN_INLINE void WN(signed_codes)(const int R, const uint8_t *lines, const wn_q8 *const *x, int64_t b, v16i *sum) {
+	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
+#pragma GCC unroll 8
+	for (int i = 0; i < 8; i++) {
+		v16i line = v_signed(v_int_load(lines + 64 * i));
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) sum[r] = v_dot_signed(sum[r], line, WN(word)(x[r][b].q + 4 * i));
+	}
+	for (int r = 0; r < R; r++)
+		if (WN_OFFSET) sum[r] = v_int_sub(sum[r], v_int_set(x[r][b].by128));
+}
+
+// block32 adds one block of 32 columns of Q4_0, Q4_1 or Q8_0.
+WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_q8 *const *x, int64_t b, v16f *acc) {
+	v16i sum[8];
+	if (kind == WN_Q8_0) {
+		WN(signed_codes)(R, w + 32, x, b, sum);
+	} else {
+		WN(nibbles)(R, w + (kind == WN_Q4_1 ? 64 : 32), x, b, sum);
+	}
+	v16f scale = v_load_f16(w);
+#pragma GCC unroll 8
+	for (int r = 0; r < R; r++) {
+		if (kind == WN_Q4_0) sum[r] = v_int_sub(sum[r], v_int_set(x[r][b].by8));
+		acc[r] = v_fma(v_floats(sum[r]), v_mul(scale, v_set(x[r][b].d)), acc[r]);
+		if (kind == WN_Q4_1) acc[r] = v_fma(v_load_f16(w + 32), v_set(x[r][b].ds), acc[r]);
+	}
+}
+
+// block45 adds one block of 256 columns of Q4_K or Q5_K, of which b is the first 32.
+WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const wn_q8 *const *x, int64_t b, v16f *acc) {
+	v16f d = v_load_f16(w), dmin = v_load_f16(w + 32);
+	for (int j = 0; j < 8; j++) {
+		v16i sum[8];
+		if (kind == WN_Q4_K) {
+			WN(nibbles)(R, w + 320 + 256 * j, x, b + j, sum);
+		} else {
+			WN(codes)(R, 8, 4, w + 320 + 512 * j, x, b + j, 0, sum);
+		}
+		v16f scale = v_mul(d, v_load_u8(w + 64 + 32 * j)), least = v_mul(dmin, v_load_u8(w + 80 + 32 * j));
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) {
+			acc[r] = v_fma(v_floats(sum[r]), v_mul(scale, v_set(x[r][b + j].d)), acc[r]);
+			acc[r] = v_fnma(least, v_set(x[r][b + j].ds), acc[r]);
+		}
+	}
+}
+
+// block6 adds one block of 256 columns of Q6_K, of which b is the first 32.
+WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_q8 *const *x, int64_t b, v16f *acc) {
+	v16f d = v_load_f16(w);
+	for (int j = 0; j < 8; j++) {
+#pragma GCC unroll 2
+		for (int h = 0; h < 2; h++) {
+			v16i sum[8];
+			WN(codes)(R, 4, 2, w + 288 + 512 * j + 256 * h, x, b + j, 16 * h, sum);
+			v16f scale = v_mul(d, v_load_i8(w + 32 + 32 * j + 16 * h));
+#pragma GCC unroll 8
+			for (int r = 0; r < R; r++) {
+				v16i s = v_int_sub(sum[r], v_int_set(x[r][b + j].by32[h]));
+				acc[r] = v_fma(v_floats(s), v_mul(scale, v_set(x[r][b + j].d)), acc[r]);
+			}
+		}
+	}
+}
+
+// tile_q8 multiplies a tile of an integer format with R rows of x.
+WN_INLINE void WN(tile_q8)(const int kind, const int R, const wn_product *p, const uint8_t *w, int64_t row, v16f *acc) {
+	const wn_q8 *x[8];
+	for (int r = 0; r < R; r++) x[r] = p->x[row + r], acc[r] = v_zero();
+	int64_t cols = wn_block_cols(kind), bytes = wn_block_bytes(kind), blocks = p->w->cols / cols;
+	for (int64_t b = 0; b < blocks; b++, w += bytes) {
+		if (kind == WN_Q4_K || kind == WN_Q5_K) {
+			WN(block45)(kind, R, w, x, 8 * b, acc);
+		} else if (kind == WN_Q6_K) {
+			WN(block6)(R, w, x, 8 * b, acc);
+		} else {
+			WN(block32)(kind, R, w, x, b, acc);
+		}
+	}
+}
+
+// column adds column k, of bytes at w, of T tiles to T*R sums.
+WN_INLINE void WN(column)(const int R, const int T, const v16f *w, const float *const *x, int64_t k, v16f *acc) {
+#pragma GCC unroll 8
+	for (int r = 0; r < R; r++) {
+		v16f v = v_set(x[r][k]);
+#pragma GCC unroll 4
+		for (int t = 0; t < T; t++) acc[t * R + r] = v_fma(w[t], v, acc[t * R + r]);
+	}
+}
+
+// tile_float multiplies T neighbouring tiles of floats with R rows of x. Sums are taken over 512 columns, then over those: rounding
+// grows with the square root of the length only.
+WN_INLINE void WN(tile_float)(const int kind, const int R, const int T, const wn_product *p, const uint8_t *w, int64_t row, v16f *acc) {
+	const float *x[8];
+	const int64_t cols = p->w->cols, next = wn_tile_bytes(p->w), bytes = wn_block_bytes(kind);
+	for (int r = 0; r < R; r++) x[r] = p->x[row + r];
+	for (int i = 0; i < T * R; i++) acc[i] = v_zero();
+	for (int64_t from = 0; from < cols; from += 512) {
+		v16f part[8], v[4];
+		int64_t to = wn_min(from + 512, cols), k = from;
+		for (int i = 0; i < T * R; i++) part[i] = v_zero();
+		if (kind == WN_BF16) {
+			for (; k + 1 < to; k += 2, w += bytes) {
+				v16f odd[4];
+				for (int t = 0; t < T; t++) {
+					v16i both = v_int_load(w + t * next);
+					v[t] = v_even_bf16(both), odd[t] = v_odd_bf16(both);
+				}
+				WN(column)(R, T, v, x, k, part);
+				WN(column)(R, T, odd, x, k + 1, part);
+			}
+			if (k < to) {
+				for (int t = 0; t < T; t++) v[t] = v_even_bf16(v_int_load(w + t * next));
+				WN(column)(R, T, v, x, k, part);
+			}
+		} else {
+			for (; k < to; k++, w += bytes) {
+				for (int t = 0; t < T; t++) v[t] = kind == WN_F32 ? v_load((const float *)(w + t * next)) : v_load_f16(w + t * next);
+				WN(column)(R, T, v, x, k, part);
+			}
+		}
+		for (int i = 0; i < T * R; i++) acc[i] = v_add(acc[i], part[i]);
+	}
+}
+
+// put stores the 16 sums of tile t for one row: those from lo to hi.
+WN_INLINE void WN(put)(const wn_product *p, float *y, int64_t t, int64_t lo, int64_t hi, v16f sum) {
+	int64_t from = wn_max(lo, 16 * t), to = wn_min(hi, 16 * t + 16);
+	if (to - from == 16) {
+		if (p->bias) sum = v_add(sum, v_load(p->bias + from));
+		v_store(y + from - p->base, sum);
+		return;
+	}
+	float lane[16];
+	v_store(lane, sum);
+	for (int64_t j = from; j < to; j++) y[j - p->base] = lane[j - 16 * t] + (p->bias ? p->bias[j] : 0);
+}
+
+// span is what a pass computes: T tiles from t, of the outputs lo to hi.
+typedef struct WN(span) {
+	int64_t t, lo, hi;
+} WN(span);
+
+#define WN_PASS(R, T) \
+	static void WN(pass##R##x##T)(const wn_product *p, WN(span) s, int64_t row) { \
+		v16f acc[8]; \
+		const uint8_t *w = p->w->tiles + s.t * wn_tile_bytes(p->w); \
+		switch (p->w->kind) { \
+		case WN_F32: WN(tile_float)(WN_F32, R, T, p, w, row, acc); break; \
+		case WN_F16: WN(tile_float)(WN_F16, R, T, p, w, row, acc); break; \
+		case WN_BF16: WN(tile_float)(WN_BF16, R, T, p, w, row, acc); break; \
+		WN_ROUNDED(R, T) \
+		default: return; \
+		} \
+		for (int t = 0; t < T; t++) \
+			for (int r = 0; r < R; r++) WN(put)(p, p->y[row + r], s.t + t, s.lo, s.hi, acc[t * R + r]); \
+	}
+#define WN_ROUNDED(R, T) \
+	case WN_Q4_0: WN(tile_q8)(WN_Q4_0, R, p, w, row, acc); break; \
+	case WN_Q4_1: WN(tile_q8)(WN_Q4_1, R, p, w, row, acc); break; \
+	case WN_Q8_0: WN(tile_q8)(WN_Q8_0, R, p, w, row, acc); break; \
+	case WN_Q4_K: WN(tile_q8)(WN_Q4_K, R, p, w, row, acc); break; \
+	case WN_Q5_K: WN(tile_q8)(WN_Q5_K, R, p, w, row, acc); break; \
+	case WN_Q6_K: WN(tile_q8)(WN_Q6_K, R, p, w, row, acc); break;
+WN_PASS(1, 1)
+WN_PASS(2, 1)
+WN_PASS(4, 1)
+#if WN_AVX512
+WN_PASS(8, 1)
+#endif
+#undef WN_ROUNDED
+#define WN_ROUNDED(R, T)
+WN_PASS(1, 4)
+#undef WN_ROUNDED
+#undef WN_PASS
+
+// single multiplies with a matrix of one row, which is not in tiles.
+static void WN(single)(const wn_product *p) {
+	const float *w = (const float *)p->w->tiles;
+	for (int64_t i = 0; i < p->rows; i++) {
+		const float *x = p->x[i];
+		v16f sum = v_zero();
+		for (int64_t k = 0; k < p->w->cols; k += 16) {
+			int64_t n = p->w->cols - k;
+			sum = v_fma(v_load_n(w + k, n), v_load_n(x + k, n), sum);
+		}
+		*p->y[i] = v_sum(sum) + (p->bias ? *p->bias : 0);
+	}
+}
+
+void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
+	if (p->w->kind == WN_ROW) {
+		WN(single)(p);
+		return;
+	}
+	int64_t end = (hi + 15) / 16, rounds = wn_rounds(p->w->kind);
+	int64_t row_bytes = rounds ? p->w->cols * 2 : p->w->cols * 4;
+	int64_t pass = wn_max(WN(PASS_BYTES) / row_bytes / 8 * 8, 8);
+	for (int64_t first = 0; first < p->rows; first += pass) {
+		int64_t last = wn_min(first + pass, p->rows);
+		for (int64_t t = lo / 16; t < end;) {
+			WN(span) s = {t, lo, hi};
+			if (!rounds && last - first == 1 && t + 4 <= end) {
+				WN(pass1x4)(p, s, first);
+				t += 4;
+				continue;
+			}
+			int64_t i = first;
+#if WN_AVX512
+			for (; i + 8 <= last; i += 8) WN(pass8x1)(p, s, i);
+#endif
+			for (; i + 4 <= last; i += 4) WN(pass4x1)(p, s, i);
+			if (i + 2 <= last) WN(pass2x1)(p, s, i), i += 2;
+			if (i < last) WN(pass1x1)(p, s, i);
+			t++;
+		}
+	}
+}
+
+void WN(wn_round)(const float *x, int64_t count, wn_q8 *out) {
+	const __m128i flip = _mm_set1_epi8((char)0x80);
+	for (int64_t b = 0; b < count / 32; b++, x += 32, out++) {
+		v16f u = v_load(x), v = v_load(x + 16);
+		float most = v_most(v_max(v_abs(u), v_abs(v)));
+		float inverse = most > 1e-30f ? 127 / most : 0;
+		v_store_i8(out->q, v_ints(v_mul(u, v_set(inverse))));
+		v_store_i8(out->q + 16, v_ints(v_mul(v, v_set(inverse))));
+		int32_t sum[2];
+		for (int h = 0; h < 2; h++) { // bytes plus 128, added up in two halves
+			__m128i s = _mm_sad_epu8(_mm_xor_si128(_mm_loadu_si128((const __m128i *)out->q + h), flip), _mm_setzero_si128());
+			sum[h] = _mm_cvtsi128_si32(s) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(s, s)) - 16 * 128;
+		}
+		out->d = inverse > 0 ? most / 127 : 0;
+		out->ds = out->d * (float)(sum[0] + sum[1]);
+		out->by8 = 8 * (sum[0] + sum[1]), out->by128 = 128 * (sum[0] + sum[1]);
+		out->by32[0] = 32 * sum[0], out->by32[1] = 32 * sum[1];
+	}
+}
+
+enum { WN(PARTS) = 8, WN(ROUND_BLOCKS) = 256 };
+
+// group is a run of Linear ops over one x, as one work list: part after part, in each the tiles in grains, in each the rows in splits.
+typedef struct WN(group) {
+	int64_t rows, splits, count; // count of parts
+	struct {
+		wn_product product;
+		wn_weights w;
+		int64_t grain, first; // tiles an item; the first item
+	} part[WN(PARTS)];
+	const float *x; // rows x in
+	wn_q8 *rounded;
+	int64_t blocks; // of all rows
+} WN(group);
+
+static void WN(linear_round)(void *arg, int64_t item, int worker) {
+	const WN(group) *g = arg;
+	(void)worker;
+	int64_t lo = item * WN(ROUND_BLOCKS), n = wn_min(g->blocks - lo, WN(ROUND_BLOCKS));
+	WN(wn_round)(g->x + 32 * lo, 32 * n, g->rounded + lo);
+}
+
+static void WN(linear_item)(void *arg, int64_t item, int worker) {
+	const WN(group) *g = arg;
+	(void)worker;
+	int64_t i = g->count - 1;
+	while (item < g->part[i].first) i--;
+	item -= g->part[i].first;
+	wn_product p = g->part[i].product;
+	int64_t lo = item / g->splits * g->part[i].grain * 16, from = item % g->splits * g->rows / g->splits;
+	int64_t to = (item % g->splits + 1) * g->rows / g->splits;
+	p.x += from, p.y += from, p.rows = to - from;
+	WN(wn_multiply)(&p, lo, wn_min(lo + 16 * g->part[i].grain, p.w->rows));
+}
+
+// joins says whether op next can share a phase with op: the same rows of x, rounded or not.
+static int WN(joins)(const wn_op *op, const wn_op *next) {
+	return next->run == op->run && next->p[0] == op->p[0] && next->p[4] == op->p[4] && next->d[0] == op->d[0] && next->d[1] == op->d[1] &&
+		wn_rounds(next->d[3]) == wn_rounds(op->d[3]);
+}
+
+void WN(wn_linear)(wn_ctx *ctx, const wn_op *op) {
+	WN(group) g = {.rows = wn_live(ctx, op->p[4], op->d[0]), .splits = 1, .count = 1, .x = op->p[0]};
+	int64_t most = wn_min(wn_following(ctx, op) + 1, WN(PARTS)), in = op->d[1], tiles = 0;
+	while (g.count < most && WN(joins)(op, op + g.count)) g.count++;
+	wn_skip(ctx, g.count - 1);
+	if (g.rows == 0) return;
+	const void **x = wn_scratch(ctx, g.rows * sizeof *x);
+	float **y = wn_scratch(ctx, g.count * g.rows * sizeof *y);
+	if (!x || !y) return;
+	if (wn_rounds(op->d[3])) {
+		g.blocks = g.rows * (in / 32);
+		g.rounded = wn_scratch(ctx, g.blocks * sizeof *g.rounded);
+		if (!g.rounded) return;
+		wn_parallel(ctx, (g.blocks + WN(ROUND_BLOCKS) - 1) / WN(ROUND_BLOCKS), WN(linear_round), &g);
+	}
+	for (int64_t r = 0; r < g.rows; r++) x[r] = g.rounded ? (void *)(g.rounded + r * (in / 32)) : (void *)(g.x + r * in);
+	for (int64_t i = 0; i < g.count; i++) tiles += (op[i].d[2] + 15) / 16;
+	if (tiles < 4 * wn_threads(ctx) && g.rows >= 32) g.splits = wn_min(g.rows / 16, 4 * wn_threads(ctx) / tiles + 1);
+	int64_t items = 0;
+	for (int64_t i = 0; i < g.count; i++) {
+		const wn_op *o = op + i;
+		float **rows = y + i * g.rows;
+		for (int64_t r = 0; r < g.rows; r++) rows[r] = (float *)o->p[3] + r * o->d[2];
+		g.part[i].w = (wn_weights){o->d[3], o->d[2], in, o->p[1]};
+		g.part[i].product = (wn_product){&g.part[i].w, x, rows, g.rows, 0, o->p[2]};
+		g.part[i].grain = wn_grain(&g.part[i].w, g.rows / g.splits, tiles * g.splits, wn_threads(ctx));
+		g.part[i].first = items;
+		items += ((o->d[2] + 15) / 16 + g.part[i].grain - 1) / g.part[i].grain * g.splits;
+	}
+	wn_parallel(ctx, items, WN(linear_item), &g);
+}
