@@ -4,7 +4,6 @@ import (
 	"hash/maphash"
 	"strings"
 	"sync/atomic"
-	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -182,10 +181,4 @@ func (c *pieceCache) keep(piece string, ids []int32) {
 	if len(piece) <= maxCached {
 		c.slot(piece).Store(&cachedPiece{strings.Clone(piece), append([]int32(nil), ids...)})
 	}
-}
-
-// runeLen is the length of the rune at the start of s; a byte that is not UTF-8 counts as one.
-func runeLen(s string) int {
-	_, n := utf8.DecodeRuneInString(s)
-	return n
 }

@@ -103,7 +103,7 @@ func TestHostileJSON(t *testing.T) {
 		{"far id", `{"model":{"type":"BPE","vocab":{"a":1000000}}}`, "1000000"},
 		{"id twice", `{"model":{"type":"BPE","vocab":{"a":5,"b":5}}}`, "two tokens"},
 		{"merge", `{"model":{"type":"BPE","vocab":{"a":5},"merges":[["a"]]}}`, "merges[0]"},
-		{"merge number", `{"model":{"type":"BPE","vocab":{"a":5},"merges":["a a",7]}}`, "merges[1]"},
+		{"merge number", `{"model":{"type":"BPE","vocab":{"a":5},"merges":["a a",7]}}`, "model.merges"},
 		{"suffix", `{"model":{"type":"BPE","vocab":{"a":5},"end_of_word_suffix":"</w>"}}`, "suffix"},
 		{"added", `{"added_tokens":[{"id":9999999,"content":"x"}]}`, "added_tokens[0]"},
 		{"single word", `{"added_tokens":[{"id":3,"content":"x","single_word":true}]}`, "single_word"},

@@ -62,26 +62,26 @@ var handSteps = map[string]step{
 	reTekken: pieces(func(s string) int {
 		return words{digits: 1, word: clLetter, slash: true}.nextCased(s, noTail)
 	}),
-	reDeepseek3: isolate(matchDeepseek3),
-	reDigit:     isolate(words{digits: 1}.numbers),
-	reDigits3:   isolate(words{digits: 3}.numbers),
-	reDigits:    isolate(plainRun(clNumber)),
-	reHanKana:   isolate(plainRun(clHanKana)),
-	reHanHangul: isolate(plainRun(clHanHangul)),
-	reLine: isolate(func(s string) int {
+	reDeepseek3: isolate(clAny, matchDeepseek3),
+	reDigit:     isolate(clNumber, words{digits: 1}.numbers),
+	reDigits3:   isolate(clNumber, words{digits: 3}.numbers),
+	reDigits:    isolate(clNumber, plainRun(clNumber)),
+	reHanKana:   isolate(clHanKana, plainRun(clHanKana)),
+	reHanHangul: isolate(clHanHangul, plainRun(clHanHangul)),
+	reLine: isolate(clNewline, func(s string) int {
 		if s[0] == '\r' || s[0] == '\n' {
 			return 1
 		}
 		return 0
 	}),
-	reFalconPunct:     isolate(falconPunct),
+	reFalconPunct:     isolate(clPunct|clSymbol, falconPunct),
 	reWhole:           func(s string, yield func(string)) { yield(s) },
-	reTriple:          isolate(matchTriple),
-	reDeepseekLetters: isolate(spacedRun(clDeepseekLetter)),
-	reDeepseekPunct:   isolate(spacedRun(clDeepseekPunct)),
+	reTriple:          isolate(clNumber, matchTriple),
+	reDeepseekLetters: isolate(clSpace|clDeepseekLetter, spacedRun(clDeepseekLetter)),
+	reDeepseekPunct:   isolate(clSpace|clDeepseekPunct, spacedRun(clDeepseekPunct)),
 	reTrailing:        pieces(nextTrailing),
-	reSpacedLetters:   isolate(spacedRun(clLetter)),
-	reSpacedPunct:     isolate(spacedRun(clPunct)),
+	reSpacedLetters:   isolate(clSpace|clLetter, spacedRun(clLetter)),
+	reSpacedPunct:     isolate(clSpace|clPunct, spacedRun(clPunct)),
 }
 
 // preTokenizer is what a name in tokenizer.ggml.pre stands for.

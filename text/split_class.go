@@ -21,6 +21,7 @@ const (
 	clDeepseekPunct
 	clHanHangul
 	clHanKana
+	clAny = ^uint16(0) // all, and runes of no class
 )
 
 var classTables = []struct {

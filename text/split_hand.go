@@ -21,21 +21,23 @@ func pieces(next func(s string) int) step {
 }
 
 // isolate makes a step that cuts out what match finds and keeps what lies between whole. match is the length
-// of what it finds at the start, or 0; it looks no further ahead than that.
-func isolate(match func(s string) int) step {
+// of what it finds at the start, or 0, and finds nothing at a rune that has no bit of starts.
+func isolate(starts uint16, match func(s string) int) step {
 	return pieces(func(s string) int {
 		if n := match(s); n > 0 {
 			return n
 		}
-		i := 0
-		for i < len(s) {
+		_, i := class(s, 0)
+		for {
+			if starts != clAny {
+				i = runNot(s, i, starts)
+			}
+			if i >= len(s) || match(s[i:]) > 0 {
+				return i
+			}
 			_, n := class(s, i)
 			i += n
-			if i < len(s) && match(s[i:]) > 0 {
-				break
-			}
 		}
-		return i
 	})
 }
 

@@ -240,3 +240,9 @@ func (s *spm) token(dst []int32, id int32) []int32 {
 	}
 	return dst
 }
+
+// runeLen is the length of the rune at the start of s; a byte that is not UTF-8 counts as one.
+func runeLen(s string) int {
+	_, n := utf8.DecodeRuneInString(s)
+	return n
+}

@@ -14,14 +14,14 @@ type jsonTokenizer struct {
 	PreTokenizer  *jsonPart   `json:"pre_tokenizer"`
 	PostProcessor *jsonPart   `json:"post_processor"`
 	Model         struct {
-		Type         string            `json:"type"`
-		Vocab        json.RawMessage   `json:"vocab"`
-		Merges       []json.RawMessage `json:"merges"`
-		UnkToken     *string           `json:"unk_token"`
-		ByteFallback bool              `json:"byte_fallback"`
-		IgnoreMerges bool              `json:"ignore_merges"`
-		Prefix       *string           `json:"continuing_subword_prefix"`
-		Suffix       *string           `json:"end_of_word_suffix"`
+		Type         string          `json:"type"`
+		Vocab        json.RawMessage `json:"vocab"`
+		Merges       json.RawMessage `json:"merges"`
+		UnkToken     *string         `json:"unk_token"`
+		ByteFallback bool            `json:"byte_fallback"`
+		IgnoreMerges bool            `json:"ignore_merges"`
+		Prefix       *string         `json:"continuing_subword_prefix"`
+		Suffix       *string         `json:"end_of_word_suffix"`
 	} `json:"model"`
 }
 
@@ -207,25 +207,22 @@ func (v *Vocab) find(s string) int32 {
 	return at
 }
 
-// merges reads both spellings of a merge, "a b" and ["a","b"].
+// merges reads both spellings of a list of merges, ["a b", ...] and [["a","b"], ...].
 func (j *jsonTokenizer) merges(v *Vocab) error {
-	if len(j.Model.Merges) > maxMerges {
-		return bad("%d merges, more than %d", len(j.Model.Merges), maxMerges)
+	if len(j.Model.Merges) == 0 || json.Unmarshal(j.Model.Merges, &v.Merges) == nil {
+		return nil
 	}
-	v.Merges = make([]string, len(j.Model.Merges))
-	for i, raw := range j.Model.Merges {
-		if err := json.Unmarshal(raw, &v.Merges[i]); err == nil {
-			continue
-		}
-		var two []string
-		if err := json.Unmarshal(raw, &two); err != nil || len(two) != 2 {
-			return bad("merges[%d] is neither a string nor a pair", i)
-		}
+	var pairs [][]string
+	if err := json.Unmarshal(j.Model.Merges, &pairs); err != nil {
+		return fmt.Errorf("%w: model.merges: %v", ErrVocab, err)
+	}
+	v.Merges = make([]string, len(pairs))
+	for i, p := range pairs {
 		// In the joined form the parts are told apart by the first space behind the first byte.
-		if two[0] == "" || two[1] == "" || strings.Contains(two[0][1:], " ") {
-			return bad("merges[%d] has an empty part or a space", i)
+		if len(p) != 2 || p[0] == "" || p[1] == "" || strings.Contains(p[0][1:], " ") {
+			return bad("merges[%d] is no pair of parts without spaces", i)
 		}
-		v.Merges[i] = two[0] + " " + two[1]
+		v.Merges[i] = p[0] + " " + p[1]
 	}
 	return nil
 }
