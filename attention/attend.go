@@ -42,9 +42,10 @@ func (o *Attend) Reference() {
 // head attends with one query over keys, each a slot in a page tile.
 func (o *Attend) head(q, y []float32, keys, tiles []int) {
 	c, scores, top := o.Cache, make([]float64, len(keys)), math.Inf(-1)
+	key, value := reader(c.K), reader(c.V)
 	for n, slot := range keys {
 		for d, v := range q {
-			scores[n] += float64(v) * float64(load(c.K, tiles[n]+d*PageTokens+slot))
+			scores[n] += float64(v) * float64(key(tiles[n]+d*PageTokens+slot))
 		}
 		scores[n] *= float64(o.Scale)
 		top = max(top, scores[n])
@@ -55,7 +56,7 @@ func (o *Attend) head(q, y []float32, keys, tiles []int) {
 		p := math.Exp(scores[n] - top)
 		total += p
 		for d := range out {
-			out[d] += p * float64(load(c.V, tiles[n]+slot*c.Dim+d))
+			out[d] += p * float64(value(tiles[n]+slot*c.Dim+d))
 		}
 	}
 	for d := range y {

@@ -22,14 +22,15 @@ func (o *Attend) boundOf(row, head int) float64 {
 	c := o.Cache
 	pages, pos := o.Layout.Pages[o.Lane], int(o.Layout.Pos.I32()[row])
 	table := pages.I32()[int(o.Layout.Seq.I32()[row])*pages.Cols:]
+	keys, values := reader(c.K), reader(c.V)
 	var key, value float64
 	o.Plan.keys(o.Plan.row(row, head, o.Heads), pos, func(k int) {
 		tile := (int(table[k/PageTokens])*c.Heads + head*c.Heads/o.Heads) * c.Dim * PageTokens
 		var sum float64
 		for d := range c.Dim {
-			x := float64(load(c.K, tile+d*PageTokens+k%PageTokens))
+			x := float64(keys(tile + d*PageTokens + k%PageTokens))
 			sum += x * x
-			value = max(value, math.Abs(float64(load(c.V, tile+k%PageTokens*c.Dim+d))))
+			value = max(value, math.Abs(float64(values(tile+k%PageTokens*c.Dim+d))))
 		}
 		key = max(key, math.Sqrt(sum))
 	})

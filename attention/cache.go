@@ -48,13 +48,14 @@ func (c *Cache) Free(d tensor.Device) {
 	d.Free(c.V.Buf)
 }
 
-// load reads one number of a cache matrix.
-func load(m tensor.Mat, i int) float32 {
+// reader gives the numbers of a cache matrix by index.
+func reader(m tensor.Mat) func(i int) float32 {
 	if m.Format == quant.F32 {
-		return m.F32()[i]
+		v := m.F32()
+		return func(i int) float32 { return v[i] }
 	}
-	raw := m.Raw()[2*i:]
-	return quant.F16ToF32(uint16(raw[0]) | uint16(raw[1])<<8)
+	raw := m.Raw()
+	return func(i int) float32 { return quant.F16ToF32(uint16(raw[2*i]) | uint16(raw[2*i+1])<<8) }
 }
 
 // store writes one number of a cache matrix, rounded to its format.

@@ -108,7 +108,12 @@ func (m Mat) String() string {
 type Memory struct{ bytes []byte }
 
 // NewMemory wraps bytes, which stay the caller's: a mapped file, say.
-func NewMemory(bytes []byte) *Memory { return &Memory{bytes} }
+func NewMemory(bytes []byte) *Memory {
+	if bytes == nil {
+		bytes = []byte{} // an empty matrix is in host memory too
+	}
+	return &Memory{bytes}
+}
 
 // Len is the size in bytes.
 func (b *Memory) Len() int { return len(b.bytes) }

@@ -82,7 +82,7 @@ func (c Case) parts() [][]int {
 	var out [][]int
 	for i := range all {
 		back = append(back, all[c.Rows-1-i])
-		if c.Rows > 1 && (c.Rows < 10 || i%7 == 3) {
+		if c.Rows > 1 && (c.Rows < 10 || i%(c.Rows/3) == 1) {
 			out = append(out, all[i:i+1])
 		}
 	}

@@ -1,0 +1,132 @@
+// Package attentiontest holds the cases of the ops that read and keep the past: one list for conformance, as fuzz seeds and for
+// benchmarks.
+package attentiontest
+
+import (
+	"math"
+	"slices"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/tensor"
+	"github.com/winnow-llm/winnow/tensor/tensortest"
+)
+
+// Batch is a step over sequences: sequence s has Past[s] tokens cached and Rows[s] new ones.
+type Batch struct{ Past, Rows []int }
+
+// Heads is the shape of attention: query heads, key-value heads, values a head and how the cache stores them.
+type Heads struct {
+	Query, KV, Dim int
+	Format         *quant.Format
+}
+
+// Choice draws which keys are read: the plan for rows at positions first to last of one sequence, which share a plan row, and one group
+// of heads.
+type Choice struct {
+	Name   string
+	Tile   int // rows that share a plan row; above 1 for batches of one sequence
+	Groups int // groups of heads with plan rows of their own
+	Draw   func(w *tensortest.World, first int) Parts
+}
+
+// Parts is a plan row.
+type Parts struct {
+	Sink, Local  int
+	Blocks, Keys []int32
+}
+
+// total is the number of rows of the batch.
+func (b Batch) total() int {
+	n := 0
+	for _, r := range b.Rows {
+		n += r
+	}
+	return n
+}
+
+// at is the sequence and the position of a row.
+func (b Batch) at(row int) (seq, pos int) {
+	for seq = range b.Rows {
+		if row < b.Rows[seq] {
+			break
+		}
+		row -= b.Rows[seq]
+	}
+	return seq, b.Past[seq] + row
+}
+
+// Attend reads what a choice says with every row of a batch. All the rest of the cache is NaN, and the page table leads nowhere for
+// pages that no row reads.
+func Attend(b Batch, h Heads, c Choice) tensortest.Case {
+	name := tensortest.Labels("attend", c.Name, h.Format, h.Query, "on", h.KV, "x", h.Dim, "past", b.Past, "rows", b.Rows)
+	return tensortest.Case{Name: name, Rows: b.total(), Make: func(w *tensortest.World) tensortest.Trial {
+		past := newPast(w, b, h)
+		plan, parts := choose(w, b, c)
+		o := &attention.Attend{
+			Q: w.Batch(1, h.Query*h.Dim), Y: w.Output(quant.F32, 1, h.Query*h.Dim), Plan: plan,
+			Lane: 1, Heads: h.Query, Scale: float32(1 / math.Sqrt(float64(h.Dim))),
+		}
+		for i, row := range w.Picked {
+			seq, pos := b.at(row)
+			for g := range c.Groups {
+				past.reads(seq, pos, parts[i*c.Groups+g], h.KV*g/c.Groups, (h.KV*(g+1)+c.Groups-1)/c.Groups)
+			}
+		}
+		o.Cache, o.Layout = past.place(w)
+		return tensortest.Trial{Op: o, ByRow: []*tensor.Mat{&o.Y}}
+	}}
+}
+
+// choose draws the plan of the whole batch and makes one for the picked rows. Parts are those of each picked row and group. Unless the
+// whole batch is picked, no rows share a plan row.
+func choose(w *tensortest.World, b Batch, c Choice) (*attention.Plan, []Parts) {
+	var all []Parts
+	for row := 0; row < b.total(); row += c.Tile {
+		_, pos := b.at(row)
+		for range c.Groups {
+			all = append(all, c.Draw(w, pos))
+		}
+	}
+	var parts, rows []Parts
+	whole := len(w.Picked) == b.total() && slices.IsSorted(w.Picked)
+	for i, row := range w.Picked {
+		own := all[row/c.Tile*c.Groups:][:c.Groups]
+		parts = append(parts, own...)
+		if !whole || i%c.Tile == 0 {
+			rows = append(rows, own...)
+		}
+	}
+	tile := c.Tile
+	if !whole {
+		tile = 1
+	}
+	return plan(rows, tile, c.Groups), parts
+}
+
+// plan lays parts out as an op reads them, with some room to spare.
+func plan(rows []Parts, tile, groups int) *attention.Plan {
+	var sink, local, blocks, keys []int32
+	blockPtr, keyPtr := []int32{0}, []int32{0}
+	for _, r := range rows {
+		sink, local = append(sink, int32(r.Sink)), append(local, int32(r.Local))
+		blocks, keys = append(blocks, r.Blocks...), append(keys, r.Keys...)
+		blockPtr, keyPtr = append(blockPtr, int32(len(blocks))), append(keyPtr, int32(len(keys)))
+	}
+	p := &attention.Plan{Sink: column(sink), Local: column(local), Tile: tile, Groups: groups}
+	if len(blocks) > 0 {
+		p.BlockPtr, p.Blocks = column(blockPtr), column(blocks)
+	}
+	if len(keys) > 0 {
+		p.KeyPtr, p.Keys = column(keyPtr), column(keys)
+	}
+	return p
+}
+
+// column is a matrix of one column with spare rows of -1.
+func column(v []int32) tensor.Mat {
+	for range tensortest.Spare {
+		v = append(v, -1)
+	}
+	return tensor.FromI32(len(v), 1, v)
+}

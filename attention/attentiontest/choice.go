@@ -1,0 +1,79 @@
+package attentiontest
+
+import (
+	"fmt"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/tensor/tensortest"
+)
+
+const page = attention.PageTokens
+
+// Full reads everything as one range.
+var Full = Choice{"full", 1, 1, func(*tensortest.World, int) Parts { return Parts{} }}
+
+// FullByBlocks reads everything as blocks and what is left as a range.
+var FullByBlocks = Choice{"full by blocks", 1, 1, func(_ *tensortest.World, pos int) Parts {
+	p := Parts{Local: pos / page * page}
+	for b := range p.Local / page {
+		p.Blocks = append(p.Blocks, int32(b))
+	}
+	return p
+}}
+
+// FullBySink reads everything as two ranges.
+var FullBySink = Choice{"full by sink", 1, 1, func(_ *tensortest.World, pos int) Parts {
+	at := pos / page / 2 * page
+	return Parts{Sink: at, Local: at}
+}}
+
+// Window reads the last keys.
+func Window(width int) Choice {
+	return Choice{fmt.Sprint("window ", width), 1, 1, func(_ *tensortest.World, pos int) Parts {
+		return Parts{Local: max(0, pos-width+1)}
+	}}
+}
+
+// Itself reads the row's own key only.
+var Itself = Window(1)
+
+// Stream reads the first and the last keys.
+var Stream = Choice{"stream", 1, 1, func(_ *tensortest.World, pos int) Parts {
+	local := max(0, pos-99)
+	return Parts{Sink: min(2*page, local/page*page), Local: local}
+}}
+
+// Mixed reads some of everything, each group of heads its own.
+func Mixed(groups int) Choice {
+	return Choice{fmt.Sprint("mixed ", groups), 1, groups, draw}
+}
+
+// Tiled is Mixed where rows share a plan row.
+func Tiled(tile int) Choice {
+	return Choice{fmt.Sprint("tiled ", tile), tile, 1, draw}
+}
+
+// draw gives a sink, blocks, single keys and a range that starts anywhere; each may be empty but the last.
+func draw(w *tensortest.World, pos int) Parts {
+	p := Parts{Local: pos - w.IntN(min(pos+1, 150))}
+	if w.IntN(2) == 0 {
+		p.Sink = min(w.IntN(3), p.Local/page) * page
+	}
+	taken := func(b int) bool { return b*page < p.Sink || w.IntN(3) > 0 }
+	for b := range p.Local / page {
+		if !taken(b) {
+			p.Blocks = append(p.Blocks, int32(b))
+		}
+	}
+	next := 0
+	share := w.IntN(4)
+	for k := p.Sink; k < p.Local; k++ {
+		for next < len(p.Blocks) && int(p.Blocks[next]) < k/page {
+			next++
+		}
+		if inBlock := next < len(p.Blocks) && int(p.Blocks[next]) == k/page; !inBlock && share > 0 && w.IntN(2*share) == 0 {
+			p.Keys = append(p.Keys, int32(k))
+		}
+	}
+	return p
+}
