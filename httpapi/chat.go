@@ -1,0 +1,185 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/winnow-llm/winnow/serve"
+	"github.com/winnow-llm/winnow/text"
+)
+
+// chatRequest is a request to /v1/chat/completions.
+type chatRequest struct {
+	plan
+	messages text.Value
+	args     []text.Pair // of the template
+	opened   []bool      // choices whose first chunk was made
+}
+
+// parseChat decodes and checks a body: what it lets pass can only fail for the model's sake. The error is a *fault.
+func parseChat(body []byte) (dialect, error) {
+	o, err := parseObject(body)
+	if err != nil {
+		return nil, err
+	}
+	r := &chatRequest{plan: readPlan(o), messages: readMessages(o)}
+	most := o.integer("max_completion_tokens", 0, 1<<31-1)
+	if old := o.integer("max_tokens", 0, 1<<31-1); most == nil {
+		most = old
+	}
+	if most != nil {
+		r.MaxTokens = int(*most)
+	}
+	top := o.integer("top_logprobs", 0, serve.MostAlternatives)
+	if o.flag("logprobs") {
+		r.Logprobs = new(0)
+		if top != nil {
+			r.Logprobs = new(int(*top))
+		}
+	} else if top != nil {
+		o.bad("top_logprobs", "needs logprobs to be true")
+	}
+	r.args = templateArgs(o)
+	if choice := o.raw("tool_choice"); string(choice) == `"none"` {
+		o.raw("tools") // which the model may then not call
+	}
+	r.Warnings = o.finish()
+	r.opened = make([]bool, r.N)
+	return r, o.err()
+}
+
+// efforts are the values of reasoning_effort.
+var efforts = []string{"none", "minimal", "low", "medium", "high", "xhigh", "max"}
+
+// templateArgs reads what clients hand to a model's template: chat_template_kwargs, and the two of them that have names of their own.
+func templateArgs(o *object) []text.Pair {
+	var args []text.Pair
+	if effort := o.text("reasoning_effort"); effort != nil {
+		if !slices.Contains(efforts, *effort) {
+			o.bad("reasoning_effort", "must be one of %s", strings.Join(efforts, ", "))
+		}
+		args = append(args, text.Pair{Key: "reasoning_effort", Value: text.Input(*effort)})
+	}
+	if o.raw("enable_thinking") != nil {
+		args = append(args, text.Pair{Key: "enable_thinking", Value: text.Bool(o.flag("enable_thinking"))})
+	}
+	kwargs := o.inner("chat_template_kwargs")
+	if kwargs == nil {
+		return args
+	}
+	for _, key := range slices.Sorted(maps.Keys(kwargs.fields)) {
+		v, err := text.ParseJSON(kwargs.fields[key])
+		if err != nil {
+			kwargs.bad(fmt.Sprintf("%.64q", key), "cannot be read: %v", err)
+			return nil
+		}
+		args = append(args, text.Pair{Key: key, Value: v})
+	}
+	return args
+}
+
+func (r *chatRequest) shared() *plan { return &r.plan }
+
+func (r *chatRequest) object() string {
+	if r.Stream {
+		return "chat.completion.chunk"
+	}
+	return "chat.completion"
+}
+
+// answers are the choices, to be run side by side.
+func (r *chatRequest) answers(ctx context.Context, m *serve.Model) []iter.Seq2[serve.Delta, error] {
+	out := make([]iter.Seq2[serve.Delta, error], r.N)
+	for i := range out {
+		out[i] = m.Chat(ctx, serve.ChatRequest{Messages: r.messages, TemplateArgs: r.args, Generation: r.of(i)})
+	}
+	return out
+}
+
+// chatChoice is one answer.
+type chatChoice struct {
+	Index    int           `json:"index"`
+	Message  chatMessage   `json:"message"`
+	Logprobs *chatLogprobs `json:"logprobs"`
+	Finish   string        `json:"finish_reason"`
+}
+
+type chatMessage struct {
+	Role    string  `json:"role"`
+	Content string  `json:"content"`
+	Refusal *string `json:"refusal"`
+}
+
+// whole is the answer that is not streamed.
+func (r *chatRequest) whole(h head, all []serve.Delta, u usage) any {
+	choices := make([]chatChoice, len(all))
+	for i, a := range all {
+		choices[i] = chatChoice{Index: i, Message: chatMessage{Role: "assistant", Content: a.Text}, Finish: a.Finish}
+		if r.Logprobs != nil {
+			choices[i].Logprobs = newChatLogprobs(a.Tokens)
+		}
+	}
+	return struct {
+		head
+		Choices []chatChoice `json:"choices"`
+		Usage   usage        `json:"usage"`
+	}{h, choices, u}
+}
+
+// chatChunk is one event of a stream.
+type chatChunk struct {
+	head
+	Choices []chatPiece `json:"choices"`
+	chunkUsage
+}
+
+type chatPiece struct {
+	Index    int           `json:"index"`
+	Delta    chatDelta     `json:"delta"`
+	Logprobs *chatLogprobs `json:"logprobs"`
+	Finish   *string       `json:"finish_reason"`
+}
+
+type chatDelta struct {
+	Role    string  `json:"role,omitempty"`
+	Content *string `json:"content,omitempty"`
+}
+
+// chunks are the events of a piece of choice i: before the first one its role, after the last one why it ended.
+func (r *chatRequest) chunks(h head, i int, d serve.Delta) []any {
+	var out []any
+	add := func(p chatPiece) {
+		p.Index = i
+		c := chatChunk{head: h, Choices: []chatPiece{p}}
+		if r.Usage {
+			c.chunkUsage = nullUsage
+		}
+		out = append(out, c)
+		h.Warnings = nil // said once
+	}
+	if !r.opened[i] {
+		r.opened[i] = true
+		add(chatPiece{Delta: chatDelta{Role: "assistant", Content: new("")}})
+	}
+	if d.Text != "" || len(d.Tokens) > 0 {
+		p := chatPiece{Delta: chatDelta{Content: &d.Text}}
+		if r.Logprobs != nil {
+			p.Logprobs = newChatLogprobs(d.Tokens)
+		}
+		add(p)
+	}
+	if d.Finish != "" {
+		add(chatPiece{Finish: &d.Finish})
+	}
+	return out
+}
+
+// last is the event with the counts.
+func (r *chatRequest) last(h head, u json.RawMessage) any {
+	return chatChunk{head: h, Choices: []chatPiece{}, chunkUsage: chunkUsage{u}}
+}

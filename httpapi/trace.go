@@ -1,0 +1,97 @@
+package httpapi
+
+import (
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+)
+
+// Names of OpenTelemetry's conventions for generative AI, as of semantic conventions 1.41.
+const (
+	provider         = "winnow"
+	attrOperation    = "gen_ai.operation.name"
+	attrProvider     = "gen_ai.provider.name"
+	attrModel        = "gen_ai.request.model"
+	attrStream       = "gen_ai.request.stream"
+	attrMaxTokens    = "gen_ai.request.max_tokens"
+	attrTemperature  = "gen_ai.request.temperature"
+	attrTopP         = "gen_ai.request.top_p"
+	attrTopK         = "gen_ai.request.top_k"
+	attrSeed         = "gen_ai.request.seed"
+	attrStop         = "gen_ai.request.stop_sequences"
+	attrChoices      = "gen_ai.request.choice.count"
+	attrResponseID   = "gen_ai.response.id"
+	attrAnswering    = "gen_ai.response.model"
+	attrFinishes     = "gen_ai.response.finish_reasons"
+	attrFirstChunk   = "gen_ai.response.time_to_first_chunk" // seconds
+	attrInputTokens  = "gen_ai.usage.input_tokens"
+	attrOutputTokens = "gen_ai.usage.output_tokens"
+	attrCachedTokens = "gen_ai.usage.cache_read.input_tokens"
+	attrError        = "error.type"
+)
+
+// parent reads the span that a client works in.
+var parent = propagation.TraceContext{}
+
+type carrier = propagation.HeaderCarrier
+
+// longestName is how much of a client's word for a model stands in a span.
+const longestName = 200
+
+// asked notes what the client wants.
+func (r *record) asked(p *plan) {
+	if !r.span.IsRecording() {
+		return
+	}
+	name := p.Model[:min(len(p.Model), longestName)]
+	if name != "" {
+		r.span.SetName(r.operation + " " + name)
+		r.span.SetAttributes(attribute.String(attrModel, name))
+	}
+	r.span.SetAttributes(attribute.Bool(attrStream, p.Stream), attribute.Int(attrChoices, p.N))
+	if p.MaxTokens > 0 {
+		r.span.SetAttributes(attribute.Int(attrMaxTokens, p.MaxTokens))
+	}
+	for key, v := range map[string]*float32{attrTemperature: p.Temperature, attrTopP: p.TopP} {
+		if v != nil {
+			r.span.SetAttributes(attribute.Float64(key, float64(*v)))
+		}
+	}
+	if p.TopK != nil {
+		r.span.SetAttributes(attribute.Int(attrTopK, *p.TopK))
+	}
+	if p.Seed != nil {
+		r.span.SetAttributes(attribute.Int64(attrSeed, *p.Seed))
+	}
+	if len(p.Stop) > 0 {
+		r.span.SetAttributes(attribute.StringSlice(attrStop, p.Stop))
+	}
+}
+
+// answering notes which model answers under which id.
+func (r *record) answering(h head) {
+	r.model = h.Model
+	r.span.SetName(r.operation + " " + h.Model)
+	r.span.SetAttributes(attribute.String(attrResponseID, h.ID), attribute.String(attrAnswering, h.Model))
+}
+
+// endSpan notes how it ended.
+func (r *record) endSpan() {
+	if r.first > 0 {
+		r.span.SetAttributes(attribute.Float64(attrFirstChunk, r.first.Seconds()))
+	}
+	if len(r.finishes) > 0 {
+		r.span.SetAttributes(attribute.StringSlice(attrFinishes, r.finishes))
+	}
+	if r.usage.Total > 0 {
+		r.span.SetAttributes(attribute.Int(attrInputTokens, r.usage.Prompt), attribute.Int(attrOutputTokens, r.usage.Completion),
+			attribute.Int(attrCachedTokens, r.usage.Details.Cached))
+	}
+	if r.status != "ok" {
+		r.span.SetAttributes(attribute.String(attrError, r.status))
+	}
+	if r.broken {
+		r.span.SetStatus(codes.Error, r.status)
+	}
+	r.span.End()
+}

@@ -1,0 +1,101 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/winnow-llm/winnow/serve"
+)
+
+// head is what every answer and every chunk of it begins with.
+type head struct {
+	ID       string   `json:"id"`
+	Object   string   `json:"object"`
+	Created  int64    `json:"created"` // Unix seconds
+	Model    string   `json:"model"`
+	Warnings []string `json:"warnings,omitempty"` // what of the request was ignored
+}
+
+// usage counts tokens.
+type usage struct {
+	Prompt     int           `json:"prompt_tokens"`
+	Completion int           `json:"completion_tokens"`
+	Total      int           `json:"total_tokens"`
+	Details    promptDetails `json:"prompt_tokens_details"`
+}
+
+type promptDetails struct {
+	Cached int `json:"cached_tokens"`
+}
+
+// tally sums the usage of choices; n choices of one prompt read it once.
+func tally(all []serve.Usage, n int) usage {
+	var u usage
+	for i, one := range all {
+		if i%n == 0 {
+			u.Prompt += one.Prompt
+			u.Details.Cached += one.Cached
+		}
+		u.Completion += one.Completion
+	}
+	u.Total = u.Prompt + u.Completion
+	return u
+}
+
+// chunkUsage is the key of a stream's chunks: absent, null, or the counts. With include_usage all chunks have it.
+type chunkUsage struct {
+	Usage json.RawMessage `json:"usage,omitempty"`
+}
+
+var nullUsage = chunkUsage{Usage: json.RawMessage("null")}
+
+// alternative is a token that could have been chosen.
+type alternative struct {
+	Token   string  `json:"token"`
+	Logprob float32 `json:"logprob"`
+	Bytes   []int   `json:"bytes"`
+}
+
+// tokenLogprob is one token of a chat answer with its alternatives.
+type tokenLogprob struct {
+	alternative
+	Top []alternative `json:"top_logprobs"`
+}
+
+// chatLogprobs are the log-probabilities of a message or a piece of one.
+type chatLogprobs struct {
+	Content []tokenLogprob `json:"content"`
+	Refusal *string        `json:"refusal"`
+}
+
+func newAlternative(t serve.TokenLogprob) alternative {
+	a := alternative{Token: tokenText(t), Logprob: finite(t.Logprob), Bytes: make([]int, len(t.Bytes))}
+	for i, b := range t.Bytes {
+		a.Bytes[i] = int(b)
+	}
+	return a
+}
+
+func newChatLogprobs(tokens []serve.TokenLogprob) *chatLogprobs {
+	l := &chatLogprobs{Content: make([]tokenLogprob, len(tokens))}
+	for i, t := range tokens {
+		l.Content[i] = tokenLogprob{alternative: newAlternative(t), Top: make([]alternative, len(t.Top))}
+		for k, b := range t.Top {
+			l.Content[i].Top[k] = newAlternative(b)
+		}
+	}
+	return l
+}
+
+// tokenText is a token's bytes as far as JSON can say them; part of a rune is U+FFFD here and exact in bytes.
+func tokenText(t serve.TokenLogprob) string { return strings.ToValidUTF8(string(t.Bytes), "\uFFFD") }
+
+// leastLogprob stands for the log-probability of what cannot be drawn, as JSON has no infinity.
+const leastLogprob = -9999
+
+func finite(v float32) float32 {
+	if v >= leastLogprob {
+		return min(v, 0)
+	}
+	return leastLogprob
+}

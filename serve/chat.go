@@ -1,0 +1,24 @@
+package serve
+
+import (
+	"context"
+	"iter"
+)
+
+// Chat answers a conversation. The last delta carries Finish and Usage, unless an error ends the answer before: a *RequestError or
+// *ContextError before the first delta, ErrQueueFull, ErrClosed, the cause that ctx ended for, or a fault of the engine.
+func (m *Model) Chat(ctx context.Context, r ChatRequest) iter.Seq2[Delta, error] {
+	return func(yield func(Delta, error) bool) {
+		spans, err := m.render(r.Messages, r.TemplateArgs)
+		if err != nil {
+			yield(Delta{}, err)
+			return
+		}
+		prompt := m.begin(m.tok.Encode(nil, spans...))
+		for d, err := range m.answer(ctx, prompt, r.Generation) {
+			if !yield(d, err) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,179 @@
+// Package serve is a model ready to talk: its engine, tokenizer and chat template as one thing, and a pool of several. What every
+// wire format shares is here: messages become ids, ids become pieces of text with their log-probabilities and counts.
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
+	"github.com/winnow-llm/winnow/tensor"
+	"github.com/winnow-llm/winnow/text"
+)
+
+// MostAlternatives is how many alternatives can be reported beside a token.
+const MostAlternatives = model.MostAlternatives
+
+// Options are what a server decides about the models it opens.
+type Options struct {
+	Device     tensor.Device // where the model is
+	Loop       *engine.Loop  // steps all engines of that device in turn
+	DType      model.DType   // "" = model.Native
+	Context    int           // tokens a sequence; 0 = what the model was made for, at most 8192 and what CacheBytes holds
+	CacheBytes int64         // most memory for keys and values; 0 = 1 GiB
+	Sequences  int           // most requests that run together; 0 = 16
+	Rows       int           // most tokens a step; 0 = 512
+	Queue      int           // most requests that wait; 0 = 256
+	Check      bool          // the engine checks its own state after every step, slowly
+}
+
+func (o Options) filled() Options {
+	for _, f := range []struct {
+		v   *int
+		def int
+	}{{&o.Sequences, 16}, {&o.Rows, 512}, {&o.Queue, 256}} {
+		if *f.v <= 0 {
+			*f.v = f.def
+		}
+	}
+	if o.CacheBytes <= 0 {
+		o.CacheBytes = 1 << 30
+	}
+	if o.DType == "" {
+		o.DType = model.Native
+	}
+	o.Rows = max(o.Rows, o.Sequences)
+	return o
+}
+
+// Model is a loaded model. Its methods may be called from any goroutine until Close.
+type Model struct {
+	name        string
+	spec        model.Spec
+	context     int
+	created     time.Time
+	tok         text.Tokenizer
+	vocab       *text.Vocab
+	ends        []int32 // ids that end an answer
+	template    *text.Template
+	templateErr error // why there is no template
+	recommended sampling
+	engine      *engine.Engine
+	net         *model.Model
+	checkpoint  *store.Checkpoint
+}
+
+// Open makes a model of a checkpoint, which it then owns: it is closed with the model, or at once when Open fails.
+func Open(name string, c *store.Checkpoint, opt Options) (*Model, error) {
+	m := &Model{name: name, created: time.Now(), checkpoint: c}
+	if err := m.open(opt.filled()); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", name, err), c.Close())
+	}
+	return m, nil
+}
+
+func (m *Model) open(opt Options) error {
+	var err error
+	if m.vocab, err = vocabulary(m.checkpoint); err != nil {
+		return err
+	}
+	if m.tok, err = text.NewTokenizer(m.vocab); err != nil {
+		return err
+	}
+	if m.recommended, err = recommended(m.checkpoint); err != nil {
+		return err
+	}
+	m.ends = m.vocab.EndIDs()
+	m.template, m.templateErr = chatTemplate(m.checkpoint)
+	if m.spec, err = model.Describe(m.checkpoint); err != nil {
+		return err
+	}
+	if n := len(m.vocab.Tokens); n > m.spec.Vocab {
+		return fmt.Errorf("%w: the tokenizer has %d tokens, the model %d", model.ErrSpec, n, m.spec.Vocab)
+	}
+	limits, err := fit(&m.spec, opt)
+	if err != nil {
+		return err
+	}
+	m.context = limits.Context
+	m.net, err = model.Load(m.checkpoint, model.Placement{Device: opt.Device}, model.Options{DType: opt.DType, Limits: limits})
+	if err != nil {
+		return err
+	}
+	m.engine = opt.Loop.Open(m.net, engine.Options{Queue: opt.Queue, Check: opt.Check})
+	return nil
+}
+
+// mostContext is the context of models made for more, where nobody asks for another.
+const mostContext = 8192
+
+// fit plans the sizes of a model's buffers: pages for every sequence's whole context where memory allows, fewer where not, and
+// a context that one sequence can always have.
+func fit(spec *model.Spec, opt Options) (model.Limits, error) {
+	cache := quant.F16
+	if opt.DType == model.Float32 {
+		cache = quant.F32
+	}
+	page := int64(spec.PageBytes(cache))
+	most := int(min(opt.CacheBytes/page, 1<<24)) // pages that fit
+	context := opt.Context
+	if context <= 0 {
+		context = min(spec.Context, mostContext, most*attention.PageTokens)
+	}
+	pages := (context + attention.PageTokens - 1) / attention.PageTokens
+	switch {
+	case context > spec.Context:
+		return model.Limits{}, fmt.Errorf("a context of %d tokens is asked for, the model was made for %d", context, spec.Context)
+	case context < 2 || pages > most:
+		return model.Limits{}, fmt.Errorf("a context of %d tokens takes %d bytes of cache, %d are allowed", max(context, 2), int64(max(pages, 1))*page, opt.CacheBytes)
+	}
+	return model.Limits{
+		Rows: opt.Rows, Sequences: opt.Sequences, Wanted: opt.Sequences,
+		Pages: min(most, pages*opt.Sequences), Context: context,
+	}, nil
+}
+
+// Close stops the engine, which ends running requests with ErrClosed, and frees the model's memory.
+func (m *Model) Close() error {
+	m.engine.Close()
+	m.net.Close()
+	return m.checkpoint.Close()
+}
+
+// Name is the name it was opened under.
+func (m *Model) Name() string { return m.name }
+
+// Spec is its architecture.
+func (m *Model) Spec() model.Spec { return m.spec }
+
+// Context is the most tokens that a prompt and its answer can have together.
+func (m *Model) Context() int { return m.context }
+
+// Created is when it was opened.
+func (m *Model) Created() time.Time { return m.created }
+
+// Usage is what its engine is busy with.
+func (m *Model) Usage() engine.Usage { return m.engine.Usage() }
+
+// Engine is the engine that runs it.
+func (m *Model) Engine() *engine.Engine { return m.engine }
+
+// Tokenizer is the model's own.
+func (m *Model) Tokenizer() text.Tokenizer { return m.tok }
+
+// Encode makes ids of a text that its writer vouches for: special tokens in it count. BOS is added as the file says.
+func (m *Model) Encode(s string) []int32 { return m.begin(m.tok.Encode(nil, text.Span{Text: s})) }
+
+// begin puts BOS before a prompt where the file wants it and the prompt has none.
+func (m *Model) begin(ids []int32) []int32 {
+	if bos := m.vocab.BOS; m.vocab.AddBOS && bos >= 0 && (len(ids) == 0 || ids[0] != bos) {
+		return slices.Insert(ids, 0, bos)
+	}
+	return ids
+}

@@ -1,0 +1,74 @@
+package serve
+
+import (
+	"time"
+
+	"github.com/winnow-llm/winnow/text"
+)
+
+// Generation says how an answer is made. The zero value asks for what the model's own files recommend.
+type Generation struct {
+	MaxTokens   int      // most tokens of the answer; 0 = as many as the context has room for
+	Temperature *float32 // 0 takes the likeliest token; nil = as the files say, else 1
+	TopP        *float32 // share of probability to draw from; nil = as the files say, else 1
+	MinP        *float32 // least probability beside the likeliest token's; nil = as the files say, else 0
+	TopK        *int     // how many tokens to draw from, 0 = all; nil = as the files say, else 0
+	Seed        *int64   // the same seed and request give the same answer; nil = another one each time
+	Stop        []string // the answer ends before the first of these
+	StopIDs     []int32  // ids that end the answer, beside the model's own
+	Logprobs    *int     // alternatives to report beside each token, at most MostAlternatives; nil = no log-probabilities
+	IgnoreEnd   bool     // go on after the model's own end tokens
+}
+
+// ChatRequest asks for the next turn of a conversation.
+type ChatRequest struct {
+	Messages     text.Value  // a list of dicts as the template expects them, see Message
+	TemplateArgs []text.Pair // further variables of the template; the reserved ones are refused
+	Generation
+}
+
+// CompletionRequest asks for a text to be continued.
+type CompletionRequest struct {
+	Prompt     string  // special tokens in it count; "" without IDs = the beginning of a document
+	IDs        []int32 // the prompt as ids, in place of Prompt
+	Echo       bool    // the answer begins with the prompt
+	PromptOnly bool    // generate nothing: count the prompt, and echo it if asked
+	Generation
+}
+
+// Message is a turn of a conversation. The role is the server's word, the content the user's: it stays text, whatever it spells.
+func Message(role, content string) text.Value {
+	return text.Dict(text.Pair{Key: "role", Value: text.String(role)}, text.Pair{Key: "content", Value: text.Input(content)})
+}
+
+// Why an answer ends.
+const (
+	FinishStop   = "stop"   // the model ended it, or a stop string or id did
+	FinishLength = "length" // MaxTokens, or the context, is used up
+)
+
+// Delta is a piece of an answer. The pieces' texts, joined, are the answer: whole runes, without the stop string.
+type Delta struct {
+	Text   string
+	Tokens []TokenLogprob // what Text is made of; empty unless Logprobs was asked for
+	Finish string         // Finish constant with the last delta, else ""
+	Usage  *Usage         // with the last delta, else nil
+}
+
+// TokenLogprob is a token with its log-probability under the model's own distribution, before temperature and the like.
+type TokenLogprob struct {
+	ID      int32
+	Bytes   []byte  // what it adds to the text: not always whole runes, and cut short where a stop string begins
+	Logprob float32 // <= 0
+	Top     []TokenLogprob
+}
+
+// Usage is what an answer took.
+type Usage struct {
+	Prompt     int           // tokens of the prompt
+	Cached     int           // of these, tokens that were found computed
+	Completion int           // tokens generated, those that ended the answer included
+	Queued     time.Duration // waiting to be admitted
+	First      time.Duration // until the first token, from the start of the request
+	Total      time.Duration // until the last token
+}

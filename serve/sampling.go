@@ -1,0 +1,93 @@
+package serve
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/store"
+)
+
+// sampling is what a model's files recommend; nil where they say nothing.
+type sampling struct {
+	Temperature *float32 `json:"temperature"`
+	TopP        *float32 `json:"top_p"`
+	MinP        *float32 `json:"min_p"`
+	TopK        *int     `json:"top_k"`
+	DoSample    *bool    `json:"do_sample"`
+}
+
+// recommended reads generation_config.json, or the keys of a GGUF that were made from it.
+func recommended(c *store.Checkpoint) (sampling, error) {
+	var s sampling
+	if c.Kind == store.GGUF {
+		for key, dst := range map[string]**float32{"temp": &s.Temperature, "top_p": &s.TopP, "min_p": &s.MinP} {
+			if key = "general.sampling." + key; !c.Meta.Has(key) {
+				continue
+			}
+			v, err := c.Meta.Float(key, 0)
+			if err != nil {
+				return s, err
+			}
+			*dst = new(float32(v))
+		}
+		if key := "general.sampling.top_k"; c.Meta.Has(key) {
+			v, err := c.Meta.Int(key, 0)
+			if err != nil {
+				return s, err
+			}
+			s.TopK = new(int(v))
+		}
+	} else if raw := c.Files["generation_config.json"]; raw != nil {
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return s, fmt.Errorf("generation_config.json: %w: %w", store.ErrFormat, err)
+		}
+	}
+	if s.DoSample != nil && !*s.DoSample {
+		return sampling{}, nil // its numbers are leftovers that nothing reads
+	}
+	return s, s.check()
+}
+
+func (s *sampling) check() error {
+	for _, f := range []struct {
+		name string
+		v    *float32
+		most float32
+	}{{"temperature", s.Temperature, 100}, {"top_p", s.TopP, 1}, {"min_p", s.MinP, 1}} {
+		if f.v != nil && !(*f.v >= 0 && *f.v <= f.most) {
+			return fmt.Errorf("recommended %s is %v, want 0 to %v: %w", f.name, *f.v, f.most, store.ErrFormat)
+		}
+	}
+	if s.TopK != nil && *s.TopK < 0 {
+		return fmt.Errorf("recommended top_k is %d: %w", *s.TopK, store.ErrFormat)
+	}
+	return nil
+}
+
+// first is the first value that is there, or else def.
+func first[T any](def T, from ...*T) T {
+	for _, v := range from {
+		if v != nil {
+			return *v
+		}
+	}
+	return def
+}
+
+// sampling resolves a request's wishes against what the files recommend.
+func (m *Model) sampling(g *Generation) engine.Sampling {
+	s := engine.Sampling{
+		Temperature: first(1, g.Temperature, m.recommended.Temperature),
+		TopP:        first(1, g.TopP, m.recommended.TopP),
+		MinP:        first(0, g.MinP, m.recommended.MinP),
+		TopK:        first(0, g.TopK, m.recommended.TopK),
+	}
+	if g.Seed != nil {
+		s.Seed = uint64(*g.Seed)
+	} else {
+		s.Seed = rand.Uint64()
+	}
+	return s
+}
