@@ -19,7 +19,7 @@ struct wn_op {
 };
 
 // Every operation that has a kernel. X(add) stands for wn_add_avx2 and wn_add_avx512, compiled from add.c.
-#define WN_OPS(X) X(add) X(linear)
+#define WN_OPS(X) X(add) X(angles) X(embed) X(ffn) X(gather) X(glu) X(linear) X(norm) X(rope)
 
 #define WN_DECLARE(op) wn_run wn_##op##_avx2, wn_##op##_avx512;
 WN_OPS(WN_DECLARE)
@@ -39,7 +39,7 @@ const char *wn_lacks_avx2(void);
 const char *wn_lacks_avx512(void);
 
 // What can go wrong while a list runs.
-enum { WN_OK, WN_NO_MEMORY, WN_TOO_MANY_ROWS };
+enum { WN_OK, WN_NO_MEMORY, WN_TOO_MANY_ROWS, WN_NO_SUCH_ROW };
 
 // A context runs lists of operations, one list at a time, on the calling thread and threads-1 threads of its own.
 wn_ctx *wn_open(int threads);
@@ -64,12 +64,19 @@ void *wn_scratch(wn_ctx *ctx, int64_t bytes);
 // wn_live reads how many rows are in use: *n, or most where n is absent. More than most fails the list and gives 0.
 int64_t wn_live(wn_ctx *ctx, const void *n, int64_t most);
 
+// wn_check_rows says whether all count numbers of rows are in [0, most). If not, the list fails and the operation returns.
+int wn_check_rows(wn_ctx *ctx, const int32_t *rows, int64_t count, int64_t most);
+
 // wn_following is how many operations come after op in the list, which are op[1], op[2] and so on; wn_skip says that the
 // operation that runs has done the next count of them too.
 int64_t wn_following(const wn_ctx *ctx, const wn_op *op);
 void wn_skip(wn_ctx *ctx, int64_t count);
 
+// WN_VALUES is how much of simple work per value an item takes.
+enum { WN_VALUES = 8192 };
+
 static inline int64_t wn_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t wn_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t wn_parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
 #endif

@@ -63,18 +63,19 @@ func (e *entry) floats(f ...float32) {
 	}
 }
 
-// keep copies values from the Go heap to where they stay until the list has run, and appends their address.
-func (e *entry) keep(v []int32) {
-	size := 4 * len(v)
-	if size > listBytes/2 {
-		panic(fmt.Sprintf("winnow: bug: cpu: an op keeps %d values", len(v)))
-	}
-	if len(v) == 0 {
-		e.pointer(nil)
-		return
-	}
+// keep copies values from the Go heap to where they stay until the list has run.
+func (e *entry) keep(v []int32) unsafe.Pointer {
+	p := e.room(4 * len(v))
+	copy(unsafe.Slice((*int32)(p), len(v)), v)
+	return p
+}
+
+// room is memory that lasts until the list has run.
+func (e *entry) room(size int) unsafe.Pointer {
 	at := e.q.used
+	if size > listBytes/2 || at+size > listBytes {
+		panic(fmt.Sprintf("winnow: bug: cpu: an op keeps %d bytes", size))
+	}
 	e.q.used += (size + 7) &^ 7
-	copy(e.q.kept[at:], unsafe.Slice((*byte)(unsafe.Pointer(&v[0])), size))
-	e.pointer(unsafe.Pointer(&e.q.kept[at]))
+	return unsafe.Pointer(&e.q.kept[at])
 }

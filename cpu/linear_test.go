@@ -139,7 +139,6 @@ func TestLinearRowStandsAlone(t *testing.T) {
 	}
 }
 
-
 func BenchmarkLinear(b *testing.B) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for _, v := range variants(b) {

@@ -170,14 +170,14 @@ void wn_close(wn_ctx *c) {
 }
 
 void *wn_scratch(wn_ctx *c, int64_t bytes) {
-	bytes = (bytes + 63) / 64 * 64;
+	bytes = wn_max((bytes + 63) / 64 * 64, 64);
 	c->want += bytes;
 	if (c->used + bytes <= c->size) {
 		char *p = c->scratch + c->used;
 		c->used += bytes;
 		return p;
 	}
-	char *p = aligned_alloc(64, wn_max(bytes, 64));
+	char *p = aligned_alloc(64, bytes);
 	char **list = p ? realloc(c->spilled, (c->spills + 1) * sizeof *list) : NULL;
 	if (!list) {
 		free(p);
@@ -208,6 +208,12 @@ int64_t wn_live(wn_ctx *c, const void *n, int64_t most) {
 	if (live <= most) return live;
 	c->failed = WN_TOO_MANY_ROWS;
 	return 0;
+}
+
+int wn_check_rows(wn_ctx *c, const int32_t *rows, int64_t count, int64_t most) {
+	for (int64_t i = 0; i < count; i++)
+		if (rows[i] < 0 || rows[i] >= most) c->failed = WN_NO_SUCH_ROW;
+	return !c->failed;
 }
 
 int64_t wn_following(const wn_ctx *c, const wn_op *op) { return c->end - op - 1; }

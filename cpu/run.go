@@ -22,7 +22,14 @@ import (
 // kernels is the table op -> kernel.
 var kernels = table(
 	on(fillAdd),
+	on(fillAngles),
+	on(fillEmbed),
+	on(fillFFN),
+	on(fillGLU),
+	on(fillGather),
 	on(fillLinear),
+	on(fillNorm),
+	on(fillRope),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 
@@ -118,6 +125,8 @@ func (q *queue) flush() {
 		q.failure = errors.New("cpu: no memory left for an operation's scratch")
 	case C.WN_TOO_MANY_ROWS:
 		panic("winnow: bug: cpu: more rows in use than an operand has")
+	case C.WN_NO_SUCH_ROW:
+		panic("winnow: bug: cpu: an id is no row of its matrix")
 	default:
 		panic("winnow: bug: cpu: unknown result of a list")
 	}

@@ -28,6 +28,7 @@
 #define v_sum WN(v_sum)
 #define v_most WN(v_most)
 #define v_exp WN(v_exp)
+#define v_swiglu WN(v_swiglu)
 #define v_load_f16 WN(v_load_f16)
 #define v_load_u8 WN(v_load_u8)
 #define v_load_i8 WN(v_load_i8)
@@ -292,4 +293,9 @@ WN_INLINE v16f v_exp(v16f x) {
 	p = v_fma(p, r, v_set(1.0f));
 	p = v_fma(p, r, v_set(1.0f));
 	return v_scale2(p, n);
+}
+
+// v_swiglu is gate * sigmoid(gate) * up.
+WN_INLINE v16f v_swiglu(v16f gate, v16f up) {
+	return v_mul(v_div(gate, v_add(v_set(1.0f), v_exp(v_sub(v_zero(), gate)))), up);
 }

@@ -1,0 +1,5 @@
+//go:build linux && cgo && amd64
+
+#define WN_FILE "embed_kernel.h"
+#include "pack.h"
+#include "variants.h"

@@ -1,0 +1,5 @@
+//go:build linux && cgo && amd64
+
+#define WN_FILE "ffn_kernel.h"
+#include "ffn.h"
+#include "variants.h"

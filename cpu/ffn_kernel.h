@@ -1,0 +1,165 @@
+// FFN: p = x, y, hidden, out, offset, token, place, weight, n, banks; d = most rows, dim, width, k, experts, banks, most
+// dispatched rows.
+//
+// Five phases, each one work list over all active experts: round the rows of x; gate, up and their unit; round the hidden rows; down;
+// add up. An item of a product is some 16-row tiles of one expert with all its rows, so weights are read once.
+
+// expert is one that has rows: where its weights are in its bank, and which dispatched rows are its.
+typedef struct WN(expert) {
+	const wn_bank *bank;
+	int64_t slot, from, to; // dispatched rows from to to
+	int64_t first, chunk; // its first item in the phase, and the outputs that an item takes
+} WN(expert);
+
+typedef struct WN(ffn_job) {
+	const wn_op *op;
+	int64_t rows, dim, width, k, dispatched;
+	WN(expert) *expert;
+	int64_t experts; // active ones
+	// By dispatched row: its x, plain and rounded; its hidden row, plain and rounded; the product with up; the output.
+	const void **plain, **rounded, **hidden_rounded;
+	float **hidden, **up, **out;
+	wn_q8 *x8, *hidden8;
+} WN(ffn_job);
+
+// blocks are floats to round, as blocks of 32.
+typedef struct WN(blocks) {
+	const float *x;
+	wn_q8 *out;
+	int64_t count;
+} WN(blocks);
+
+static void WN(round_item)(void *arg, int64_t item, int worker) {
+	const WN(blocks) *b = arg;
+	(void)worker;
+	int64_t lo = item * (WN_VALUES / 32), n = wn_min(b->count - lo, WN_VALUES / 32);
+	WN(wn_round)(b->x + 32 * lo, 32 * n, b->out + lo);
+}
+
+static void WN(round_rows)(wn_ctx *ctx, const float *x, int64_t values, wn_q8 *out) {
+	WN(blocks) b = {x, out, values / 32};
+	wn_parallel(ctx, wn_parts(b.count, WN_VALUES / 32), WN(round_item), &b);
+}
+
+// find lists the active experts, and says whether inputs of gate and up, or of down, are read rounded.
+static void WN(find)(WN(ffn_job) *j, const int32_t *offset, int *rounds_x, int *rounds_hidden) {
+	const wn_bank *banks = j->op->p[9];
+	for (int64_t e = 0; e < j->op->d[4]; e++) {
+		if (offset[e] == offset[e + 1]) continue;
+		for (int64_t b = 0; b < j->op->d[5]; b++) {
+			if (banks[b].slot[e] < 0) continue;
+			j->expert[j->experts++] = (WN(expert)){banks + b, banks[b].slot[e], offset[e], offset[e + 1], 0, 0};
+			*rounds_x |= wn_rounds(banks[b].gate.kind) | wn_rounds(banks[b].up.kind);
+			*rounds_hidden |= wn_rounds(banks[b].down.kind);
+		}
+	}
+}
+
+// prepare lays out scratch and pointers. 0 when there is no memory.
+static int WN(prepare)(wn_ctx *ctx, WN(ffn_job) *j, int rounds_x, int rounds_hidden) {
+	int64_t n = j->dispatched, blocks = j->dim / 32, hidden_blocks = j->width / 32;
+	const int32_t *token = j->op->p[5];
+	void **p = wn_scratch(ctx, 6 * n * sizeof *p);
+	float *up = wn_scratch(ctx, n * j->width * sizeof *up);
+	j->x8 = wn_scratch(ctx, rounds_x ? j->rows * blocks * sizeof *j->x8 : 0);
+	j->hidden8 = wn_scratch(ctx, rounds_hidden ? n * hidden_blocks * sizeof *j->hidden8 : 0);
+	if (!p || !up || !j->x8 || !j->hidden8 || !wn_check_rows(ctx, token, n, j->rows)) return 0;
+	j->plain = (const void **)p, j->rounded = j->plain + n, j->hidden_rounded = j->rounded + n;
+	j->hidden = (float **)(p + 3 * n), j->up = j->hidden + n, j->out = j->up + n;
+	for (int64_t i = 0; i < n; i++) {
+		j->plain[i] = (const float *)j->op->p[0] + token[i] * j->dim;
+		j->rounded[i] = j->x8 + token[i] * blocks;
+		j->hidden[i] = (float *)j->op->p[2] + i * j->width;
+		j->hidden_rounded[i] = j->hidden8 + i * hidden_blocks;
+		j->up[i] = up + i * j->width;
+		j->out[i] = (float *)j->op->p[3] + i * j->dim;
+	}
+	return 1;
+}
+
+// spread cuts each expert's outputs into chunks and numbers the items; down says for which phase.
+static int64_t WN(spread)(WN(ffn_job) *j, int down, int threads) {
+	int64_t outputs = down ? j->dim : j->width, items = 0;
+	for (int64_t i = 0; i < j->experts; i++) {
+		WN(expert) *e = j->expert + i;
+		const wn_weights *w = down ? &e->bank->down : &e->bank->gate;
+		e->chunk = 16 * wn_grain(w, e->to - e->from, wn_parts(outputs, 16) * j->experts, threads);
+		e->first = items;
+		items += wn_parts(outputs, e->chunk);
+	}
+	return items;
+}
+
+// expert_of finds whose item it is: the last expert whose first item is not past it.
+static const WN(expert) *WN(expert_of)(const WN(ffn_job) *j, int64_t item) {
+	int64_t lo = 0, hi = j->experts;
+	while (hi - lo > 1) {
+		int64_t mid = (lo + hi) / 2;
+		if (j->expert[mid].first <= item) {
+			lo = mid;
+		} else {
+			hi = mid;
+		}
+	}
+	return j->expert + lo;
+}
+
+static void WN(gate_up_item)(void *arg, int64_t item, int worker) {
+	const WN(ffn_job) *j = arg;
+	(void)worker;
+	const WN(expert) *e = WN(expert_of)(j, item);
+	int64_t lo = (item - e->first) * e->chunk, hi = wn_min(lo + e->chunk, j->width), base = e->slot * j->width;
+	const wn_weights *gate = &e->bank->gate, *up = &e->bank->up;
+	wn_product p = {gate, (wn_rounds(gate->kind) ? j->rounded : j->plain) + e->from, j->hidden + e->from, e->to - e->from, base, NULL};
+	WN(wn_multiply)(&p, base + lo, base + hi);
+	p.w = up, p.x = (wn_rounds(up->kind) ? j->rounded : j->plain) + e->from, p.y = j->up + e->from;
+	WN(wn_multiply)(&p, base + lo, base + hi);
+	for (int64_t r = e->from; r < e->to; r++)
+		for (int64_t i = lo; i < hi; i += 16)
+			v_store_n(j->hidden[r] + i, v_swiglu(v_load_n(j->hidden[r] + i, hi - i), v_load_n(j->up[r] + i, hi - i)), hi - i);
+}
+
+static void WN(down_item)(void *arg, int64_t item, int worker) {
+	const WN(ffn_job) *j = arg;
+	(void)worker;
+	const WN(expert) *e = WN(expert_of)(j, item);
+	int64_t lo = (item - e->first) * e->chunk, hi = wn_min(lo + e->chunk, j->dim), base = e->slot * j->dim;
+	const wn_weights *w = &e->bank->down;
+	const void *const *x = wn_rounds(w->kind) ? j->hidden_rounded : (const void *const *)j->hidden;
+	wn_product p = {w, x + e->from, j->out + e->from, e->to - e->from, base, NULL};
+	WN(wn_multiply)(&p, base + lo, base + hi);
+}
+
+// Rows are added up in the order of their choices, each product rounded before it is added, as the Reference does.
+static void WN(combine_item)(void *arg, int64_t row, int worker) {
+	const WN(ffn_job) *j = arg;
+	(void)worker;
+	const int32_t *place = (const int32_t *)j->op->p[6] + row * j->k;
+	const float *weight = (const float *)j->op->p[7] + row * j->k;
+	float *y = (float *)j->op->p[1] + row * j->dim;
+	for (int64_t i = 0; i < j->dim; i += 16) {
+		v16f sum = v_zero();
+		for (int64_t s = 0; s < j->k; s++)
+			if (place[s] >= 0) sum = v_add(sum, v_mul(v_set(weight[s]), v_load_n(j->out[place[s]] + i, j->dim - i)));
+		v_store_n(y + i, sum, j->dim - i);
+	}
+}
+
+void WN(wn_ffn)(wn_ctx *ctx, const wn_op *op) {
+	const int32_t *offset = op->p[4];
+	WN(ffn_job) j = {.op = op, .rows = wn_live(ctx, op->p[8], op->d[0]), .dim = op->d[1], .width = op->d[2], .k = op->d[3]};
+	if (j.rows == 0) return;
+	j.dispatched = wn_live(ctx, offset + op->d[4], op->d[6]);
+	j.expert = wn_scratch(ctx, op->d[4] * sizeof *j.expert);
+	int rounds_x = 0, rounds_hidden = 0;
+	if (!j.expert) return;
+	WN(find)(&j, offset, &rounds_x, &rounds_hidden);
+	if (!WN(prepare)(ctx, &j, rounds_x, rounds_hidden)) return;
+	if (rounds_x) WN(round_rows)(ctx, op->p[0], j.rows * j.dim, j.x8);
+	int64_t items = WN(spread)(&j, 0, wn_threads(ctx));
+	wn_parallel(ctx, items, WN(gate_up_item), &j);
+	if (rounds_hidden) WN(round_rows)(ctx, op->p[2], j.dispatched * j.width, j.hidden8);
+	items = WN(spread)(&j, 1, wn_threads(ctx));
+	wn_parallel(ctx, items, WN(down_item), &j);
+	wn_parallel(ctx, j.rows, WN(combine_item), &j);
+}
