@@ -242,10 +242,10 @@ func (s *script) committed() error {
 		switch q := a.seq; {
 		case q.gone:
 			s.say("  %s is gone", s.names[q])
-		case q.finish != "":
-			s.say("  %s gets %d and ends: %s", s.names[q], q.tokens[len(q.tokens)-1], q.finish)
-		case q.ended():
+		case q.ended() && q.limit == q.prompt:
 			s.say("  %s ends", s.names[q])
+		case q.ended():
+			s.say("  %s gets %d and ends: %s", s.names[q], q.tokens[len(q.tokens)-1], q.finish)
 		case a.want > 0 && !q.every:
 			s.say("  %s gets %d", s.names[q], q.tokens[len(q.tokens)-1])
 		}

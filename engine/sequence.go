@@ -32,7 +32,7 @@ type sequence struct {
 
 	planned bool   // it has a part in the step in hand, so its pages are in use
 	gone    bool   // it was aborted meanwhile: the step's end releases it
-	finish  Finish // why its generation ended
+	finish  Finish // why it ended; of a sequence that generates nothing, Length
 
 	preempted int // how often it lost its pages
 	cached    int // tokens of the prompt that it found in the prefix tree
@@ -99,28 +99,23 @@ func (q *sequence) room() int {
 	return pagesOf(min(len(q.tokens)+1, max(q.prompt, q.limit-1)))
 }
 
-// advance moves it past rows that were computed. Sampled is the id that follows where wanted asked for one.
+// advance moves it past rows that were computed. Sampled is the id that follows, where wanted asked for one.
 func (q *sequence) advance(rows int, sampled []int32) {
 	q.computed += rows
 	if q.every {
 		q.seen = max(q.seen, q.computed)
-		return
 	}
-	for _, id := range sampled {
-		q.tokens = append(q.tokens, id)
-		switch {
-		case slices.Contains(q.stop, id):
-			q.finish = Stop
-		case len(q.tokens) == q.limit:
-			q.finish = Length
-		}
+	q.tokens = append(q.tokens, sampled...)
+	switch {
+	case len(sampled) > 0 && slices.Contains(q.stop, sampled[0]):
+		q.finish = Stop
+	case len(q.tokens) == q.limit && q.computed >= q.prompt:
+		q.finish = Length
 	}
 }
 
-// ended says whether nothing is left to do: it stopped, or it was for its prompt only and that is computed.
-func (q *sequence) ended() bool {
-	return q.finish != "" || q.prompt == q.limit && q.computed == q.prompt
-}
+// ended says whether nothing is left to do.
+func (q *sequence) ended() bool { return q.finish != "" }
 
 // draw is what fixes the choice of its next token.
 func (q *sequence) draw() (draws [tensor.SampleDraws]int32, params [tensor.SampleParams]float32) {
@@ -145,7 +140,7 @@ func (q *sequence) deliver(a advance, out *result, row int, now time.Time) {
 		return
 	case a.want == 0:
 	case q.every:
-		q.out.first = q.computed - a.want
+		q.out.first = q.seen - a.want
 		q.ready()
 	default:
 		if q.times.first.IsZero() {
@@ -171,7 +166,7 @@ func (q *sequence) token(out *result, row int) Token {
 			t.Best = append(t.Best, Alternative{id, probs[1+i]})
 		}
 	}
-	if q.finish != "" {
+	if at == q.prompt || q.finish != "" {
 		t.Stats = q.stats()
 	}
 	return t

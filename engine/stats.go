@@ -13,7 +13,7 @@ type Stats struct {
 	Decode    time.Duration // from the first token to the last
 }
 
-// stats sums up a sequence whose last token came.
+// stats sums up a sequence to its newest token.
 func (q *sequence) stats() *Stats {
 	return &Stats{
 		Prompt: q.prompt, Cached: q.cached, Generated: len(q.tokens) - q.prompt, Preempted: q.preempted,

@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/winnow-llm/winnow/model"
+)
+
+// TestRandomTraffic lets requests come, advance and leave at random, in engines of all small sizes, and proves the books after every
+// move. Every request that is not aborted must get the tokens that it would get alone.
+func TestRandomTraffic(t *testing.T) {
+	for seed := range uint64(300) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			lim := model.Limits{Rows: 1 + r.IntN(200), Sequences: 1 + r.IntN(6), Wanted: 1 + r.IntN(12), Pages: 1 + r.IntN(9)}
+			lim.Context = 64 * (1 + r.IntN(lim.Pages+1))
+			d := newDry(lim, 1+r.IntN(8))
+			open := map[*sequence]bool{}
+			for range 400 {
+				switch n := r.IntN(10); {
+				case n < 3:
+					if q := randomRequest(r, d); q != nil {
+						open[q] = true
+					}
+				case n == 3:
+					abortAny(r, d, open)
+				default:
+					randomStep(t, r, d, open)
+				}
+				if t.Failed() {
+					return
+				}
+			}
+			for range 10000 {
+				if len(d.running)+len(d.waiting) == 0 {
+					break
+				}
+				randomStep(t, r, d, open)
+			}
+			if u := d.usage(); u.Running+u.Waiting+u.PagesUsed > 0 || len(open) > 0 {
+				t.Fatalf("%d requests left: %+v", len(open), u)
+			}
+		})
+	}
+}
+
+// randomRequest adds a generation or a score whose prompt begins like many others.
+func randomRequest(r *rand.Rand, d *dry) *sequence {
+	prompt := make([]int32, 1+r.IntN(min(300, d.context())))
+	family := r.Int32N(3)
+	for i := range prompt {
+		prompt[i] = 1 + int32(i)
+		if i >= 64*int(family) {
+			prompt[i] += 1000 * (1 + r.Int32N(2)*family)
+		}
+	}
+	if r.IntN(5) == 0 {
+		q := newScore(prompt)
+		q.root = d.pool.root("full")
+		if d.add(q) != nil {
+			return nil
+		}
+		return q
+	}
+	q, err := d.request(Request{Prompt: prompt, MaxTokens: r.IntN(100) - 1, Alternatives: -1})
+	if err != nil {
+		return nil
+	}
+	return q
+}
+
+func abortAny(r *rand.Rand, d *dry, open map[*sequence]bool) {
+	all := slices.Concat(d.running, d.waiting)
+	if len(all) == 0 {
+		return
+	}
+	q := all[r.IntN(len(all))]
+	d.abort(q)
+	delete(open, q)
+}
+
+// randomStep takes a step, which may fail and in which sequences may be aborted, and lets scores go on.
+func randomStep(t *testing.T, r *rand.Rand, d *dry, open map[*sequence]bool) {
+	plan, err := d.plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range d.running {
+		if q.behind() == 1 && !q.planned && !q.held {
+			t.Fatalf("a sequence that generates has no row")
+		}
+	}
+	if r.IntN(20) == 0 {
+		abortAny(r, d, open)
+	}
+	if r.IntN(50) == 0 {
+		d.fail()
+		for _, a := range plan {
+			delete(open, a.seq)
+		}
+	} else if err := d.settleWith(plan); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range plan {
+		q := a.seq
+		if q.ended() && open[q] {
+			delete(open, q)
+			for i, id := range q.tokens[q.prompt:] {
+				if id != int32(1000+q.prompt+i) {
+					t.Fatalf("token %d is %d", i, id)
+				}
+			}
+		}
+	}
+	for _, q := range d.running {
+		q.held = q.held && r.IntN(2) == 0
+	}
+}
