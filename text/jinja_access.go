@@ -262,7 +262,7 @@ func (e *slicing) eval(in *interp) (Value, error) {
 		out.ref = &list{items: picked}
 		return out, nil
 	}
-	return of.lacks("slice"), nil
+	return Value{}, failf("'%s' object cannot be sliced", of.typeName())
 }
 
 // sliceText slices by code points.

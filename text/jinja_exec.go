@@ -114,9 +114,16 @@ func (s *loopOver) exec(in *interp) (flow, error) {
 			return flowOn, err
 		}
 	}
-	if len(items) == 0 {
-		return in.run(s.otherwise)
+	whole, err := in.rounds(s, items)
+	if err != nil || whole {
+		return flowOn, err
 	}
+	return in.runIn(s.otherwise, &scope{up: in.scope}, in.out)
+}
+
+// rounds runs the body for each item. It reports whether any round ran to its end: if none did, be it for a break or continue,
+// the reference takes the else.
+func (in *interp) rounds(s *loopOver, items []Value) (whole bool, err error) {
 	outer := in.scope
 	defer func() { in.scope = outer }()
 	l := &loop{items: items}
@@ -124,7 +131,7 @@ func (s *loopOver) exec(in *interp) (flow, error) {
 	for i := range items {
 		l.at = i
 		if err := in.charge(1); err != nil {
-			return flowOn, err
+			return whole, err
 		}
 		if inner.held {
 			inner = &scope{up: outer}
@@ -133,17 +140,15 @@ func (s *loopOver) exec(in *interp) (flow, error) {
 		in.scope = inner
 		inner.set("loop", Value{kind: kindLoop, ref: l})
 		if err := in.assign(&s.into, items[i]); err != nil {
-			return flowOn, err
+			return whole, err
 		}
 		f, err := in.run(s.body)
-		if err != nil {
-			return flowOn, err
+		if err != nil || f == flowBreak {
+			return whole, err
 		}
-		if f == flowBreak {
-			break
-		}
+		whole = whole || f == flowOn
 	}
-	return flowOn, nil
+	return whole, nil
 }
 
 // where returns the items for which the loop's condition holds.

@@ -138,10 +138,10 @@ func filterIndent(in *interp, v Value, a values) (Value, error) {
 	if err != nil {
 		return v, err
 	}
-	m, err := in.str(v)
-	if err != nil {
-		return v, err
+	if !v.isText() {
+		return v, failf("indent needs a str, not %s", v.typeName())
 	}
+	m := v.text()
 	by := marked{s: "    "}
 	if n, ok := arg[0].whole(); ok {
 		spaces, err := in.pad(marked{}, "l", n, marked{s: " "})
@@ -180,10 +180,10 @@ func filterTruncate(in *interp, v Value, a values) (Value, error) {
 	if err != nil {
 		return v, err
 	}
-	m, err := in.str(v)
-	if err != nil {
-		return v, err
+	if !v.isText() {
+		return v, failf("truncate needs a str, not %s", v.typeName())
 	}
+	m := v.text()
 	length, leeway, end := int64(255), int64(5), marked{s: "..."}
 	if n, ok := arg[0].whole(); ok {
 		length = n
@@ -217,6 +217,9 @@ func filterWordCount(in *interp, v Value, _ values) (Value, error) {
 }
 
 func filterURLEncode(in *interp, v Value, _ values) (Value, error) {
+	if v.isSequence() || v.kind == kindDict {
+		return v, failf("urlencode takes text, not %s", v.typeName())
+	}
 	m, err := in.str(v)
 	if err != nil {
 		return v, err
@@ -248,8 +251,11 @@ func filterAbs(_ *interp, v Value, _ values) (Value, error) {
 
 func filterInt(_ *interp, v Value, a values) (Value, error) {
 	arg, err := a.bind("int", "default", "base")
-	if err != nil {
+	switch {
+	case err != nil:
 		return v, err
+	case v.kind == kindUndefined:
+		return v, v.undefinedError()
 	}
 	base := int64(10)
 	if n, ok := arg[1].whole(); ok {
@@ -289,8 +295,11 @@ func floatOf(s string) (float64, bool) {
 
 func filterFloat(_ *interp, v Value, a values) (Value, error) {
 	arg, err := a.bind("float", "default")
-	if err != nil {
+	switch {
+	case err != nil:
 		return v, err
+	case v.kind == kindUndefined:
+		return v, v.undefinedError()
 	}
 	x, ok := v.number()
 	if v.isText() {

@@ -81,7 +81,7 @@ func (in *interp) formatPercent(m marked, arg Value) (Value, error) {
 			return Value{}, err
 		}
 	}
-	if used < len(args) && arg.kind != kindDict && arg.kind != kindList {
+	if used < len(args) && arg.kind != kindDict && arg.kind != kindList && arg.kind != kindUndefined {
 		return Value{}, failf("not all arguments converted during string formatting")
 	}
 	w.add(m.slice(at, len(m.s)))

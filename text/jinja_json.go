@@ -3,6 +3,7 @@ package text
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -30,6 +31,8 @@ func ParseJSON(b []byte) (Value, error) {
 	}
 	return v, nil
 }
+
+var jsonWords = []Pair{{"true", Bool(true)}, {"false", Bool(false)}, {"null", None}}
 
 type jsonParser struct {
 	s   string
@@ -67,11 +70,11 @@ func (p *jsonParser) value(depth int) (Value, error) {
 	case c == '-' || isDigit(c):
 		return p.number()
 	}
-	for word, v := range map[string]Value{"true": Bool(true), "false": Bool(false), "null": None} {
-		if len(p.s)-p.pos >= len(word) && p.s[p.pos:p.pos+len(word)] == word {
-			p.pos += len(word)
-			v.user = true
-			return v, nil
+	for _, w := range jsonWords {
+		if strings.HasPrefix(p.s[p.pos:], w.Key) {
+			p.pos += len(w.Key)
+			w.Value.user = true
+			return w.Value, nil
 		}
 	}
 	return Value{}, p.fail("expected a value")

@@ -149,7 +149,11 @@ func (lx *templateLexer) close(end string) bool {
 	return true
 }
 
+// comment skips one. As in the reference, one that begins where the source ends is none.
 func (lx *templateLexer) comment() error {
+	if lx.pos == len(lx.src) {
+		return nil
+	}
 	i := strings.Index(lx.src[lx.pos:], "#}")
 	if i < 0 {
 		return lx.fail("comment without end")
@@ -185,6 +189,9 @@ func (lx *templateLexer) rawBegin() bool {
 
 // raw emits what stands before the endraw tag as it is.
 func (lx *templateLexer) raw() error {
+	if lx.pos == len(lx.src) {
+		return nil
+	}
 	for i := lx.pos; ; {
 		j := strings.Index(lx.src[i:], "{%")
 		if j < 0 {

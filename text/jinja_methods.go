@@ -190,6 +190,27 @@ func allRunes(f func(r rune) bool) method {
 
 func isLetterOrNumber(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }
 
+// isTitle reports whether all words of s, and there are some, start with a capital and have no other.
+func isTitle(s string) bool {
+	inWord, some := false, false
+	for _, r := range s {
+		switch {
+		case unicode.IsUpper(r) || unicode.IsTitle(r):
+			if inWord {
+				return false
+			}
+			inWord, some = true, true
+		case unicode.IsLower(r):
+			if !inWord {
+				return false
+			}
+		default:
+			inWord = false
+		}
+	}
+	return some
+}
+
 // affix returns startswith or endswith, which take a string or a tuple of them.
 func affix(name string, has func(s, part string) bool) method {
 	return func(in *interp, of Value, a values) (Value, error) {
@@ -269,6 +290,7 @@ var textMethods = map[string]method{
 	"isupper": func(_ *interp, of Value, _ values) (Value, error) {
 		return Bool(oneCase(of.text().s, unicode.IsLower, unicode.IsUpper)), nil
 	},
+	"istitle": func(_ *interp, of Value, _ values) (Value, error) { return Bool(isTitle(of.text().s)), nil },
 	"islower": func(_ *interp, of Value, _ values) (Value, error) {
 		return Bool(oneCase(of.text().s, unicode.IsUpper, unicode.IsLower)), nil
 	},

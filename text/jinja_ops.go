@@ -121,14 +121,14 @@ func (e *sum) eval(in *interp) (Value, error) {
 // arithmetic is l op r.
 func (in *interp) arithmetic(op string, l, r Value) (Value, error) {
 	switch {
+	case op == "%" && l.isText():
+		return in.formatPercent(l.text(), r)
 	case l.kind == kindUndefined:
 		return l, l.undefinedError()
 	case r.kind == kindUndefined:
 		return r, r.undefinedError()
 	}
 	switch {
-	case op == "%" && l.isText():
-		return in.formatPercent(l.text(), r)
 	case op == "+":
 		if v, ok, err := in.joinValues(l, r); ok || err != nil {
 			return v, err
@@ -315,6 +315,8 @@ func wholePower(a, b int64) (int64, bool) {
 	return out, true
 }
 
+func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
+
 func floatArithmetic(op string, x, y float64) (Value, error) {
 	switch op {
 	case "+":
@@ -324,7 +326,11 @@ func floatArithmetic(op string, x, y float64) (Value, error) {
 	case "*":
 		return Float(x * y), nil
 	case "**":
-		return Float(math.Pow(x, y)), nil
+		p := math.Pow(x, y)
+		if finite(x) && finite(y) && !finite(p) {
+			return Value{}, failf("the result of %v ** %v is no finite number", x, y)
+		}
+		return Float(p), nil
 	}
 	if y == 0 {
 		return Value{}, failf("division by zero")

@@ -49,7 +49,11 @@ func (p *printer) value(v Value, depth int) error {
 	case kindUndefined:
 		p.buf = append(p.buf, "Undefined"...)
 	case kindString:
-		p.buf = append(p.buf, reprText(v.text().s)...)
+		if m := v.text(); m.safe {
+			p.buf = append(append(append(p.buf, "Markup("...), reprText(m.s)...), ')')
+		} else {
+			p.buf = append(p.buf, reprText(m.s)...)
+		}
 	case kindList:
 		return p.sequence("[", v.items(), "]", depth)
 	case kindTuple:

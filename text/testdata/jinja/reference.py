@@ -5,6 +5,7 @@
 Each file holds pairs of a template and its output; an output that starts with "ERR " means that the reference raises. The
 environment is the one in which the transformers library renders chat templates; vars.json holds the variables.
 """
+import copy
 import datetime
 import json
 import pathlib
@@ -51,7 +52,7 @@ for path in sorted((here / "cases").glob("*.json")):
     cases = json.loads(path.read_text())
     for case in cases:
         try:
-            want = env.from_string(case[0]).render(**variables)
+            want = env.from_string(case[0]).render(**copy.deepcopy(variables))
         except Exception as e:
             want = f"ERR {type(e).__name__}: {e}"
         case[1:] = [want]
