@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"testing"
 
 	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/model"
@@ -79,10 +80,28 @@ func (d *dry) request(r Request) (*sequence, error) {
 	return q, d.add(q)
 }
 
-// idle are the cached pages that nobody holds, the first to be evicted first.
+// idlePages are the cached pages that nobody holds, the first to be evicted first.
 func (p *pool) idlePages() (ids []int32) {
 	for e := p.idle.Front(); e != nil; e = e.Next() {
 		ids = append(ids, e.Value.(int32))
 	}
 	return slices.Clip(ids)
+}
+
+// BenchmarkPlan is what the scheduler costs a step beside the model: 256 sequences that generate.
+func BenchmarkPlan(b *testing.B) {
+	const sequences = 256
+	lim := model.Limits{Rows: 512, Sequences: sequences, Wanted: sequences, Pages: 4 * sequences, Context: 256}
+	d := newDry(lim, sequences)
+	ids := make([]int32, sequences)
+	for b.Loop() {
+		for len(d.running)+len(d.waiting) < sequences {
+			if _, err := d.request(Request{Prompt: []int32{int32(len(d.waiting)), 2, 3}, Alternatives: -1}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		d.next()
+		d.fill(&d.work)
+		d.commit(ids)
+	}
 }

@@ -54,7 +54,7 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 			yield(Token{}, err)
 			return
 		}
-		r.Alternatives = min(r.Alternatives, e.model.Spec().Vocab)
+		r.Alternatives = min(r.Alternatives, e.model.Spec().Vocab) // there are no more ids than that
 		q := newSequence(&r, e.Context())
 		leave, err := e.enter(ctx, q)
 		if err != nil {
@@ -80,8 +80,8 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 }
 
 // Score computes the logits that follow every one of ids, and hands them to see in order: rows x vocab of them, where row i follows
-// position first+i. See runs on the caller's goroutine and must not keep the slice; no step takes part of the sequence meanwhile, and
-// other sequences go on. Rows come in chunks of at most the model's Limits.Wanted.
+// position first+i. See runs on the caller's goroutine and must not keep the slice. Meanwhile the sequence holds its pages and takes part
+// in no step, and others go on. Rows come in chunks of at most the model's Limits.Wanted.
 func (e *Engine) Score(ctx context.Context, ids []int32, see func(first int, logits []float32)) error {
 	if err := checkIDs(ids, e.model.Spec().Vocab); err != nil {
 		return err

@@ -2,11 +2,13 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"math"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -149,6 +151,45 @@ func together(t *testing.T, e *Engine, all []Request) [][]Token {
 	}
 	wg.Wait()
 	return out
+}
+
+// TestGoldens compares greedy generations with those of transformers.
+func TestGoldens(t *testing.T) {
+	b, err := os.ReadFile("../model/testdata/qwen3_moe/goldens.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var goldens struct {
+		Sequences []struct {
+			Name string
+			IDs  []int32
+		}
+		Greedy []struct {
+			Prompt string
+			Tokens []int32
+		}
+	}
+	if err := json.Unmarshal(b, &goldens); err != nil {
+		t.Fatal(err)
+	}
+	prompts := map[string][]int32{}
+	for _, s := range goldens.Sequences {
+		prompts[s.Name] = s.IDs
+	}
+	var all []Request
+	for _, g := range goldens.Greedy {
+		all = append(all, Request{Prompt: prompts[g.Prompt], MaxTokens: len(g.Tokens), Alternatives: -1})
+	}
+	e, _ := open(t, model.Limits{Rows: 100, Sequences: 4, Wanted: 4, Pages: 10, Context: 512})
+	for i, tokens := range together(t, e, all) {
+		var got []int32
+		for _, tok := range tokens {
+			got = append(got, tok.ID)
+		}
+		if !slices.Equal(got, goldens.Greedy[i].Tokens) {
+			t.Errorf("after %s: %v, want %v", goldens.Greedy[i].Prompt, got, goldens.Greedy[i].Tokens)
+		}
+	}
 }
 
 // TestRowsAreIndependent: a request gets the same bits alone, among others, in chunks of any size, after hits in the prefix

@@ -32,6 +32,9 @@ type advance struct {
 // newScheduler plans for a model's limits. A step holds no more sequences than can have a row, and a wanted row, each.
 func newScheduler(lim model.Limits, queue int) *scheduler {
 	lim.Sequences = min(lim.Sequences, lim.Rows, lim.Wanted)
+	if min(lim.Sequences, lim.Pages, lim.Context) < 1 {
+		panic(fmt.Sprintf("winnow: bug: engine: nothing can be computed within %+v", lim))
+	}
 	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages)}
 }
 
