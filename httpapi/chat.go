@@ -45,8 +45,8 @@ func parseChat(body []byte) (dialect, error) {
 		o.bad("top_logprobs", "needs logprobs to be true")
 	}
 	r.args = templateArgs(o)
-	if choice := o.raw("tool_choice"); string(choice) == `"none"` {
-		o.raw("tools") // which the model may then not call
+	if string(o.fields["tool_choice"]) == `"none"` {
+		o.raw("tools") // the model may not call them, so they change nothing
 	}
 	r.Warnings = o.finish()
 	r.opened = make([]bool, r.N)

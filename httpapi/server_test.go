@@ -72,7 +72,7 @@ func start(t *testing.T, opt Options) *rig {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &rig{t: t, url: "http://" + ln.Addr().String(), server: New(pool, opt), stop: stop, ended: make(chan error, 1)}
-	go func() { r.ended <- r.server.Serve(ctx, ln) }()
+	go func() { r.ended <- r.server.Serve(ctx, narrow{ln}) }()
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
 		stop()
@@ -84,6 +84,17 @@ func start(t *testing.T, opt Options) *rig {
 		}
 	})
 	return r
+}
+
+// narrow is a listener whose connections buffer little, so that a client that does not read is noticed soon.
+type narrow struct{ net.Listener }
+
+func (n narrow) Accept() (net.Conn, error) {
+	c, err := n.Listener.Accept()
+	if err == nil {
+		err = c.(*net.TCPConn).SetWriteBuffer(4 << 10)
+	}
+	return c, err
 }
 
 // call sends a request with a JSON body, or none, and reads the whole answer.

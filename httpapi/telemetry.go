@@ -83,6 +83,8 @@ func (t *telemetry) count(r *record, took time.Duration) {
 	for kind, n := range map[string]int{
 		"prompt": r.usage.Prompt, "cached": r.usage.Details.Cached, "completion": r.usage.Completion,
 	} {
-		t.tokens.Add(ctx, int64(n), metric.WithAttributes(attribute.String("model", r.model), attribute.String("kind", kind)))
+		if n > 0 {
+			t.tokens.Add(ctx, int64(n), metric.WithAttributes(attribute.String("model", r.model), attribute.String("kind", kind)))
+		}
 	}
 }
