@@ -31,14 +31,14 @@ type Config struct {
 	Rows       int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
 	Queue      int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
 
-	Hosts          []string      `koanf:"hosts" help:"Host headers to answer besides loopback names and the address itself; * = all"`
-	Origins        []string      `koanf:"origins" help:"browser origins that may call the API; * = all"`
-	BodyBytes      Bytes         `koanf:"body_bytes" help:"largest request body"`
-	HeaderTimeout  time.Duration `koanf:"header_timeout" help:"time a client has to send its headers"`
-	BodyTimeout    time.Duration `koanf:"body_timeout" help:"time a client has to send its request"`
-	IdleTimeout    time.Duration `koanf:"idle_timeout" help:"time an unused connection stays open"`
-	RequestTimeout time.Duration `koanf:"request_timeout" help:"longest time a request may take, queueing included; 0 = no limit"`
-	DrainTimeout   time.Duration `koanf:"drain_timeout" help:"time that running requests have to finish after SIGTERM"`
+	Hosts        []string      `koanf:"hosts" help:"names under which the server may be called, besides loopback names"`
+	Origins      []string      `koanf:"origins" help:"web origins that may call the API, besides the server's own and local ones; * = all"`
+	Requests     int           `koanf:"requests" help:"requests for text in progress before further ones are refused"`
+	BodyBytes    Bytes         `koanf:"body_bytes" help:"largest request body"`
+	BodyTimeout  time.Duration `koanf:"body_timeout" help:"time for a request's body to arrive"`
+	WriteTimeout time.Duration `koanf:"write_timeout" help:"time for a client to take one write"`
+	DrainTimeout time.Duration `koanf:"drain_timeout" help:"time that running requests have to end after SIGTERM"`
+	Ping         time.Duration `koanf:"ping" help:"silence after which a stream gets a comment, so that nobody closes it"`
 
 	LogFormat string `koanf:"log_format" help:"form of log lines: text or json"`
 
@@ -55,17 +55,18 @@ type Config struct {
 // Default is the configuration of a machine where nothing is set.
 func Default() Config {
 	return Config{
-		Addr:          "127.0.0.1:11435",
-		Models:        "~/.winnow/models",
-		CPU:           "auto",
-		DType:         "native",
-		BodyBytes:     8 << 20,
-		HeaderTimeout: 10 * time.Second,
-		BodyTimeout:   time.Minute,
-		IdleTimeout:   2 * time.Minute,
-		DrainTimeout:  30 * time.Second,
-		LogFormat:     "text",
-		Log:           slog.LevelInfo,
+		Addr:         "127.0.0.1:11435",
+		Models:       "~/.winnow/models",
+		CPU:          "auto",
+		DType:        "native",
+		Requests:     1024,
+		BodyBytes:    8 << 20,
+		BodyTimeout:  30 * time.Second,
+		WriteTimeout: 30 * time.Second,
+		DrainTimeout: 30 * time.Second,
+		Ping:         15 * time.Second,
+		LogFormat:    "text",
+		Log:          slog.LevelInfo,
 	}
 }
 

@@ -93,7 +93,7 @@ func TestRefusals(t *testing.T) {
 		{"no YAML", "addr: [", "", "winnow.yaml"},
 		{"no number", "threads: many", "", "threads"},
 		{"negative", "queue: -1", "", "queue is -1, want 0 or more"},
-		{"negative time", "idle_timeout: -1s", "", "idle_timeout"},
+		{"negative time", "write_timeout: -1s", "", "write_timeout"},
 		{"no size", "", "WINNOW_CACHE_BYTES=huge", `"huge" is no size`},
 		{"no address", "addr: localhost", "", "want host:port"},
 		{"unknown kernels", "", "WINNOW_CPU=sse", "want one of auto, avx512, avx2, go"},

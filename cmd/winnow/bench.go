@@ -1,0 +1,315 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/configs"
+	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/model"
+)
+
+// benchmark is what winnow bench is asked for, in llama-bench's words.
+type benchmark struct {
+	prompts, gens, depths, threads []int
+	repetitions                    int
+	asJSON                         bool
+	form                           string
+}
+
+// benchResult is one test. The first fields have the names and meanings of llama-bench's.
+type benchResult struct {
+	Model     string    `json:"model"`
+	Device    string    `json:"device"`
+	NPrompt   int       `json:"n_prompt"` // tokens of the prompt; 0 in a test of generation
+	NGen      int       `json:"n_gen"`    // tokens generated; 0 in a test of a prompt
+	NDepth    int       `json:"n_depth"`  // tokens cached before them
+	NThreads  int       `json:"n_threads"`
+	AvgTS     float64   `json:"avg_ts"` // tokens a second
+	StddevTS  float64   `json:"stddev_ts"`
+	SamplesTS []float64 `json:"samples_ts"`
+
+	BytesPerToken float64 `json:"bytes_per_token"` // memory traffic that the ops cannot avoid
+	FlopsPerToken float64 `json:"flops_per_token"`
+	GBs           float64 `json:"gb_s"`       // that traffic at avg_ts
+	GFlops        float64 `json:"gflop_s"`    // that arithmetic at avg_ts
+	RoofGBs       float64 `json:"roof_gb_s"`  // what this machine reads with as many threads, measured in the same run
+	RoofShare     float64 `json:"roof_share"` // GBs / RoofGBs
+}
+
+func benchVerb() *cobra.Command {
+	var b benchmark
+	c := &cobra.Command{
+		Use:   "bench MODEL",
+		Short: "Measure prompt processing and generation, beside the machine's memory bandwidth",
+		Long: `Every combination of the lists is one test, of a prompt (-p) or of generation (-n), as llama-bench has them; 0 leaves that kind
+out. The engine runs them as it runs requests. A depth is a cached prefix, so it should be a multiple of 64 tokens.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return b.run(c, args[0]) },
+	}
+	f := c.Flags()
+	f.IntSliceVarP(&b.prompts, "n-prompt", "p", []int{512}, "tokens of a prompt")
+	f.IntSliceVarP(&b.gens, "n-gen", "n", []int{128}, "tokens to generate")
+	f.IntSliceVarP(&b.depths, "n-depth", "d", []int{0}, "tokens cached before the test")
+	f.IntSliceVarP(&b.threads, "threads", "t", nil, "threads (default: the configured number, else all cores)")
+	f.IntVarP(&b.repetitions, "repetitions", "r", 5, "times that a test is measured")
+	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
+	f.StringVarP(&b.form, "output", "o", "table", "table or json")
+	configs.Flags(f, "models", "cpu", "dtype", "rows", "log")
+	return c
+}
+
+func (b *benchmark) run(c *cobra.Command, name string) error {
+	cfg, log, err := settings(c)
+	if err != nil {
+		return err
+	}
+	if b.form != "table" && b.form != "json" || b.repetitions < 1 {
+		return fmt.Errorf("bench: -o is table or json, not %q, and -r at least 1", b.form)
+	}
+	if len(b.threads) == 0 {
+		b.threads = []int{cfg.Threads}
+		if cfg.Threads == 0 {
+			b.threads[0] = runtime.NumCPU()
+		}
+	}
+	for _, n := range slices.Concat(b.prompts, b.gens, b.depths) {
+		if n < 0 {
+			return fmt.Errorf("bench: %d tokens", n)
+		}
+	}
+	ctx, stop := interruptible(c)
+	defer stop()
+	var results []benchResult
+	for _, t := range b.threads {
+		if t < 1 {
+			return fmt.Errorf("bench: %d threads", t)
+		}
+		cfg.Threads = t
+		some, err := b.withThreads(ctx, cfg, name, log)
+		if err != nil {
+			return err
+		}
+		results = append(results, some...)
+	}
+	if b.asJSON || b.form == "json" {
+		enc := json.NewEncoder(c.OutOrStdout())
+		enc.SetIndent("", "  ")
+		return enc.Encode(results)
+	}
+	return printBench(c.OutOrStdout(), results)
+}
+
+// withThreads runs all tests with one number of threads.
+func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name string, log *slog.Logger) (results []benchResult, err error) {
+	m, err := openMachine(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	meter := &meter{Device: m.device}
+	m.device = meter
+	most := slices.Max(append(slices.Clone(b.depths), 0)) + slices.Max(slices.Concat(b.prompts, b.gens, []int{0})) + 2
+	rows := cfg.Rows
+	if rows == 0 {
+		rows = 512
+	}
+	pages := (most + attention.PageTokens - 1) / attention.PageTokens
+	n, err := m.network(name, model.Limits{Rows: rows, Sequences: 1, Wanted: 1, Pages: pages + 1, Context: pages * attention.PageTokens})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+
+	w := &workout{network: n, meter: meter, draw: rand.New(rand.NewPCG(1, 2))}
+	first := benchResult{Model: name, Device: meter.Name(), NThreads: cfg.Threads, RoofGBs: readBandwidth(cfg.Threads)}
+	for _, depth := range b.depths {
+		for _, test := range b.tests() {
+			r := first
+			r.NPrompt, r.NGen, r.NDepth = test.prompt, test.gen, depth
+			log.Info("bench", "test", r.label(), "threads", r.NThreads)
+			if err := w.measure(ctx, &r, b.repetitions); err != nil {
+				return nil, fmt.Errorf("%s: %w", r.label(), err)
+			}
+			results = append(results, r)
+		}
+	}
+	return results, nil
+}
+
+// trial is a prompt to process or a number of tokens to generate.
+type trial struct{ prompt, gen int }
+
+func (b *benchmark) tests() (out []trial) {
+	for _, p := range b.prompts {
+		if p > 0 {
+			out = append(out, trial{prompt: p})
+		}
+	}
+	for _, n := range b.gens {
+		if n > 0 {
+			out = append(out, trial{gen: n})
+		}
+	}
+	return out
+}
+
+// label is the test's name as llama-bench prints it: pp512, tg64 @ d4096.
+func (r *benchResult) label() string {
+	s := fmt.Sprintf("tg%d", r.NGen)
+	if r.NPrompt > 0 {
+		s = fmt.Sprintf("pp%d", r.NPrompt)
+	}
+	if r.NDepth > 0 {
+		s += fmt.Sprintf(" @ d%d", r.NDepth)
+	}
+	return s
+}
+
+// workout runs tests on one network.
+type workout struct {
+	*network
+	meter *meter
+	draw  *rand.Rand
+}
+
+// measure warms up with the costs being counted, then takes the samples.
+func (w *workout) measure(ctx context.Context, r *benchResult, repetitions int) error {
+	past := w.ids(r.NDepth)
+	var err error
+	if r.NPrompt > 0 {
+		if _, err = w.ask(ctx, past, 1); r.NDepth == 0 {
+			err = nil // nothing to be cached
+		}
+		if err == nil {
+			err = w.count(r, r.NPrompt, func() error { _, err := w.ask(ctx, w.after(past, r.NPrompt), 1); return err })
+		}
+	} else {
+		err = w.countStep(ctx, r, w.after(past, 1))
+	}
+	for range repetitions {
+		if err != nil {
+			return err
+		}
+		var took time.Duration
+		if r.NPrompt > 0 {
+			took, err = w.prompt(ctx, w.after(past, r.NPrompt))
+		} else {
+			var s *engine.Stats
+			if s, err = w.ask(ctx, w.after(past, 1), r.NGen+1); err == nil {
+				took = s.Decode // from the first token, which the prompt brings, to the last: NGen steps
+			}
+		}
+		if err == nil {
+			r.SamplesTS = append(r.SamplesTS, float64(r.NPrompt+r.NGen)/took.Seconds())
+		}
+	}
+	r.AvgTS, r.StddevTS = meanAndDeviation(r.SamplesTS)
+	r.GBs, r.GFlops = r.BytesPerToken*r.AvgTS/1e9, r.FlopsPerToken*r.AvgTS/1e9
+	r.RoofShare = r.GBs / r.RoofGBs
+	return err
+}
+
+// prompt is the time from the request to its first token.
+func (w *workout) prompt(ctx context.Context, ids []int32) (time.Duration, error) {
+	s, err := w.ask(ctx, ids, 1)
+	if err != nil {
+		return 0, err
+	}
+	return s.Queued + s.Prefill, nil
+}
+
+// count notes the cost of what work does, for each of n tokens.
+func (w *workout) count(r *benchResult, n int, work func() error) error {
+	w.meter.start()
+	err := work()
+	bytes, flops := w.meter.stop()
+	r.BytesPerToken, r.FlopsPerToken = float64(bytes)/float64(n), float64(flops)/float64(n)
+	return err
+}
+
+// countStep notes the cost of generating a token: that of three tokens after a prompt less that of one, halved.
+func (w *workout) countStep(ctx context.Context, r *benchResult, prompt []int32) error {
+	if _, err := w.ask(ctx, prompt, 1); err != nil { // caches the prefix
+		return err
+	}
+	var one benchResult
+	if err := w.count(&one, 2, func() error { _, err := w.ask(ctx, prompt, 1); return err }); err != nil {
+		return err
+	}
+	if err := w.count(r, 2, func() error { _, err := w.ask(ctx, prompt, 3); return err }); err != nil {
+		return err
+	}
+	r.BytesPerToken -= one.BytesPerToken
+	r.FlopsPerToken -= one.FlopsPerToken
+	return nil
+}
+
+// ask generates n tokens after a prompt.
+func (w *workout) ask(ctx context.Context, prompt []int32, n int) (*engine.Stats, error) {
+	var stats *engine.Stats
+	for t, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: n, Alternatives: -1}) {
+		if err != nil {
+			return nil, err
+		}
+		stats = t.Stats
+	}
+	return stats, nil
+}
+
+// ids are n random tokens.
+func (w *workout) ids(n int) []int32 {
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = w.draw.Int32N(int32(w.Spec().Vocab))
+	}
+	return out
+}
+
+// after is a prompt of n tokens after what is cached. They are new ones each time, so that nothing of them is.
+func (w *workout) after(past []int32, n int) []int32 { return slices.Concat(past, w.ids(n)) }
+
+// meanAndDeviation are the mean and the standard deviation of a sample.
+func meanAndDeviation(v []float64) (mean, deviation float64) {
+	for _, x := range v {
+		mean += x / float64(len(v))
+	}
+	for _, x := range v {
+		deviation += (x - mean) * (x - mean) / max(1, float64(len(v)-1))
+	}
+	return mean, math.Sqrt(deviation)
+}
+
+func printBench(out io.Writer, results []benchResult) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "test\tthreads\ttokens/s\t+-\tMB/token\tGB/s\tof roof\tGFLOP/s\t")
+	for _, r := range results {
+		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f %%\t%.1f\t\n",
+			r.label(), r.NThreads, r.AvgTS, r.StddevTS, r.BytesPerToken/1e6, r.GBs, 100*r.RoofShare, r.GFlops)
+	}
+	if err := w.Flush(); err != nil || len(results) == 0 {
+		return err
+	}
+	var roofs []string
+	for i, r := range results {
+		if i == 0 || results[i-1].NThreads != r.NThreads {
+			roofs = append(roofs, fmt.Sprintf("%.1f GB/s with %d", r.RoofGBs, r.NThreads))
+		}
+	}
+	_, err := fmt.Fprintf(out, "%s on %s; memory reads %s threads\n", results[0].Model, results[0].Device, strings.Join(roofs, ", "))
+	return err
+}

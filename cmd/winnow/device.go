@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/winnow-llm/winnow/configs"
+	"github.com/winnow-llm/winnow/cpu"
+	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/serve"
+	"github.com/winnow-llm/winnow/tensor"
+
+	winnow "github.com/winnow-llm/winnow/model"
+)
+
+// machine is a device with the loop that works on it.
+type machine struct {
+	device tensor.Device
+	loop   *engine.Loop
+	config configs.Config
+	close  []func() error // in order
+}
+
+// openMachine opens the CPU device, wrapped as the debug switches say.
+func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
+	variant := cfg.CPU
+	if variant == "auto" {
+		variant = ""
+	}
+	d, err := cpu.New(cpu.Options{Variant: variant, Threads: cfg.Threads, Log: func(line string) { log.Info(line) }})
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{device: d, config: cfg}
+	if c, ok := d.(io.Closer); ok {
+		m.close = append(m.close, c.Close)
+	}
+	if cfg.Shadow {
+		m.device = tensor.Shadowed(m.device, func(miss tensor.Mismatch) { panic("winnow: bug: shadow: " + miss.String()) })
+	}
+	if cfg.Trace != "" {
+		t, err := newTracer(cfg.Trace)
+		if err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+		m.device = tensor.Traced(m.device, t.span)
+		m.close = append(m.close, t.Close)
+	}
+	m.loop = engine.NewLoop()
+	return m, nil
+}
+
+// Close ends the loop and then the device. Models on it must be closed.
+func (m *machine) Close() error {
+	if m.loop != nil {
+		m.loop.Close()
+	}
+	var errs []error
+	for _, f := range m.close {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+// options are those of a model served by this machine.
+func (m *machine) options() serve.Options {
+	c := m.config
+	return serve.Options{
+		Device: m.device, Loop: m.loop, DType: winnow.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
+		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check,
+	}
+}
+
+// serve loads MODEL ready to talk.
+func (m *machine) serve(name string) (*serve.Model, error) {
+	called, err := servedName(m.config.Models, name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := openCheckpoint(m.config.Models, name)
+	if err != nil {
+		return nil, err
+	}
+	return serve.Open(called, c, m.options())
+}
+
+// network loads a model's network alone, without tokenizer or template, behind an engine of its own.
+func (m *machine) network(name string, limits winnow.Limits) (*network, error) {
+	c, err := openCheckpoint(m.config.Models, name)
+	if err != nil {
+		return nil, err
+	}
+	n, err := winnow.Load(c, winnow.Placement{Device: m.device}, winnow.Options{DType: winnow.DType(m.config.DType), Limits: limits})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())
+	}
+	out := &network{Model: n, engine: m.loop.Open(n, engine.Options{Check: m.config.Check})}
+	out.close = func() error {
+		out.engine.Close()
+		n.Close()
+		return c.Close()
+	}
+	return out, nil
+}
+
+// network is a loaded model that takes ids.
+type network struct {
+	*winnow.Model
+	engine *engine.Engine
+	close  func() error
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/winnow-llm/winnow/configs"
+)
+
+// linked is what git calls the commit: make build has the linker set it.
+var linked string
+
+// version is what this build is called.
+var version = cmp.Or(linked, moduleVersion(), "unversioned")
+
+// moduleVersion is what go install knows.
+func moduleVersion() string {
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "(devel)" {
+		return b.Main.Version
+	}
+	return ""
+}
+
+func versionVerb() *cobra.Command {
+	var asJSON, server bool
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version, of this binary or of a running server",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if server {
+				return askServer(c)
+			}
+			if asJSON {
+				return json.NewEncoder(c.OutOrStdout()).Encode(map[string]string{
+					"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
+				})
+			}
+			_, err := fmt.Fprintf(c.OutOrStdout(), "winnow %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&server, "server", false, "ask the server at addr; fails when none answers, so it serves as a health check")
+	configs.Flags(c.Flags(), "addr")
+	return c
+}
+
+// askServer prints what a running server says of its version.
+func askServer(c *cobra.Command) error {
+	cfg, _, err := settings(c)
+	if err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(cfg.Addr)
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1" // a server on every address is on this one too
+	}
+	url := "http://" + net.JoinHostPort(host, port) + "/version"
+	client := http.Client{Timeout: 2 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return fmt.Errorf("no server answers: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask %s: status %d, %w", url, resp.StatusCode, err)
+	}
+	_, err = fmt.Fprintf(c.OutOrStdout(), "%s\n", body)
+	return err
+}
