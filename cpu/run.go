@@ -23,6 +23,9 @@ import (
 var kernels = table(
 	on(fillAdd),
 	on(fillAngles),
+	on(fillAppend),
+	on(fillAttend),
+	on(fillDispatch),
 	on(fillEmbed),
 	on(fillFFN),
 	on(fillGLU),
@@ -30,6 +33,8 @@ var kernels = table(
 	on(fillLinear),
 	on(fillNorm),
 	on(fillRope),
+	on(fillRoute),
+	on(fillSelectWindow),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 

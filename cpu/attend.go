@@ -1,0 +1,34 @@
+//go:build linux && cgo && amd64
+
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+func fillAttend(e *entry, o *attention.Attend) {
+	c, p, l := o.Cache, o.Plan, o.Layout
+	pages := l.Pages[o.Lane]
+	if o.Q.Cols != o.Heads*c.Dim {
+		panic(fmt.Sprintf("winnow: bug: cpu: queries %s for %d heads of %d", o.Q, o.Heads, c.Dim))
+	}
+	e.runs(e.kernels.attend)
+	e.operands(o.Q, o.Y, c.K, c.V, p.Sink, p.Local, p.BlockPtr, p.Blocks, p.KeyPtr, p.Keys, pages, l.Seq, l.Pos, l.Rows)
+	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Tile, p.Groups, pages.Cols, half(c.K))
+	e.floats(o.Scale)
+}
+
+// half is 1 for a matrix of F16, 0 for one of F32.
+func half(m tensor.Mat) int {
+	switch m.Format {
+	case quant.F16:
+		return 1
+	case quant.F32:
+		return 0
+	}
+	panic(fmt.Sprintf("winnow: bug: cpu: a cache of %s", m))
+}

@@ -1,0 +1,13 @@
+//go:build linux && cgo && amd64
+
+package cpu
+
+import "github.com/winnow-llm/winnow/attention"
+
+func fillAppend(e *entry, o *attention.Append) {
+	c, l := o.Cache, o.Layout
+	pages := l.Pages[o.Lane]
+	e.runs(e.kernels.append)
+	e.operands(o.K, o.V, c.K, c.V, pages, l.Seq, l.Pos, l.Rows)
+	e.numbers(o.K.Rows, c.Heads, c.Dim, pages.Cols, half(c.K))
+}

@@ -1,0 +1,5 @@
+//go:build linux && cgo && amd64
+
+#define WN_FILE "router_kernel.h"
+#include "linear.h"
+#include "variants.h"

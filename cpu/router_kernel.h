@@ -1,0 +1,130 @@
+// Route: p = x, weights, bias, selection bias, phys, logits, ids, factors, n; d = rows, dim, experts, kind of the weights, k, score, weight,
+// groups (1 = none), groups kept, 1 where a group is judged by its two best, 1 where factors are normed; f = scale, eps. First the
+// logits, by tiles of experts, then the choice of each row, in double precision.
+
+#ifndef WN_ROUTER_H
+#define WN_ROUTER_H
+enum { WN_SOFTMAX, WN_SIGMOID, WN_SQRT_SOFTPLUS, WN_IDENTITY };
+enum { WN_FROM_SCORE, WN_SOFTMAX_TOP_K, WN_SIGMOID_TOP_K };
+enum { WN_MOST_EXPERTS = 1024, WN_MOST_ACTIVE = 64 };
+#endif
+
+typedef struct WN(route_job) {
+	const wn_op *op;
+	wn_weights w;
+	wn_product product;
+	int64_t rows, grain; // grain: tiles of an item
+} WN(route_job);
+
+static void WN(route_logits)(void *arg, int64_t item, int worker) {
+	const WN(route_job) *j = arg;
+	(void)worker;
+	int64_t lo = item * j->grain * 16;
+	WN(wn_multiply)(&j->product, lo, wn_min(lo + j->grain * 16, j->w.rows));
+}
+
+// largest is the index of the largest value, the lowest on ties.
+static int64_t WN(largest)(const double *v, int64_t n) {
+	int64_t best = 0;
+	for (int64_t i = 1; i < n; i++)
+		if (v[i] > v[best]) best = i;
+	return best;
+}
+
+static void WN(softmax)(double *to, const double *z, int64_t n) {
+	if (n == 0) return;
+	double top = z[WN(largest)(z, n)], sum = 0;
+	for (int64_t i = 0; i < n; i++) to[i] = exp(z[i] - top), sum += to[i];
+	for (int64_t i = 0; i < n; i++) to[i] /= sum;
+}
+
+WN_INLINE double WN(sigmoid)(double v) { return 1 / (1 + exp(-v)); }
+
+static void WN(score_all)(double *to, const double *z, int64_t n, int64_t kind) {
+	switch (kind) {
+	case WN_SOFTMAX: WN(softmax)(to, z, n); break;
+	case WN_SIGMOID:
+		for (int64_t e = 0; e < n; e++) to[e] = WN(sigmoid)(z[e]);
+		break;
+	case WN_SQRT_SOFTPLUS:
+		for (int64_t e = 0; e < n; e++) to[e] = sqrt((z[e] > 0 ? z[e] : 0) + log1p(exp(-fabs(z[e]))));
+		break;
+	default: memcpy(to, z, n * sizeof *to);
+	}
+}
+
+// keep_groups sets the scores of all but the best groups to -inf. A group without live experts is worst.
+static void WN(keep_groups)(double *u, int64_t n, const wn_op *op) {
+	double judged[WN_MOST_EXPERTS];
+	int64_t groups = op->d[7], size = n / groups;
+	if (groups <= 1) return;
+	for (int64_t g = 0; g < groups; g++) {
+		double best = -INFINITY, second = -INFINITY;
+		for (int64_t e = g * size; e < (g + 1) * size; e++) {
+			if (u[e] > best) {
+				second = best, best = u[e];
+			} else if (u[e] > second) {
+				second = u[e];
+			}
+		}
+		judged[g] = op->d[9] && second > -INFINITY ? best + second : best;
+	}
+	char kept[WN_MOST_EXPERTS] = {0};
+	for (int64_t i = 0; i < op->d[8]; i++) {
+		int64_t g = WN(largest)(judged, groups);
+		kept[g] = 1, judged[g] = -INFINITY;
+	}
+	for (int64_t e = 0; e < n; e++)
+		if (!kept[e / size]) u[e] = -INFINITY;
+}
+
+// weigh writes the factors of the count chosen experts.
+static void WN(weigh)(const double *z, const double *score, const int32_t *ids, int64_t count, float *out, const wn_op *op) {
+	double w[WN_MOST_ACTIVE], factor = op->f[0];
+	for (int64_t i = 0; i < count; i++) {
+		double v = z[ids[i]];
+		w[i] = op->d[6] == WN_SIGMOID_TOP_K ? WN(sigmoid)(v) : op->d[6] == WN_SOFTMAX_TOP_K ? v : score[ids[i]];
+	}
+	if (op->d[6] == WN_SOFTMAX_TOP_K) WN(softmax)(w, w, count);
+	if (op->d[10]) {
+		double sum = op->f[1];
+		for (int64_t i = 0; i < count; i++) sum += w[i];
+		factor /= sum;
+	}
+	for (int64_t i = 0; i < count; i++) out[i] = (float)(w[i] * factor);
+}
+
+static void WN(route_choose)(void *arg, int64_t row, int worker) {
+	const wn_op *op = ((WN(route_job) *)arg)->op;
+	int64_t n = op->d[2], k = op->d[4], count = 0;
+	const float *choice = op->p[3], *logits = (const float *)op->p[5] + row * n;
+	const int32_t *phys = op->p[4];
+	int32_t *ids = (int32_t *)op->p[6] + row * k;
+	float *factors = (float *)op->p[7] + row * k;
+	double z[WN_MOST_EXPERTS], score[WN_MOST_EXPERTS], u[WN_MOST_EXPERTS];
+	(void)worker;
+	z[0] = -INFINITY; // there is at least one expert
+	for (int64_t e = 0; e < n; e++) z[e] = phys[e] < 0 ? -INFINITY : logits[e];
+	WN(score_all)(score, z, n, op->d[5]);
+	for (int64_t e = 0; e < n; e++) u[e] = phys[e] < 0 ? -INFINITY : score[e] + (choice ? choice[e] : 0);
+	WN(keep_groups)(u, n, op);
+	for (int64_t i = 0; i < k; i++) {
+		int64_t e = WN(largest)(u, n);
+		ids[i] = -1, factors[i] = 0;
+		if (u[e] == -INFINITY) continue;
+		ids[i] = (int32_t)e, u[e] = -INFINITY, count++;
+	}
+	WN(weigh)(z, score, ids, count, factors, op);
+}
+
+void WN(wn_route)(wn_ctx *ctx, const wn_op *op) {
+	WN(route_job) j = {.op = op, .w = {op->d[3], op->d[2], op->d[1], op->p[1]}, .rows = wn_live(ctx, op->p[8], op->d[0])};
+	const void **x = wn_scratch(ctx, j.rows * sizeof *x);
+	float **z = wn_scratch(ctx, j.rows * sizeof *z);
+	if (!x || !z) return;
+	for (int64_t r = 0; r < j.rows; r++) x[r] = (const float *)op->p[0] + r * op->d[1], z[r] = (float *)op->p[5] + r * op->d[2];
+	j.product = (wn_product){&j.w, x, z, j.rows, 0, op->p[2]};
+	j.grain = wn_grain(&j.w, j.rows, wn_tiles(&j.w), wn_threads(ctx));
+	wn_parallel(ctx, (wn_tiles(&j.w) + j.grain - 1) / j.grain, WN(route_logits), &j);
+	wn_parallel(ctx, j.rows, WN(route_choose), &j);
+}
