@@ -224,7 +224,7 @@ func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []ten
 	ids, weights := narrow(sc.ids, r.K), narrow(sc.weights, r.K)
 	return []tensor.Op{
 		&moe.Route{
-			X: sc.h, W: l.plain(name("ffn_gate_inp.weight"), r.Experts, dim), Phys: phys,
+			X: sc.h, W: l.load(widened(l.host(name("ffn_gate_inp.weight"), r.Experts, dim))), Phys: phys,
 			Logits: narrow(sc.logits, r.Experts), IDs: ids, Weights: weights, N: n, Spec: r,
 		},
 		&moe.Dispatch{IDs: ids, Weights: weights, Phys: phys, Plan: sc.plan.For(r.K), N: n, Experts: count},

@@ -138,12 +138,9 @@ func (l *loader) load(m tensor.Mat) tensor.Mat {
 	return out
 }
 
-// vector uploads one row of F32: a norm's weight or a bias.
-func (l *loader) vector(name string, n int) tensor.Mat { return l.plain(name, 1, n) }
-
-// plain uploads a matrix as F32 in row order, for ops that read it so: the router's.
-func (l *loader) plain(name string, rows, cols int) tensor.Mat {
-	m := l.host(name, rows, cols)
+// vector uploads one row of F32 in plain order: a norm's weight or a bias.
+func (l *loader) vector(name string, n int) tensor.Mat {
+	m := l.host(name, 1, n)
 	if l.err != nil {
 		return m
 	}
@@ -202,7 +199,7 @@ func (l *loader) stack(name string, experts, rows, cols int) tensor.Mat {
 
 // widened is a host matrix in F32.
 func widened(m tensor.Mat) tensor.Mat {
-	if m.Format == quant.F32 {
+	if m.Format == quant.F32 || !m.Present() {
 		return m
 	}
 	out := make([]float32, m.Rows*m.Cols)

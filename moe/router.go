@@ -83,7 +83,7 @@ const (
 // Route chooses experts for every row. The router works in float32 whatever the rest of the model does: near ties flip otherwise.
 type Route struct {
 	X       tensor.Mat // rows x dim, F32: normed hidden states
-	W       tensor.Mat // experts x dim, F32
+	W       tensor.Mat // experts x dim, F32, as the device loads weights
 	Bias    tensor.Mat // 1 x experts, F32: part of the logits; may be absent
 	Select  tensor.Mat // 1 x experts, F32: added to scores for the choice only; may be absent
 	Phys    tensor.Mat // 1 x experts, I32: see ExpertMap; -1 is never chosen
