@@ -123,7 +123,7 @@ func TestManyRequests(t *testing.T) {
 	if statuses[200] < 60 || statuses[200]+statuses[429] != 100 {
 		t.Errorf("statuses %v", statuses)
 	}
-	if status, body := r.post("/v1/completions", `{"max_tokens":60,"n":16,"prompt":["a","b","c","d","e","f","g","h"],"ignore_eos":true}`); status != 200 {
+	if status, body := r.post("/v1/completions", `{"max_tokens":8,"n":16,"prompt":["a","b","c","d","e","f","g","h"],"ignore_eos":true}`); status != 200 {
 		t.Errorf("128 choices: %d %.200s", status, body)
 	}
 	r.idle()

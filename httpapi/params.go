@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strconv"
 
 	"github.com/winnow-llm/winnow/serve"
 )
@@ -115,10 +116,12 @@ func (o *object) ids(name string, raw json.RawMessage) []int32 {
 	}
 	out := make([]int32, len(wide))
 	for i, v := range wide {
-		if err := json.Unmarshal(v, &out[i]); err != nil || !isNumber(v) || out[i] < 0 {
+		id, err := strconv.ParseInt(string(v), 10, 32)
+		if err != nil || id < 0 {
 			o.bad(fmt.Sprintf("%s[%d]", name, i), "must be a token id")
 			return nil
 		}
+		out[i] = int32(id)
 	}
 	return out
 }

@@ -1,0 +1,89 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"testing"
+
+	"github.com/gin-gonic/gin"
+	"go.opentelemetry.io/otel/codes"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/winnow-llm/winnow/serve"
+)
+
+// A request is one span below the client's, and moves the counters of its model.
+func TestTelemetry(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	r := start(t, Options{Tracer: sdk.NewTracerProvider(sdk.WithSpanProcessor(spans))})
+	const traced = "0af7651916cd43dd8448eb211c80319c"
+	for _, parent := range []string{"00-" + traced + "-b7ad6b7169203331-01", "00-zz-malformed"} {
+		resp, body := r.call("POST", "/v1/chat/completions",
+			`{"model":"demo-moe","temperature":0,"seed":7,"max_tokens":4,"stop":["zzz"],"n":2,`+hello+`}`, "Traceparent", parent)
+		if resp.StatusCode != 200 {
+			t.Fatal(body)
+		}
+	}
+	r.post("/v1/completions", `{"model":"user\nsaid","prompt":"secret words"}`)
+	r.post("/v1/completions", `{"model":"broken"}`)
+	ended := spans.Ended()
+	if len(ended) != 4 {
+		t.Fatalf("%d spans", len(ended))
+	}
+	s := ended[0]
+	if s.Name() != "chat demo-moe" || s.SpanKind() != trace.SpanKindServer || s.Parent().TraceID().String() != traced || s.Status().Code != codes.Unset {
+		t.Errorf("span %q, kind %v, parent %v, status %v", s.Name(), s.SpanKind(), s.Parent().TraceID(), s.Status())
+	}
+	attrs := fmt.Sprint(s.Attributes())
+	for _, want := range []string{
+		attrOperation, attrProvider, attrModel, attrTemperature, attrSeed, attrMaxTokens, attrStop, attrChoices, attrResponseID, attrAnswering,
+		attrFinishes, attrInputTokens, attrOutputTokens,
+	} {
+		if !strings.Contains(attrs, want) {
+			t.Errorf("no %s in %s", want, attrs)
+		}
+	}
+	if strings.Contains(attrs, "cat") {
+		t.Errorf("prompt in %s", attrs)
+	}
+	if ended[1].Parent().IsValid() || ended[2].Status().Code != codes.Unset || ended[3].Status().Code != codes.Error {
+		t.Errorf("parent %v, statuses %v, %v", ended[1].Parent(), ended[2].Status(), ended[3].Status())
+	}
+	_, page := r.call("GET", "/metrics", "")
+	for _, want := range []string{
+		`winnow_requests_total{model="demo-moe",operation="chat",status="ok"} 2`,
+		`winnow_requests_total{model="",operation="text_completion",status="model_not_found"} 1`,
+		`winnow_requests_total{model="",operation="text_completion",status="model_load_failed"} 1`,
+		`winnow_tokens_total{kind="completion",model="demo-moe"} 16`,
+		`winnow_time_to_first_token_seconds_count{model="demo-moe",operation="chat"} 2`,
+		`winnow_request_duration_seconds_count{model="demo-moe",operation="chat"} 2`,
+		`winnow_sequences_running{model="demo-moe"} 0`,
+		`winnow_pages{model="demo-moe",state="used"} 0`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if strings.Contains(page, "said") || strings.Contains(page, "otel_scope") {
+		t.Errorf("labels: %s", page)
+	}
+}
+
+// A panic ends its request and nothing else.
+func TestPanics(t *testing.T) {
+	r := start(t, Options{})
+	r.server.routes.GET("/panic", func(*gin.Context) { panic("winnow: bug: on purpose") })
+	if resp, body := r.call("GET", "/panic", ""); resp.StatusCode != 500 || !strings.Contains(body, codeInternal) || strings.Contains(body, "bug") {
+		t.Errorf("%d %s", resp.StatusCode, body)
+	}
+	r.healthy()
+	for p := range together(t.Context(), []iter.Seq2[serve.Delta, error]{func(func(serve.Delta, error) bool) { panic("on purpose") }}) {
+		if !errors.Is(p.err, errPanic) {
+			t.Errorf("%+v", p)
+		}
+	}
+}
