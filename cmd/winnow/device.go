@@ -9,10 +9,9 @@ import (
 	"github.com/winnow-llm/winnow/configs"
 	"github.com/winnow-llm/winnow/cpu"
 	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/serve"
 	"github.com/winnow-llm/winnow/tensor"
-
-	winnow "github.com/winnow-llm/winnow/model"
 )
 
 // machine is a device with the loop that works on it.
@@ -68,7 +67,7 @@ func (m *machine) Close() error {
 func (m *machine) options() serve.Options {
 	c := m.config
 	return serve.Options{
-		Device: m.device, Loop: m.loop, DType: winnow.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
+		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
 		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check,
 	}
 }
@@ -87,12 +86,12 @@ func (m *machine) serve(name string) (*serve.Model, error) {
 }
 
 // network loads a model's network alone, without tokenizer or template, behind an engine of its own.
-func (m *machine) network(name string, limits winnow.Limits) (*network, error) {
+func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	c, err := openCheckpoint(m.config.Models, name)
 	if err != nil {
 		return nil, err
 	}
-	n, err := winnow.Load(c, winnow.Placement{Device: m.device}, winnow.Options{DType: winnow.DType(m.config.DType), Limits: limits})
+	n, err := model.Load(c, model.Placement{Device: m.device}, model.Options{DType: model.DType(m.config.DType), Limits: limits})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())
 	}
@@ -107,7 +106,7 @@ func (m *machine) network(name string, limits winnow.Limits) (*network, error) {
 
 // network is a loaded model that takes ids.
 type network struct {
-	*winnow.Model
+	*model.Model
 	engine *engine.Engine
 	close  func() error
 }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/winnow-llm/winnow/model/demo"
+)
+
+// serving starts a server and gives its address. What it returns stops it and gives its error.
+func serving(t *testing.T, args ...string) (url string, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	out, printed := io.Pipe()
+	c := root()
+	c.SetArgs(append([]string{"serve", "--addr", "127.0.0.1:0", "--log", "error"}, args...))
+	c.SetOut(printed)
+	done := make(chan error, 1)
+	go func() {
+		err := c.ExecuteContext(ctx)
+		printed.CloseWithError(io.EOF)
+		done <- err
+	}()
+	stop = func() error {
+		cancel()
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(20 * time.Second):
+			t.Error("the server does not stop")
+			return nil
+		}
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the server said %q and ended: %v", line, stop())
+	}
+	return strings.TrimSpace(strings.TrimPrefix(line, "winnow serves on ")), stop
+}
+
+// ask posts a chat and gives the status and the answer.
+func ask(t *testing.T, url, model string) (int, string) {
+	t.Helper()
+	body := `{"model":"` + model + `","max_tokens":4,"temperature":0,"messages":[{"role":"user","content":"Tell me a story."}]}`
+	resp, err := http.Post(url+"/v1/chat/completions", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(raw)
+}
+
+// served lists the names of the models.
+func served(t *testing.T, url string) (names []string) {
+	t.Helper()
+	resp, err := http.Get(url + "/v1/models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var list struct{ Data []struct{ ID string } }
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list.Data {
+		names = append(names, m.ID)
+	}
+	return names
+}
+
+func TestServeWithAnEmptyStoreServesTheDemo(t *testing.T) {
+	alone(t)
+	url, stop := serving(t)
+	if got := served(t, url); len(got) != 1 || got[0] != "demo" {
+		t.Errorf("served %v", got)
+	}
+	if status, body := ask(t, url, "demo"); status != http.StatusOK || !strings.Contains(body, `"finish_reason":"length"`) {
+		t.Errorf("%d %s", status, body)
+	}
+	if out := must(t, "", "version", "--server", "--addr", strings.TrimPrefix(url, "http://")); !strings.Contains(out, version) {
+		t.Errorf("the server says %q", out)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServeSeveralModels(t *testing.T) {
+	dir := alone(t)
+	if err := os.MkdirAll(filepath.Join(dir, "store"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"store/mine.gguf", "other.gguf"} {
+		if err := os.WriteFile(name, demo.GGUF, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile("store/broken.gguf", demo.GGUF[:5000], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	url, stop := serving(t, "demo", "mine", "./other.gguf")
+	if got := strings.Join(served(t, url), " "); got != "demo mine other" {
+		t.Errorf("served %s", got)
+	}
+	_, first := ask(t, url, "demo")
+	for _, name := range []string{"mine", "other"} {
+		status, body := ask(t, url, name)
+		if _, text, _ := strings.Cut(body, `"message"`); status != http.StatusOK || !strings.Contains(first, text[:20]) {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
+	}
+	if status, _ := ask(t, url, "nobody"); status != http.StatusNotFound {
+		t.Errorf("an unknown model: %d", status)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	url, stop = serving(t)
+	if got := strings.Join(served(t, url), " "); got != "mine" {
+		t.Errorf("of the store %s is served, want what is not broken", got)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A file whose description is right and whose weights cannot be loaded ends the server that was asked for it by name.
+func TestServeEndsWhenANamedModelCannotBeLoaded(t *testing.T) {
+	alone(t)
+	_, stop := serving(t, "demo", "--context", "1000000")
+	time.Sleep(100 * time.Millisecond)
+	if err := stop(); err == nil || !strings.Contains(err.Error(), "1000000") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestServeExportsSpansWhenAsked(t *testing.T) {
+	alone(t)
+	got := make(chan string, 8)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		raw, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- r.URL.Path + " " + string(raw)
+	}))
+	defer collector.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
+	url, stop := serving(t, "demo")
+	if status, body := ask(t, url, "demo"); status != http.StatusOK {
+		t.Errorf("%d %s", status, body)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case sent := <-got:
+		for _, want := range []string{"/v1/traces ", "gen_ai.request.model", "service.name", "winnow"} {
+			if !strings.Contains(sent, want) {
+				t.Errorf("the export lacks %s", want)
+			}
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("nothing was exported")
+	}
+}
