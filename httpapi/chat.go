@@ -33,7 +33,7 @@ func parseChat(body []byte) (dialect, error) {
 		most = old
 	}
 	if most != nil {
-		r.MaxTokens = int(*most)
+		r.MaxTokens = int(*most) // 0 is as good as absent: an answer of no tokens is none
 	}
 	top := o.integer("top_logprobs", 0, serve.MostAlternatives)
 	if o.flag("logprobs") {

@@ -36,7 +36,7 @@ func (r *rig) open(ctx context.Context, body string) *http.Response {
 // idle waits until no sequence of any model is running or waiting and no page is in use.
 func (r *rig) idle() {
 	r.t.Helper()
-	for range 200 {
+	for range 1000 {
 		busy := 0
 		for _, l := range r.server.pool.List() {
 			busy += l.Engine.Running + l.Engine.Waiting + l.Engine.PagesUsed
