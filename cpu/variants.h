@@ -6,6 +6,9 @@
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
+#ifdef WINNOW_EMULATE
+#include "emulate.h"
+#endif
 
 #include "cpu.h"
 
@@ -27,7 +30,9 @@
 #define WN_SUFFIX avx512
 #define WN_AVX512 1
 #pragma GCC push_options
-#ifndef WINNOW_EMULATE
+#ifdef WINNOW_EMULATE
+#pragma GCC optimize("O1") // emulation unrolled takes minutes to compile
+#else
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #endif
 #include "vec.h"

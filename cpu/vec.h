@@ -65,26 +65,14 @@ WN_INLINE void v_store(float *p, v16f a) { _mm512_storeu_ps(p, a); }
 // v_load_n reads the first n floats, 0 <= n <= 16, and no memory beyond; the other lanes are 0. v_store_n writes likewise.
 WN_INLINE v16f v_load_n(const float *p, int64_t n) {
 	if (n >= 16) return v_load(p);
-#ifdef WINNOW_EMULATE
-	float t[16] = {0};
-	memcpy(t, p, n * sizeof *t);
-	return v_load(t);
-#else
 	return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-#endif
 }
 WN_INLINE void v_store_n(float *p, v16f a, int64_t n) {
 	if (n >= 16) {
 		v_store(p, a);
 		return;
 	}
-#ifdef WINNOW_EMULATE
-	float t[16];
-	v_store(t, a);
-	memcpy(p, t, n * sizeof *t);
-#else
 	_mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a);
-#endif
 }
 WN_INLINE v16f v_add(v16f a, v16f b) { return _mm512_add_ps(a, b); }
 WN_INLINE v16f v_sub(v16f a, v16f b) { return _mm512_sub_ps(a, b); }
@@ -104,23 +92,8 @@ WN_INLINE v16i v_ints(v16f a) { return _mm512_cvtps_epi32(a); } // nearest, ties
 WN_INLINE v16f v_scale2(v16f a, v16f n) {
 	return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(v_ints(n), 23)));
 }
-#ifdef WINNOW_EMULATE
-WN_INLINE v16f v_load_f16(const void *p) {
-	float t[16];
-	_mm256_storeu_ps(t, _mm256_cvtph_ps(_mm_loadu_si128(p)));
-	_mm256_storeu_ps(t + 8, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1)));
-	return v_load(t);
-}
-WN_INLINE void v_store_f16(void *p, v16f a) {
-	float t[16];
-	v_store(t, a);
-	_mm_storeu_si128(p, _mm256_cvtps_ph(_mm256_loadu_ps(t), 0));
-	_mm_storeu_si128((__m128i *)p + 1, _mm256_cvtps_ph(_mm256_loadu_ps(t + 8), 0));
-}
-#else
 WN_INLINE v16f v_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 WN_INLINE void v_store_f16(void *p, v16f a) { _mm256_storeu_si256(p, _mm512_cvtps_ph(a, 0)); } // ties to even
-#endif
 WN_INLINE v16f v_load_u8(const void *p) { return v_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
 WN_INLINE v16f v_load_i8(const void *p) { return v_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
 // v_even_bf16 and v_odd_bf16 are the bfloat16 values in the low and the high half of each lane.
