@@ -72,17 +72,33 @@ func choose(logits, params []float32, draws []int32) int32 {
 		all[id] = weigh(int32(id))
 		total += all[id].weight
 	}
-	list := minP(all, float64(params[MinP]))
-	if k := int(params[TopK]); k > 0 && k < len(list) || params[TopP] < 1 {
-		slices.SortFunc(list, func(a, b candidate) int {
-			return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.id, b.id))
-		})
-		if k > 0 && k < len(list) {
-			list, total = list[:k], sum(list[:k])
-		}
-		list = topP(list, float64(params[TopP])*total)
+	list := all
+	if k := int(params[TopK]); k > 0 && k < len(all) {
+		list = likeliest(all, k)
+		total = sum(list)
 	}
-	return draw(list, uniform(draws))
+	if p := float64(params[TopP]); p < 1 {
+		list = topP(list, p*total)
+	}
+	return draw(minP(list, float64(params[MinP])), uniform(draws))
+}
+
+// likeliest is the first k candidates, likeliest first. It may reorder all.
+func likeliest(all []candidate, k int) []candidate {
+	order := func(a, b candidate) int { return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.id, b.id)) }
+	if k >= len(all)/8 {
+		slices.SortFunc(all, order)
+		return all[:min(k, len(all))]
+	}
+	best := make([]candidate, 0, k+1)
+	for _, c := range all { // nearly all are worse than the last of the best
+		if len(best) == k && order(c, best[k-1]) > 0 {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(best, c, order)
+		best = slices.Insert(best, at, c)[:min(len(best)+1, k)]
+	}
+	return best
 }
 
 // minP drops what is less than p times as likely as the likeliest, whose weight is 1. The order stays.
@@ -90,15 +106,20 @@ func minP(list []candidate, p float64) []candidate {
 	return slices.DeleteFunc(list, func(c candidate) bool { return c.weight < p })
 }
 
-// topP keeps the shortest prefix of a sorted list whose weights reach mass, at least one.
+// topP keeps the fewest candidates whose weights reach mass, likeliest first, at least one. Mostly they are few.
 func topP(list []candidate, mass float64) []candidate {
-	var have float64
-	for i, c := range list {
-		if have += c.weight; have >= mass {
-			return list[:i+1]
+	for k := 64; ; k *= 16 {
+		var have float64
+		best := likeliest(list, k)
+		for i, c := range best {
+			if have += c.weight; have >= mass {
+				return best[:i+1]
+			}
+		}
+		if k >= len(list) {
+			return best
 		}
 	}
-	return list
 }
 
 func sum(list []candidate) (total float64) {

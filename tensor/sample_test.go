@@ -1,0 +1,157 @@
+package tensor
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// sampled runs Sample on one row many times, at positions 0 to n, and counts the ids.
+func sampled(t *testing.T, logits []float32, params []float32, n int) []int {
+	t.Helper()
+	counts := make([]int, len(logits))
+	for pos := range n {
+		counts[sampledAt(logits, params, []int32{7, 0, int32(pos), -1})]++
+	}
+	return counts
+}
+
+func sampledAt(logits, params []float32, draws []int32) int32 {
+	o := Sample{
+		Logits: FromF32(1, len(logits), logits), Params: FromF32(1, SampleParams, params), Draws: FromI32(1, SampleDraws, draws),
+		IDs: FromI32(1, 1, []int32{-1}), Best: FromI32(1, 4, make([]int32, 4)), Probs: FromF32(1, 5, make([]float32, 5)),
+	}
+	o.Reference()
+	return o.IDs.I32()[0]
+}
+
+// off is the value at which each step of the chain does nothing, at temperature 1.
+func off() []float32 { return []float32{1, 0, 1, 0} }
+
+// spread is how far a share of draws may be from its probability: four standard deviations.
+func spread(p float64, n int) float64 { return 4 * math.Sqrt(p*(1-p)/float64(n)) }
+
+func TestSampleDrawsTheSoftmax(t *testing.T) {
+	logits := []float32{0, float32(math.Log(2)), float32(math.Log(5)), float32(math.Log(2))}
+	const n = 4000
+	for _, c := range []struct {
+		name   string
+		set    int
+		value  float32
+		shares []float64
+	}{
+		{"as it is", TopK, 0, []float64{.1, .2, .5, .2}},
+		{"two most likely, the tie to the lower id", TopK, 2, []float64{0, 2. / 7, 5. / 7, 0}},
+		{"half the mass", TopP, .5, []float64{0, 0, 1, 0}},
+		{"a little more than half", TopP, .51, []float64{0, 2. / 7, 5. / 7, 0}},
+		{"a third of the best", MinP, .35, []float64{0, 2. / 9, 5. / 9, 2. / 9}},
+		{"squared", Temperature, .5, []float64{1. / 34, 4. / 34, 25. / 34, 4. / 34}},
+		{"greedy", Temperature, 0, []float64{0, 0, 1, 0}},
+	} {
+		params := off()
+		params[c.set] = c.value
+		if c.name == "a third of the best" {
+			params[MinP] = 0.35
+		}
+		for id, have := range sampled(t, logits, params, n) {
+			p := c.shares[id]
+			if share := float64(have) / n; math.Abs(share-p) > spread(p, n) {
+				t.Errorf("%s: id %d in %.3f of the draws, want %.3f", c.name, id, share, p)
+			}
+		}
+	}
+}
+
+// What top-p keeps is a share of what top-k has left, whatever min-p takes away besides.
+func TestSampleChainInOrder(t *testing.T) {
+	// Probabilities 40, 25, 20, 10 and 5 percent. The first four make 95; 0.68 of that is 64.6, which the first two reach, while 0.68 of the whole
+	// takes a third. min-p takes those below 60 percent of the best: the last three.
+	logits := make([]float32, 5)
+	for i, p := range []float64{40, 25, 20, 10, 5} {
+		logits[i] = float32(math.Log(p))
+	}
+	for _, c := range []struct {
+		params []float32
+		want   []bool
+	}{
+		{[]float32{1, 4, .68, 0}, []bool{true, true, false, false, false}},
+		{[]float32{1, 0, .68, 0}, []bool{true, true, true, false, false}},
+		{[]float32{1, 4, .68, .3}, []bool{true, true, false, false, false}},
+		{[]float32{1, 4, .9, .6}, []bool{true, true, false, false, false}},
+	} {
+		counts := sampled(t, logits, c.params, 2000)
+		for id, n := range counts {
+			if (n > 0) != c.want[id] {
+				t.Errorf("parameters %v draw %v, want those of %v", c.params, counts, c.want)
+				break
+			}
+		}
+	}
+}
+
+func TestSampleDependsOnSeedAndPositionOnly(t *testing.T) {
+	logits := make([]float32, 1000)
+	seen := map[int32]bool{}
+	for seed := range int32(20) {
+		for pos := range int32(20) {
+			id := sampledAt(logits, off(), []int32{seed, 1, pos, -1})
+			if again := sampledAt(logits, off(), []int32{seed, 1, pos, -1}); again != id {
+				t.Fatalf("seed %d, position %d: %d, then %d", seed, pos, id, again)
+			}
+			seen[id] = true
+		}
+	}
+	if len(seen) < 250 { // 400 draws from 1000 are some 330 ids
+		t.Errorf("400 draws gave %d ids", len(seen))
+	}
+	if sampledAt(logits, off(), []int32{1, 0, 5, -1}) == sampledAt(logits, off(), []int32{1, 1, 5, -1}) {
+		t.Error("the high half of the seed does nothing")
+	}
+}
+
+func TestSampleTiesToTheLowerID(t *testing.T) {
+	for _, params := range [][]float32{{0, 0, 1, 0}, {1, 1, 1, 0}, {1, 0, 1e-6, 0}} {
+		if id := sampledAt([]float32{1, 3, 3, 2, 3}, params, []int32{1, 2, 3, -1}); id != 1 {
+			t.Errorf("parameters %v choose %d, want 1", params, id)
+		}
+	}
+}
+
+func TestSampleReports(t *testing.T) {
+	o := Sample{
+		Logits: FromF32(1, 5, []float32{1, 4, 2, 4, 3}), Params: FromF32(1, SampleParams, []float32{0, 0, 1, 0}),
+		Draws: FromI32(1, SampleDraws, []int32{0, 0, 0, 3}), IDs: FromI32(1, 1, []int32{-1}),
+		Best: FromI32(1, 4, []int32{-9, -9, -9, -9}), Probs: FromF32(1, 5, []float32{9, 9, 9, 9, 9}),
+	}
+	o.Reference()
+	if have := fmt.Sprint(o.Best.I32()); have != "[1 3 4 -9]" {
+		t.Errorf("best ids %v, want 1 3 4 and the rest untouched", have)
+	}
+	norm := math.Log(math.Exp(1) + 2*math.Exp(4) + math.Exp(2) + math.Exp(3))
+	for i, logit := range []float64{4, 4, 4, 3} {
+		if have := float64(o.Probs.F32()[i]); math.Abs(have-(logit-norm)) > Roundoff*norm {
+			t.Errorf("log-probability %d is %v, want %v", i, have, logit-norm)
+		}
+	}
+	if o.Probs.F32()[4] != 9 {
+		t.Error("a log-probability nobody asked for has been written")
+	}
+}
+
+func TestLikeliestIsAPrefixOfTheSort(t *testing.T) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		all := make([]candidate, 1+r.IntN(500))
+		for i := range all {
+			all[i] = candidate{int32(i), float64(r.IntN(40))}
+		}
+		sorted := likeliest(slices.Clone(all), len(all))
+		for _, k := range []int{1, 2, 3, 10, 40} {
+			if have, want := likeliest(slices.Clone(all), k), sorted[:min(k, len(all))]; !slices.Equal(have, want) {
+				t.Fatalf("seed %d: the first %d of %d are %v, want %v", seed, k, len(all), have, want)
+			}
+		}
+	}
+}
