@@ -34,16 +34,22 @@ WN_INLINE v16f WN(number_n)(const uint8_t *p, int f16, int64_t n) {
 // Columns of a tile that a pass takes at once: as many as keep the multipliers busy and the sums in registers.
 #define WN_WIDE(n) (WN_AVX512 ? ((n) > 2 ? 2 : 4) : ((n) > 2 ? 1 : (n) > 1 ? 2 : 4))
 
-// score computes p[i] = q . key i for the 64 keys of a tile [dim][64], for n queries at once.
-WN_INLINE void WN(score)(WN(query) *const *query, int n, int f16, const uint8_t *k, int64_t dim) {
+// fetch asks for the lines from at to at + bytes: the tile that comes next arrives while this one is worked on. Half lines ask twice.
+WN_INLINE void WN(fetch)(const uint8_t *at, int bytes) {
+	for (int b = 0; b < bytes; b += 64) _mm_prefetch((const char *)at + b, _MM_HINT_T0);
+}
+
+// score computes p[i] = q . key i for the 64 keys of a tile [dim][64], for n queries at once. next is the tile to fetch.
+WN_INLINE void WN(score)(WN(query) *const *query, int n, int f16, const uint8_t *k, int64_t dim, const uint8_t *next) {
 	enum { MOST = WN_TOGETHER };
 	int wide = WN_WIDE(n), bytes = f16 ? 2 : 4;
 	for (int at = 0; at < 4; at += wide) {
 		v16f sum[MOST][4];
 		for (int i = 0; i < n; i++)
 			for (int w = 0; w < wide; w++) sum[i][w] = v_zero();
-		for (int64_t d = 0; d < dim; d++) {
+		for (int64_t d = 0; d < dim; d++, next += 16 * wide * bytes) {
 			v16f key[4];
+			WN(fetch)(next, 16 * wide * bytes);
 			for (int w = 0; w < wide; w++) key[w] = WN(number16)(k + (d * WN_PAGE + 16 * (at + w)) * bytes, f16);
 			for (int i = 0; i < n; i++) {
 				v16f x = v_set(query[i]->q[d]);
@@ -55,16 +61,23 @@ WN_INLINE void WN(score)(WN(query) *const *query, int n, int f16, const uint8_t 
 	}
 }
 
+// A tile of values, and the tile of keys to fetch meanwhile.
+typedef struct WN(values) {
+	const uint8_t *v, *next;
+	int64_t dim;
+} WN(values);
+
 // strip adds p[j] times value j to o for keys lo to hi, in wide*16 dimensions from d on, of which the last 16 have tail.
-WN_INLINE void WN(strip)(WN(query) *const *query, int n, int f16, int wide, const uint8_t *v, int64_t dim, int64_t d, int64_t tail) {
+WN_INLINE void WN(strip)(WN(query) *const *query, int n, int f16, int wide, WN(values) t, int64_t d, int64_t tail) {
 	enum { MOST = WN_TOGETHER };
 	int bytes = f16 ? 2 : 4;
 	v16f sum[MOST][4];
 	for (int i = 0; i < n; i++)
 		for (int w = 0; w < wide; w++) sum[i][w] = v_mul(v_load(query[i]->o + d + 16 * w), v_set(query[i]->shrink));
 	for (int64_t j = query[0]->lo; j < query[0]->hi; j++) {
-		const uint8_t *row = v + (j * dim + d) * bytes;
+		const uint8_t *row = t.v + (j * t.dim + d) * bytes;
 		v16f value[4];
+		WN(fetch)(t.next + (64 * d + 16 * wide * j) * bytes, 16 * wide * bytes);
 		for (int w = 0; w < wide; w++) value[w] = tail < 16 ? WN(number_n)(row, f16, tail) : WN(number16)(row + 16 * w * bytes, f16);
 		for (int i = 0; i < n; i++) {
 			v16f x = v_set(query[i]->p[j]);
@@ -76,32 +89,38 @@ WN_INLINE void WN(strip)(WN(query) *const *query, int n, int f16, int wide, cons
 }
 
 // average adds a segment's values to o, for n queries with the same keys lo to hi.
-WN_INLINE void WN(average)(WN(query) *const *query, int n, int f16, const uint8_t *v, int64_t dim) {
+WN_INLINE void WN(average)(WN(query) *const *query, int n, int f16, WN(values) t) {
 	int wide = WN_WIDE(n);
 	int64_t d = 0;
-	for (; d + 16 * wide <= dim; d += 16 * wide) WN(strip)(query, n, f16, wide, v, dim, d, 16);
-	for (; d + 16 <= dim; d += 16) WN(strip)(query, n, f16, 1, v, dim, d, 16);
-	if (d < dim) WN(strip)(query, n, f16, 1, v, dim, d, dim - d);
+	for (; d + 16 * wide <= t.dim; d += 16 * wide) WN(strip)(query, n, f16, wide, t, d, 16);
+	for (; d + 16 <= t.dim; d += 16) WN(strip)(query, n, f16, 1, t, d, 16);
+	if (d < t.dim) WN(strip)(query, n, f16, 1, t, d, t.dim - d);
 }
 
-#define WN_PASSES(n) \
-	static void WN(score_##n##_f32)(WN(query) *const *query, const uint8_t *k, int64_t dim) { WN(score)(query, n, 0, k, dim); } \
-	static void WN(score_##n##_f16)(WN(query) *const *query, const uint8_t *k, int64_t dim) { WN(score)(query, n, 1, k, dim); } \
-	static void WN(average_##n##_f32)(WN(query) *const *query, const uint8_t *v, int64_t dim) { WN(average)(query, n, 0, v, dim); } \
-	static void WN(average_##n##_f16)(WN(query) *const *query, const uint8_t *v, int64_t dim) { WN(average)(query, n, 1, v, dim); }
-WN_PASSES(1)
-WN_PASSES(2)
-WN_PASSES(3)
-WN_PASSES(4)
+typedef void WN(pass)(WN(query) *const *query, const uint8_t *tile, int64_t dim, const uint8_t *next);
+
+#define WN_PASSES(n, f16) \
+	static void WN(score_##n##_##f16)(WN(query) *const *query, const uint8_t *k, int64_t dim, const uint8_t *next) { \
+		WN(score)(query, n, f16, k, dim, next); \
+	} \
+	static void WN(average_##n##_##f16)(WN(query) *const *query, const uint8_t *v, int64_t dim, const uint8_t *next) { \
+		WN(average)(query, n, f16, (WN(values)){v, next, dim}); \
+	}
+WN_PASSES(1, 0)
+WN_PASSES(2, 0)
+WN_PASSES(3, 0)
+WN_PASSES(4, 0)
+WN_PASSES(1, 1)
+WN_PASSES(2, 1)
+WN_PASSES(3, 1)
+WN_PASSES(4, 1)
 #undef WN_PASSES
 
-typedef void WN(pass)(WN(query) *const *query, const uint8_t *tile, int64_t dim);
-
+// The passes for floats and for F16, by number of queries less one.
 static WN(pass) *const WN(scores)[2][WN_TOGETHER] = {
-	{WN(score_1_f32), WN(score_2_f32), WN(score_3_f32), WN(score_4_f32)}, {WN(score_1_f16), WN(score_2_f16), WN(score_3_f16), WN(score_4_f16)}};
+	{WN(score_1_0), WN(score_2_0), WN(score_3_0), WN(score_4_0)}, {WN(score_1_1), WN(score_2_1), WN(score_3_1), WN(score_4_1)}};
 static WN(pass) *const WN(averages)[2][WN_TOGETHER] = {
-	{WN(average_1_f32), WN(average_2_f32), WN(average_3_f32), WN(average_4_f32)},
-	{WN(average_1_f16), WN(average_2_f16), WN(average_3_f16), WN(average_4_f16)}};
+	{WN(average_1_0), WN(average_2_0), WN(average_3_0), WN(average_4_0)}, {WN(average_1_1), WN(average_2_1), WN(average_3_1), WN(average_4_1)}};
 
 // soften turns the scores of a segment's keys into exponentials and updates the running softmax. Scores outside lo to hi, which may
 // be anything, become 0.
@@ -182,53 +201,68 @@ static WN(bench) *WN(bench_of)(const wn_attend *a, int worker) {
 	return b;
 }
 
+// A segment as the queries of several rows pass over it.
+typedef struct WN(visit) {
+	const uint8_t *k, *v, *next; // next: the tile of keys that comes after
+	int f16;
+} WN(visit);
+
 // pass_over runs one segment for the queries of rows that share its tile of keys: count of them, each with its own lo and hi.
-static void WN(pass_over)(const wn_attend *a, WN(query) **query, int64_t count, const wn_segment *s, int f16) {
+static void WN(pass_over)(const wn_attend *a, WN(query) **query, int64_t count, const WN(visit) *t) {
 	for (int64_t i = 0; i < count; i += WN_TOGETHER) {
 		int64_t n = wn_min(count - i, WN_TOGETHER);
 		WN(query) **group = query + i;
-		WN(scores)[f16][n - 1](group, s->k, a->dim);
+		WN(scores)[t->f16][n - 1](group, t->k, a->dim, t->v);
 		int same = 1;
 		for (int64_t j = 0; j < n; j++) {
 			WN(soften)(group[j]);
 			same &= group[j]->lo == group[0]->lo && group[j]->hi == group[0]->hi;
 		}
 		if (same) {
-			WN(averages)[f16][n - 1](group, s->v, a->dim);
+			WN(averages)[t->f16][n - 1](group, t->v, a->dim, t->next);
 		} else {
-			for (int64_t j = 0; j < n; j++) WN(averages)[f16][0](group + j, s->v, a->dim);
+			for (int64_t j = 0; j < n; j++) WN(averages)[t->f16][0](group + j, t->v, a->dim, t->next);
 		}
 	}
 }
 
+// visit_of finds segment s of a row, which comes before segment i+1. Single keys are gathered first.
+static WN(visit) WN(visit_of)(const wn_attend *a, WN(bench) *b, const wn_list *l, const wn_segment *s, int64_t i) {
+	WN(visit) t = {s->k, s->v, s->k, a->f16};
+	if (s->key) {
+		WN(gather_keys)(a, l, s, b->k, b->v);
+		t = (WN(visit)){(uint8_t *)b->k, (uint8_t *)b->v, (uint8_t *)b->k, 0};
+	}
+	if (i + 1 < l->total) {
+		wn_segment next = wn_segment_of(a, l, i + 1);
+		if (!next.key) t.next = next.k;
+	}
+	return t;
+}
+
 // step runs segment i of every row's list. Neighbouring rows whose segments lie in one tile go through it together.
 static void WN(step)(const wn_attend *a, WN(bench) *b, int64_t rows, int64_t heads, int64_t i) {
-	WN(query) *together[WN_QUERIES > WN_TOGETHER ? WN_QUERIES : WN_TOGETHER];
+	WN(query) *together[WN_QUERIES];
 	for (int64_t r = 0; r < rows;) {
-		if (i >= b->list[r].total) {
+		const wn_list *l = &b->list[r];
+		if (i >= l->total) {
 			r++;
 			continue;
 		}
-		wn_segment s = wn_segment_of(a, &b->list[r], i), next = s;
-		int64_t count = 0, first = r;
-		if (s.key) {
-			WN(gather_keys)(a, &b->list[r], &s, b->k, b->v);
-			s.k = (uint8_t *)b->k, s.v = (uint8_t *)b->v;
-		}
+		wn_segment s = wn_segment_of(a, l, i), own = s;
+		WN(visit) t = WN(visit_of)(a, b, l, &s, i);
+		int64_t count = 0;
 		do {
 			for (int64_t h = 0; h < heads; h++) {
 				WN(query) *q = &b->query[r * heads + h];
-				q->lo = next.lo, q->hi = next.hi;
+				q->lo = own.lo, q->hi = own.hi;
 				together[count++] = q;
-				if (count == WN_QUERIES && h + 1 < heads) {
-					WN(pass_over)(a, together, count, &s, s.key ? 0 : a->f16);
-					count = 0;
-				}
+				if (count == WN_QUERIES) WN(pass_over)(a, together, count, &t), count = 0;
 			}
-			if (++r == rows || s.key || i >= b->list[r].total || (r - first + 1) * heads > WN_QUERIES) break;
-			next = wn_segment_of(a, &b->list[r], i);
-		} while (!next.key && next.k == s.k);
-		WN(pass_over)(a, together, count, &s, s.key ? 0 : a->f16);
+			if (++r == rows || s.key || i >= b->list[r].total) break;
+			own = wn_segment_of(a, &b->list[r], i);
+		} while (!own.key && own.k == s.k);
+		if (count) WN(pass_over)(a, together, count, &t);
 	}
 }
 

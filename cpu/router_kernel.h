@@ -80,7 +80,7 @@ static void WN(keep_groups)(double *u, int64_t n, const wn_op *op) {
 
 // weigh writes the factors of the count chosen experts.
 static void WN(weigh)(const double *z, const double *score, const int32_t *ids, int64_t count, float *out, const wn_op *op) {
-	double w[WN_MOST_ACTIVE], factor = op->f[0];
+	double w[WN_MOST_ACTIVE] = {0}, factor = op->f[0];
 	for (int64_t i = 0; i < count; i++) {
 		double v = z[ids[i]];
 		w[i] = op->d[6] == WN_SIGMOID_TOP_K ? WN(sigmoid)(v) : op->d[6] == WN_SOFTMAX_TOP_K ? v : score[ids[i]];
