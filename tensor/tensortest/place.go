@@ -14,17 +14,22 @@ type Placed struct {
 	device tensor.Device
 	op     tensor.Op
 	moved  map[tensor.Buffer]tensor.Buffer // host -> device
-	size   map[tensor.Buffer]int           // bytes between the guards of a device buffer
+	size   map[tensor.Buffer]int           // bytes between the fences of a device buffer
 	owned  []tensor.Buffer
+	fence  []byte // stands before and behind every buffer, and must stay as it is
 }
 
-// guard is how many bytes before and behind every buffer must stay as they are.
-const guard = 256
-
 // Place moves the operands of an op, which lie in host memory, to the device: weights, which have names, by Load, the others byte for
-// byte. Operands that share memory go on sharing it.
+// byte, with room around them that nothing may write to. Operands that share memory go on sharing it.
 func Place(d tensor.Device, op tensor.Op) (*Placed, error) {
-	p := &Placed{Queue: d.Queue(), device: d, op: op, moved: map[tensor.Buffer]tensor.Buffer{}, size: map[tensor.Buffer]int{}}
+	return place(d, op, bytes.Repeat([]byte{0xa5}, 256))
+}
+
+// PlaceTight is Place without room around the operands, for devices that guard their buffers themselves.
+func PlaceTight(d tensor.Device, op tensor.Op) (*Placed, error) { return place(d, op, nil) }
+
+func place(d tensor.Device, op tensor.Op, fence []byte) (*Placed, error) {
+	p := &Placed{Queue: d.Queue(), device: d, op: op, fence: fence, moved: map[tensor.Buffer]tensor.Buffer{}, size: map[tensor.Buffer]int{}}
 	in, out := op.Operands()
 	done := map[*tensor.Mat]bool{}
 	for _, m := range append(append([]*tensor.Mat(nil), in...), out...) {
@@ -61,17 +66,16 @@ func (p *Placed) load(m *tensor.Mat) error {
 func (p *Placed) move(m *tensor.Mat) error {
 	if p.moved[m.Buf] == nil {
 		host := m.Buf.Host()
-		buf, err := p.device.Alloc(len(host) + 2*guard)
+		buf, err := p.device.Alloc(len(host) + 2*len(p.fence))
 		if err != nil {
 			return err
 		}
-		fence := bytes.Repeat([]byte{0xa5}, guard)
-		p.Queue.Write(buf, 0, fence)
-		p.Queue.Write(buf, guard, host)
-		p.Queue.Write(buf, guard+len(host), fence)
+		p.Queue.Write(buf, 0, p.fence)
+		p.Queue.Write(buf, len(p.fence), host)
+		p.Queue.Write(buf, len(p.fence)+len(host), p.fence)
 		p.moved[m.Buf], p.size[buf], p.owned = buf, len(host), append(p.owned, buf)
 	}
-	m.Buf, m.Off = p.moved[m.Buf], m.Off+guard
+	m.Buf, m.Off = p.moved[m.Buf], m.Off+len(p.fence)
 	return nil
 }
 
@@ -105,15 +109,15 @@ func (p *Placed) Changed(before map[*tensor.Mat][]byte) string {
 			return tensor.OperandName(p.op, m)
 		}
 	}
-	fence := make([]byte, guard)
+	fence := make([]byte, len(p.fence))
 	in, out := p.op.Operands()
 	for _, m := range append(append([]*tensor.Mat(nil), in...), out...) {
 		if !m.Present() || m.Name != "" {
 			continue
 		}
-		for _, at := range []int{0, guard + p.size[m.Buf]} {
+		for _, at := range []int{0, len(fence) + p.size[m.Buf]} {
 			p.Queue.Read(fence, m.Buf, at)
-			if len(bytes.Trim(fence, "\xa5")) > 0 {
+			if !bytes.Equal(fence, p.fence) {
 				return tensor.OperandName(p.op, m)
 			}
 		}
