@@ -203,8 +203,13 @@ WN_INLINE v16i v_low4(v16i x) {
 }
 WN_INLINE v16i v_high4(v16i x) { return v_low4((v16i){_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
 WN_INLINE v16p v_pair_zero(void) { return (v16p){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+// v_now_p has gcc add here, not put it off and spill the terms.
+WN_INLINE v16p WN(v_now_p)(v16p x) {
+	__asm__("" : "+x"(x.a), "+x"(x.b));
+	return x;
+}
 WN_INLINE v16p v_pair(v16p acc, v16i x, v16i y) {
-	return (v16p){_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(x.a, y.a)), _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(x.b, y.b))};
+	return WN(v_now_p)((v16p){_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(x.a, y.a)), _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(x.b, y.b))});
 }
 WN_INLINE v16i v_pair_ints(v16p x) {
 	__m256i one = _mm256_set1_epi16(1);
@@ -220,7 +225,9 @@ WN_INLINE v16i v_dot_signed(v16i acc, v16i x, v16i y) {
 	__m256i one = _mm256_set1_epi16(1);
 	__m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(x.a), _mm256_sign_epi8(y.a, x.a));
 	__m256i q = _mm256_maddubs_epi16(_mm256_abs_epi8(x.b), _mm256_sign_epi8(y.b, x.b));
-	return (v16i){_mm256_add_epi32(acc.a, _mm256_madd_epi16(p, one)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(q, one))};
+	acc = (v16i){_mm256_add_epi32(acc.a, _mm256_madd_epi16(p, one)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(q, one))};
+	__asm__("" : "+x"(acc.a), "+x"(acc.b));
+	return acc;
 }
 WN_INLINE void v_store_i8(void *p, v16i x) {
 	__m256i s = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
