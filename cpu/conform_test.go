@@ -20,7 +20,7 @@ const threads = 3
 func variants(t testing.TB) map[string]tensor.Device {
 	all := map[string]tensor.Device{}
 	for _, v := range []string{"avx2", "avx512"} {
-		d, err := cpu.New(cpu.Options{Variant: v, Threads: threads, Log: func(line string) { t.Log(line) }})
+		d, err := cpu.New(cpu.Options{Variant: v, Threads: threads})
 		if err != nil {
 			t.Log(err)
 			continue
