@@ -148,6 +148,9 @@ func TestRunIsAFilterWhenPiped(t *testing.T) {
 	if again := must(t, "", append(args, "Tell", "me a story about a cat.")...); again != out {
 		t.Errorf("as words %q, piped %q", again, out)
 	}
+	if again := must(t, "Tell me a story about a cat.\n", args...); again != out {
+		t.Errorf("with a line break at its end %q, without %q", again, out)
+	}
 	_, notes, err = winnow(t, "Tell me a story.", append(args, "--verbose", "about a dog")...)
 	if err != nil || !strings.Contains(notes, "12 tokens at") {
 		t.Errorf("%v: %s", err, notes)

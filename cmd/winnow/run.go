@@ -85,7 +85,8 @@ func run(c *cobra.Command, args []string, w *wishes) (err error) {
 	return chat.converse(c.Context(), os.Stdin)
 }
 
-// prompt is what to answer once: the words of the command line, and what is piped in before them. Nil: a terminal is there to chat on.
+// prompt is what to answer once: the words of the command line, and what is piped in before them, without the line break that ends a file.
+// Nil: a terminal is there to chat on.
 func prompt(in io.Reader, words []string) (*string, error) {
 	said := strings.Join(words, " ")
 	if f, ok := in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
@@ -93,10 +94,11 @@ func prompt(in io.Reader, words []string) (*string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the prompt: %w", err)
 		}
-		if said != "" && len(piped) > 0 {
+		text := strings.TrimSuffix(strings.TrimSuffix(string(piped), "\n"), "\r")
+		if said != "" && text != "" {
 			said = "\n\n" + said
 		}
-		said = string(piped) + said
+		said = text + said
 	} else if said == "" {
 		return nil, nil
 	}
