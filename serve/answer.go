@@ -37,8 +37,7 @@ func (m *Model) answer(ctx context.Context, prompt []int32, g Generation) iter.S
 			}
 			d := w.push(m.piece(t, &g))
 			if d.Finish = w.finish(string(t.Finish)); d.Finish != "" {
-				last := w.flush()
-				d.Text, d.Tokens = d.Text+last.Text, append(d.Tokens, last.Tokens...)
+				d.add(w.flush())
 				d.Usage = &usage
 			}
 			if d.Text == "" && d.Finish == "" {
@@ -175,21 +174,18 @@ func (w *writer) finish(reason string) string {
 
 // flush ends the answer and returns what was held back: all of it, or, before a stop string, the part of a token that stands there.
 func (w *writer) flush() Delta {
+	var d Delta
 	if !w.stopped {
 		rest := w.decoder.Flush()
 		w.decoded += len(rest)
-		d := w.pass(rest)
-		if !w.stopped {
-			last := w.show(w.stops.Flush())
-			d.Text, d.Tokens = d.Text+last.Text, append(d.Tokens, last.Tokens...)
-			for _, t := range w.held {
-				d.Tokens = append(d.Tokens, t.TokenLogprob)
-			}
-			return d
-		}
+		d.add(w.pass(rest))
 	}
-	var d Delta
-	if len(w.held) > 0 && w.held[0].from < w.shown {
+	if !w.stopped {
+		d.add(w.show(w.stops.Flush()))
+		for _, t := range w.held {
+			d.Tokens = append(d.Tokens, t.TokenLogprob)
+		}
+	} else if len(w.held) > 0 && w.held[0].from < w.shown {
 		t := w.held[0].TokenLogprob
 		t.Bytes = t.Bytes[:min(len(t.Bytes), w.shown-w.held[0].from)]
 		d.Tokens = append(d.Tokens, t)

@@ -54,6 +54,7 @@ func TestWriter(t *testing.T) {
 		"no stop after all":    {[]int32{'s', 't', 'o', 'x'}, []string{"stop"}, "stox", false},
 		"unfinished stop":      {[]int32{'s', 't', 'o'}, []string{"stop"}, "sto", false},
 		"stop with runes":      {[]int32{'x', 0xE2, 0x82, 0xAC, 'y'}, []string{"€"}, "x", true},
+		"stop in what is left": {[]int32{'x', 0xE2}, []string{"\uFFFD"}, "x", true},
 		"two stops, the first": {[]int32{'a', 'b', 'c'}, []string{"c", "b"}, "a", true},
 	} {
 		w := newWriter(tok, nil, c.stops)

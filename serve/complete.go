@@ -24,7 +24,8 @@ func (m *Model) Complete(ctx context.Context, r CompletionRequest) iter.Seq2[Del
 			return
 		}
 		for d, err := range m.answer(ctx, prompt, r.Generation) {
-			d.Text, d.Tokens = first.Text+d.Text, append(first.Tokens, d.Tokens...)
+			first.add(d)
+			d.Text, d.Tokens = first.Text, first.Tokens
 			first = Delta{}
 			if !yield(d, err) {
 				return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -115,13 +116,23 @@ func (p *Pool) find(name string) *slot {
 func (p *Pool) load(s *slot) {
 	s.loaded, s.err = make(chan struct{}), nil
 	p.busy.Go(func() {
-		m, err := s.Open()
+		m, err := s.open()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		s.model, s.err, s.failed = m, err, time.Now()
 		close(s.loaded)
 		s.loaded = nil
 	})
+}
+
+// open loads a model. A file that makes the loader panic is one model's failure, not the process's.
+func (s *Source) open() (m *Model, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("winnow: bug: loading has failed: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return s.Open()
 }
 
 // List describes all models, the default first.

@@ -29,6 +29,7 @@ func TestPool(t *testing.T) {
 		}},
 		{Name: "b", Open: func() (*Model, error) { return nil, errBroken }},
 		{Name: "a", Open: func() (*Model, error) { panic("a second model of one name") }},
+		{Name: "hostile", Open: func() (*Model, error) { panic("winnow: bug: on purpose") }},
 	})
 	checkpoint(t, "stories260k").Close() // skips
 	var all sync.WaitGroup
@@ -56,8 +57,11 @@ func TestPool(t *testing.T) {
 	if _, _, err := p.Acquire(t.Context(), "c"); !errors.Is(err, ErrNoModel) {
 		t.Errorf("c: %v", err)
 	}
+	if _, _, err := p.Acquire(t.Context(), "hostile"); !errors.Is(err, ErrLoad) {
+		t.Errorf("hostile: %v", err)
+	}
 	l := p.List()
-	if len(l) != 2 || l[0].Name != "a" || !l[0].Loaded || l[0].Size != 7 || l[0].Spec.Vocab != 512 || l[0].Context != 512 || l[1].Loaded {
+	if len(l) != 3 || l[0].Name != "a" || !l[0].Loaded || l[0].Size != 7 || l[0].Spec.Vocab != 512 || l[0].Context != 512 || l[1].Loaded {
 		t.Errorf("%+v", l)
 	}
 	_, release, err := p.Acquire(t.Context(), "a")

@@ -55,6 +55,12 @@ type Delta struct {
 	Usage  *Usage         // with the last delta, else nil
 }
 
+// add appends a further piece of text and its tokens.
+func (d *Delta) add(next Delta) {
+	d.Text += next.Text
+	d.Tokens = append(d.Tokens, next.Tokens...)
+}
+
 // TokenLogprob is a token with its log-probability under the model's own distribution, before temperature and the like.
 type TokenLogprob struct {
 	ID      int32
