@@ -1,4 +1,7 @@
 # The verbs of the project. CONTRIBUTING.md says when to use which.
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+
 GO          ?= go
 BIN         := bin/winnow
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
