@@ -48,7 +48,7 @@ func New(o Options) (tensor.Device, error) {
 		return tensor.Reference(), nil
 	}
 	if o.Threads <= 0 {
-		o.Threads = physicalCores(runtime.NumCPU())
+		o.Threads = physicalCores(runtime.GOMAXPROCS(0)) // which knows the quota of a container
 	}
 	d := &device{name: "cpu " + variant, kernels: kernels, options: o, ctx: C.wn_open(C.int(o.Threads))}
 	if d.ctx == nil {

@@ -42,7 +42,7 @@ func address(m *tensor.Mat) unsafe.Pointer {
 	}
 	b, ok := m.Buf.(*memory)
 	if !ok {
-		panic(fmt.Sprintf("winnow: bug: cpu: %s is not in the device's memory", m))
+		panic("winnow: bug: cpu: " + m.String() + " is not in the device's memory") // unlike Sprintf, this leaves m on the stack
 	}
 	return b.at(m.Off)
 }

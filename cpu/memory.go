@@ -53,11 +53,16 @@ func (h *heap) alloc(bytes int) (*memory, error) {
 	size := (bytes + 63) &^ 63
 	c := h.current
 	if c == nil || size > len(c.mapped)-c.used {
+		alone := size >= chunkBytes/2 // a large buffer has a chunk to itself, and the rest of the current one stays in use
+		want := chunkBytes
+		if alone {
+			want = size
+		}
 		var err error
-		if c, err = mapChunk(max(size, chunkBytes)); err != nil {
+		if c, err = mapChunk(want); err != nil {
 			return nil, fmt.Errorf("%d bytes of memory: %w", bytes, err)
 		}
-		if size < chunkBytes/2 { // a large buffer has a chunk to itself, and the rest of the current one stays in use
+		if !alone {
 			h.retire()
 			h.current = c
 		}

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -138,6 +139,17 @@ void wn_parallel(wn_ctx *c, int64_t items, wn_job *job, void *arg) {
 
 int wn_threads(const wn_ctx *c) { return c->threads; }
 
+// start creates a worker that takes no signals but those of its own faults: the others are the Go runtime's.
+static int start(worker *w) {
+	sigset_t most, before;
+	sigfillset(&most);
+	sigdelset(&most, SIGSEGV), sigdelset(&most, SIGBUS), sigdelset(&most, SIGFPE), sigdelset(&most, SIGILL), sigdelset(&most, SIGTRAP);
+	pthread_sigmask(SIG_SETMASK, &most, &before);
+	int failed = pthread_create(&w->thread, NULL, work, w);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return failed;
+}
+
 wn_ctx *wn_open(int threads) {
 	wn_ctx *c = aligned_alloc(64, (sizeof *c + 63) / 64 * 64);
 	if (!c) return NULL;
@@ -150,7 +162,7 @@ wn_ctx *wn_open(int threads) {
 	for (int i = 1; i < threads; i++) {
 		worker *w = &c->workers[i - 1];
 		w->ctx = c, w->number = i;
-		if (pthread_create(&w->thread, NULL, work, w)) {
+		if (start(w)) {
 			c->threads = i;
 			wn_close(c);
 			return NULL;
