@@ -17,9 +17,6 @@ import (
 func Run(t *testing.T, d tensor.Device) {
 	tensortest.RunCases(t, d, Cases())
 	t.Run("coverage", func(t *testing.T) { Coverage(t, d) })
-	if !testing.Short() {
-		tensortest.RunCases(t, d, Large())
-	}
 }
 
 // Cases are small, and cover page boundaries, ragged batches, head shapes and plans.
@@ -120,7 +117,7 @@ func ragged() []tensortest.Case {
 	return cases
 }
 
-// Large are the shapes of real models: decoding deep contexts alone and in a batch, and a chunk of a prompt.
+// Large are the shapes of real models, for benchmarks: decoding deep contexts alone and in a batch, and a chunk of a prompt.
 func Large() []tensortest.Case {
 	h := Heads{32, 8, 128, quant.F16}
 	return []tensortest.Case{

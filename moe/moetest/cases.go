@@ -15,15 +15,12 @@ func Run(t *testing.T, d tensor.Device) {
 	t.Run("golden", func(t *testing.T) { Golden(t, d) })
 	t.Run("example", func(t *testing.T) { Example(t, d) })
 	tensortest.RunCases(t, d, Cases())
-	if !testing.Short() {
-		tensortest.RunCases(t, d, Large())
-	}
 }
 
 // Cases are small, and cover every family of routers, maps with pruned and merged experts, and experts in several banks.
 func Cases() []tensortest.Case { return slices.Concat(routes(), dispatches(), ffns()) }
 
-// Large are the shapes of real models: 64 experts of which 8 run.
+// Large are the shapes of real models, for benchmarks: 64 experts of which 8 run.
 func Large() []tensortest.Case {
 	var cases []tensortest.Case
 	for _, rows := range []int{1, 32} {

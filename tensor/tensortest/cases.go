@@ -40,7 +40,8 @@ func linears() []Case {
 			}
 		}
 	}
-	return cases
+	// More inputs than a near cache holds at once.
+	return append(cases, Linear(quant.F16, 40, 2048, 33), Linear(quant.Q8_0, 80, 2048, 33), Linear(quant.Q4_K, 80, 2048, 33))
 }
 
 // Linear is a product with weights of a format; with an odd number of outputs a bias is added.
@@ -235,7 +236,7 @@ func Sample(rows, vocab int) Case {
 	}}
 }
 
-// Large are the shapes of real models, worth measuring.
+// Large are the shapes of real models, for benchmarks: the references take too long for them.
 func Large() []Case {
 	var cases []Case
 	for _, f := range []*quant.Format{quant.BF16, quant.F16, quant.Q4_0, quant.Q8_0, quant.Q4_K, quant.Q6_K} {
