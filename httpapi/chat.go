@@ -10,15 +10,13 @@ import (
 	"strings"
 
 	"github.com/winnow-llm/winnow/serve"
-	"github.com/winnow-llm/winnow/text"
 )
 
 // chatRequest is a request to /v1/chat/completions.
 type chatRequest struct {
 	plan
-	messages text.Value
-	args     []text.Pair // of the template
-	opened   []bool      // choices whose first chunk was made
+	ask    serve.ChatRequest // without its Generation, which each choice has its own of
+	opened []bool            // choices whose first chunk was made
 }
 
 // parseChat decodes and checks a body: what it lets pass can only fail for the model's sake. The error is a *fault.
@@ -27,7 +25,7 @@ func parseChat(body []byte) (dialect, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &chatRequest{plan: readPlan(o), messages: readMessages(o)}
+	r := &chatRequest{plan: readPlan(o), ask: serve.ChatRequest{Messages: serve.Conversation(readMessages(o))}}
 	most := o.integer("max_completion_tokens", 0, 1<<31-1)
 	if old := o.integer("max_tokens", 0, 1<<31-1); most == nil {
 		most = old
@@ -44,7 +42,7 @@ func parseChat(body []byte) (dialect, error) {
 	} else if top != nil {
 		o.bad("top_logprobs", "needs logprobs to be true")
 	}
-	r.args = templateArgs(o)
+	r.readArguments(o)
 	if string(o.fields["tool_choice"]) == `"none"` {
 		o.raw("tools") // the model may not call them, so they change nothing
 	}
@@ -56,31 +54,31 @@ func parseChat(body []byte) (dialect, error) {
 // efforts are the values of reasoning_effort.
 var efforts = []string{"none", "minimal", "low", "medium", "high", "xhigh", "max"}
 
-// templateArgs reads what clients hand to a model's template: chat_template_kwargs, and the two of them that have names of their own.
-func templateArgs(o *object) []text.Pair {
-	var args []text.Pair
-	if effort := o.text("reasoning_effort"); effort != nil {
-		if !slices.Contains(efforts, *effort) {
-			o.bad("reasoning_effort", "must be one of %s", strings.Join(efforts, ", "))
+// readArguments reads what clients hand to a model's template: chat_template_kwargs, and the two of them that have names of their own.
+func (r *chatRequest) readArguments(o *object) {
+	if effort := o.text("reasoning_effort"); effort != nil && !slices.Contains(efforts, *effort) {
+		o.bad("reasoning_effort", "must be one of %s", strings.Join(efforts, ", "))
+	}
+	o.flag("enable_thinking")
+	for _, name := range []string{"reasoning_effort", "enable_thinking"} {
+		if raw := o.raw(name); raw != nil {
+			r.argue(o, name, raw)
 		}
-		args = append(args, text.Pair{Key: "reasoning_effort", Value: text.Input(*effort)})
 	}
-	if o.raw("enable_thinking") != nil {
-		args = append(args, text.Pair{Key: "enable_thinking", Value: text.Bool(o.flag("enable_thinking"))})
-	}
-	kwargs := o.inner("chat_template_kwargs")
-	if kwargs == nil {
-		return args
-	}
-	for _, key := range slices.Sorted(maps.Keys(kwargs.fields)) {
-		v, err := text.ParseJSON(kwargs.fields[key])
-		if err != nil {
-			kwargs.bad(fmt.Sprintf("%.64q", key), "cannot be read: %v", err)
-			return nil
+	if kwargs := o.inner("chat_template_kwargs"); kwargs != nil {
+		for _, name := range slices.Sorted(maps.Keys(kwargs.fields)) {
+			r.argue(kwargs, name, kwargs.fields[name])
 		}
-		args = append(args, text.Pair{Key: key, Value: v})
 	}
-	return args
+}
+
+// argue adds a variable of the template.
+func (r *chatRequest) argue(o *object, name string, raw json.RawMessage) {
+	arg, err := serve.Argument(name, raw)
+	if err != nil {
+		o.bad(fmt.Sprintf("%.64q", name), "cannot be read: %v", err)
+	}
+	r.ask.TemplateArgs = append(r.ask.TemplateArgs, arg)
 }
 
 func (r *chatRequest) shared() *plan { return &r.plan }
@@ -96,7 +94,9 @@ func (r *chatRequest) object() string {
 func (r *chatRequest) answers(ctx context.Context, m *serve.Model) []iter.Seq2[serve.Delta, error] {
 	out := make([]iter.Seq2[serve.Delta, error], r.N)
 	for i := range out {
-		out[i] = m.Chat(ctx, serve.ChatRequest{Messages: r.messages, TemplateArgs: r.args, Generation: r.of(i)})
+		ask := r.ask
+		ask.Generation = r.of(i)
+		out[i] = m.Chat(ctx, ask)
 	}
 	return out
 }

@@ -6,84 +6,79 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/winnow-llm/winnow/text"
+	"github.com/winnow-llm/winnow/serve"
 )
 
 // roles are the authors of messages on the wire, and what templates call them.
 var roles = map[string]string{"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
-// readMessages reads a conversation as templates expect it. What clients wrote stays input: special tokens in it are text.
-func readMessages(o *object) text.Value {
+// readMessages reads a conversation.
+func readMessages(o *object) []serve.Turn {
 	list := o.list("messages")
 	switch {
 	case o.err() != nil:
-		return text.None
+		return nil
 	case len(list) == 0:
 		o.bad("messages", "must be at least one message")
-		return text.None
+		return nil
 	case len(list) > mostMessages:
 		o.bad("messages", "must be at most %d messages", mostMessages)
-		return text.None
+		return nil
 	}
-	all := make([]text.Value, len(list))
-	authors := make([]string, len(list))
+	all := make([]serve.Turn, len(list))
 	for i, raw := range list {
-		m := o.child(fmt.Sprintf("messages[%d]", i), raw)
-		if o.err() == nil {
-			all[i], authors[i] = readMessage(m)
+		if m := o.child(fmt.Sprintf("messages[%d]", i), raw); m != nil {
+			all[i] = readMessage(m)
 		}
 		if o.err() != nil {
-			return text.None
+			return nil
 		}
 	}
-	if n := len(list); n > 1 && authors[n-1] == "assistant" && authors[n-2] == "assistant" {
+	if n := len(all); n > 1 && all[n-1].Role == "assistant" && all[n-2].Role == "assistant" {
 		o.bad("messages", "must not end with two messages of the assistant")
 	}
-	return text.List(all...)
+	return all
 }
 
-// readMessage reads one message and its author.
-func readMessage(m *object) (text.Value, string) {
-	role := ""
+func readMessage(m *object) (t serve.Turn) {
 	if r := m.text("role"); r != nil {
-		role = roles[*r]
+		t.Role = roles[*r]
 	}
-	if role == "" {
+	if t.Role == "" {
 		m.bad("role", "must be one of developer, system, user, assistant, tool")
-		return text.None, ""
+		return t
 	}
-	pairs := []text.Pair{{Key: "role", Value: text.String(role)}}
-	add := func(key string, v text.Value) { pairs = append(pairs, text.Pair{Key: key, Value: v}) }
-	calls := m.list("tool_calls")
-	if len(calls) > 0 && role != "assistant" {
-		m.bad("tool_calls", "are the assistant's")
+	if calls := m.list("tool_calls"); len(calls) > 0 {
+		if t.Role != "assistant" {
+			m.bad("tool_calls", "are the assistant's")
+		}
+		t.Calls = readCalls(m, calls)
 	}
-	content := m.raw("content")
-	refusal := m.text("refusal")
+	content, refusal := m.raw("content"), m.text("refusal")
 	switch {
 	case content != nil:
-		add("content", text.Input(readContent(m, content)))
-	case role == "assistant" && refusal != nil:
-		add("content", text.Input(*refusal))
-	case role == "assistant" && len(calls) > 0:
-		add("content", text.String(""))
+		t.Content = readContent(m, content)
+	case t.Role == "assistant" && refusal != nil:
+		t.Content = *refusal
+	case t.Role == "assistant" && len(t.Calls) > 0:
 	default:
 		m.bad("content", "must be a string or an array of parts")
 	}
-	for _, key := range []string{"name", "reasoning_content", "reasoning", "tool_call_id"} {
-		if v := m.text(key); v != nil {
-			add(key, text.Input(*v))
-		} else if key == "tool_call_id" && role == "tool" {
-			m.bad(key, "must name the call that a tool's message answers")
+	for _, f := range []struct {
+		name string
+		dst  *string
+	}{{"name", &t.Name}, {"reasoning", &t.Reasoning}, {"reasoning_content", &t.Reasoning}, {"tool_call_id", &t.CallID}} {
+		if v := m.text(f.name); v != nil {
+			*f.dst = *v
 		}
 	}
-	if len(calls) > 0 {
-		add("tool_calls", readCalls(m, calls))
+	if t.Role == "tool" && t.CallID == "" {
+		m.bad("tool_call_id", "must name the call that a tool's message answers")
 	}
 	if m.raw("audio") != nil {
 		m.fail(unsupportedField(m.path + "audio"))
 	}
-	return text.Dict(pairs...), role
+	return t
 }
 
 // readContent reads a string, or parts of text that are joined by line breaks.
@@ -128,38 +123,28 @@ func readContent(m *object, raw json.RawMessage) string {
 	return strings.Join(lines, "\n")
 }
 
-// readCalls reads the calls of tools in an assistant's message. Templates want the arguments as a dict, which clients send as text.
-func readCalls(m *object, list []json.RawMessage) text.Value {
-	var out []text.Value
+// readCalls reads the calls of tools in an assistant's message.
+func readCalls(m *object, list []json.RawMessage) []serve.Call {
+	out := make([]serve.Call, len(list))
 	for i, raw := range list {
 		call := m.child(fmt.Sprintf("tool_calls[%d]", i), raw)
 		if call == nil {
-			return text.None
+			return nil
 		}
 		fn := call.inner("function")
 		if fn == nil {
 			call.bad("function", "must be an object")
-			return text.None
+			return nil
 		}
 		name, args := fn.text("name"), fn.text("arguments")
 		if name == nil || args == nil {
 			fn.bad("name", "and arguments must be strings")
-			return text.None
+			return nil
 		}
-		arguments := text.Input(*args)
-		if strings.HasPrefix(strings.TrimSpace(*args), "{") {
-			if v, err := text.ParseJSON([]byte(*args)); err == nil {
-				arguments = v
-			}
-		}
-		pairs := []text.Pair{
-			{Key: "type", Value: text.String("function")},
-			{Key: "function", Value: text.Dict(text.Pair{Key: "name", Value: text.Input(*name)}, text.Pair{Key: "arguments", Value: arguments})},
-		}
+		out[i] = serve.Call{Name: *name, Arguments: *args}
 		if id := call.text("id"); id != nil {
-			pairs = append(pairs, text.Pair{Key: "id", Value: text.Input(*id)})
+			out[i].ID = *id
 		}
-		out = append(out, text.Dict(pairs...))
 	}
-	return text.List(out...)
+	return out
 }

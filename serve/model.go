@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/quant"
@@ -113,6 +112,9 @@ func (m *Model) open(opt Options) error {
 // mostContext is the context of models made for more, where nobody asks for another.
 const mostContext = 8192
 
+// pageTokens is how many tokens a page of the cache holds, as package attention lays it out.
+const pageTokens = 64
+
 // fit plans the sizes of a model's buffers: pages for every sequence's whole context where memory allows, fewer where not, and
 // a context that one sequence can always have.
 func fit(spec *model.Spec, opt Options) (model.Limits, error) {
@@ -124,9 +126,9 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 	most := int(min(opt.CacheBytes/page, 1<<24)) // pages that fit
 	context := opt.Context
 	if context <= 0 {
-		context = min(spec.Context, mostContext, most*attention.PageTokens)
+		context = min(spec.Context, mostContext, most*pageTokens)
 	}
-	pages := (context + attention.PageTokens - 1) / attention.PageTokens
+	pages := (context + pageTokens - 1) / pageTokens
 	switch {
 	case context > spec.Context:
 		return model.Limits{}, fmt.Errorf("a context of %d tokens is asked for, the model was made for %d", context, spec.Context)

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/quant"
@@ -95,6 +96,9 @@ func TestOpen(t *testing.T) {
 	m := open(t, "demo-moe/model.gguf", Options{})
 	if m.Name() != "demo-moe/model.gguf" || m.Context() != 2048 || m.Spec().Vocab != 4096 || m.Created().IsZero() {
 		t.Errorf("%s, context %d, vocabulary %d, created %v", m.Name(), m.Context(), m.Spec().Vocab, m.Created())
+	}
+	if pageTokens != attention.PageTokens {
+		t.Errorf("pages of %d tokens, not %d", pageTokens, attention.PageTokens)
 	}
 	if u := m.Usage(); u.PagesTotal != 32*16 || m.Engine().Context() != 2048 {
 		t.Errorf("%+v, context %d", u, m.Engine().Context())
@@ -252,6 +256,20 @@ func TestScores(t *testing.T) {
 		if got.ID != want.ID || got.Logprob-want.Logprob > 1e-4 || want.Logprob-got.Logprob > 1e-4 || len(got.Top) != 3 || got.Top[1].ID != want.Top[1].ID {
 			t.Errorf("token %d: scored %+v, generated %+v", i, got, want)
 		}
+	}
+}
+
+// A prompt that begins like an earlier one is found computed, and counted so, even if a stop string ends the answer.
+func TestCachedPrompt(t *testing.T) {
+	m := open(t, "stories260k", small())
+	ids := append(m.Encode("Once upon a time"), make([]int32, 100)...)
+	g := greedy(8)
+	for _, want := range []int{0, 64} {
+		got := joined(t, m.Complete(t.Context(), CompletionRequest{IDs: ids, Generation: g}))
+		if got.Usage.Cached != want || got.Usage.Prompt != len(ids) {
+			t.Errorf("%+v, want %d cached", got.Usage, want)
+		}
+		g.Stop = []string{got.Text}
 	}
 }
 

@@ -22,8 +22,8 @@ type Generation struct {
 
 // ChatRequest asks for the next turn of a conversation.
 type ChatRequest struct {
-	Messages     text.Value  // a list of dicts as the template expects them, see Message
-	TemplateArgs []text.Pair // further variables of the template; the reserved ones are refused
+	Messages     text.Value  // a list of dicts as the template expects them, see Conversation and Message
+	TemplateArgs []text.Pair // further variables of the template, see Argument; the reserved ones are refused
 	Generation
 }
 
@@ -34,11 +34,6 @@ type CompletionRequest struct {
 	Echo       bool    // the answer begins with the prompt
 	PromptOnly bool    // generate nothing: count the prompt, and echo it if asked
 	Generation
-}
-
-// Message is a turn of a conversation. The role is the server's word, the content the user's: it stays text, whatever it spells.
-func Message(role, content string) text.Value {
-	return text.Dict(text.Pair{Key: "role", Value: text.String(role)}, text.Pair{Key: "content", Value: text.Input(content)})
 }
 
 // Why an answer ends.
