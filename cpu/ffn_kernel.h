@@ -19,13 +19,13 @@ typedef struct WN(ffn_job) {
 	// By dispatched row: its x, plain and rounded; its hidden row, plain and rounded; the product with up; the output.
 	const void **plain, **rounded, **hidden_rounded;
 	float **hidden, **up, **out;
-	wn_q8 *x8, *hidden8;
+	wn_q16 *x16, *hidden16;
 } WN(ffn_job);
 
 // blocks are floats to round, as blocks of 32.
 typedef struct WN(blocks) {
 	const float *x;
-	wn_q8 *out;
+	wn_q16 *out;
 	int64_t count;
 } WN(blocks);
 
@@ -36,7 +36,7 @@ static void WN(round_item)(void *arg, int64_t item, int worker) {
 	WN(wn_round)(b->x + 32 * lo, 32 * n, b->out + lo);
 }
 
-static void WN(round_rows)(wn_ctx *ctx, const float *x, int64_t values, wn_q8 *out) {
+static void WN(round_rows)(wn_ctx *ctx, const float *x, int64_t values, wn_q16 *out) {
 	WN(blocks) b = {x, out, values / 32};
 	wn_parallel(ctx, wn_parts(b.count, WN_VALUES / 32), WN(round_item), &b);
 }
@@ -61,16 +61,16 @@ static int WN(prepare)(wn_ctx *ctx, WN(ffn_job) *j, int rounds_x, int rounds_hid
 	const int32_t *token = j->op->p[5];
 	void **p = wn_scratch(ctx, 6 * n * sizeof *p);
 	float *up = wn_scratch(ctx, n * j->width * sizeof *up);
-	j->x8 = wn_scratch(ctx, rounds_x ? j->rows * blocks * sizeof *j->x8 : 0);
-	j->hidden8 = wn_scratch(ctx, rounds_hidden ? n * hidden_blocks * sizeof *j->hidden8 : 0);
-	if (!p || !up || !j->x8 || !j->hidden8 || !wn_check_rows(ctx, token, n, j->rows)) return 0;
+	j->x16 = wn_scratch(ctx, rounds_x ? j->rows * blocks * sizeof *j->x16 : 0);
+	j->hidden16 = wn_scratch(ctx, rounds_hidden ? n * hidden_blocks * sizeof *j->hidden16 : 0);
+	if (!p || !up || !j->x16 || !j->hidden16 || !wn_check_rows(ctx, token, n, j->rows)) return 0;
 	j->plain = (const void **)p, j->rounded = j->plain + n, j->hidden_rounded = j->rounded + n;
 	j->hidden = (float **)(p + 3 * n), j->up = j->hidden + n, j->out = j->up + n;
 	for (int64_t i = 0; i < n; i++) {
 		j->plain[i] = (const float *)j->op->p[0] + token[i] * j->dim;
-		j->rounded[i] = j->x8 + token[i] * blocks;
+		j->rounded[i] = j->x16 + token[i] * blocks;
 		j->hidden[i] = (float *)j->op->p[2] + i * j->width;
-		j->hidden_rounded[i] = j->hidden8 + i * hidden_blocks;
+		j->hidden_rounded[i] = j->hidden16 + i * hidden_blocks;
 		j->up[i] = up + i * j->width;
 		j->out[i] = (float *)j->op->p[3] + i * j->dim;
 	}
@@ -155,10 +155,10 @@ void WN(wn_ffn)(wn_ctx *ctx, const wn_op *op) {
 	if (!j.expert) return;
 	WN(find)(&j, offset, &rounds_x, &rounds_hidden);
 	if (!WN(prepare)(ctx, &j, rounds_x, rounds_hidden)) return;
-	if (rounds_x) WN(round_rows)(ctx, op->p[0], j.rows * j.dim, j.x8);
+	if (rounds_x) WN(round_rows)(ctx, op->p[0], j.rows * j.dim, j.x16);
 	int64_t items = WN(spread)(&j, 0, wn_threads(ctx));
 	wn_parallel(ctx, items, WN(gate_up_item), &j);
-	if (rounds_hidden) WN(round_rows)(ctx, op->p[2], j.dispatched * j.width, j.hidden8);
+	if (rounds_hidden) WN(round_rows)(ctx, op->p[2], j.dispatched * j.width, j.hidden16);
 	items = WN(spread)(&j, 1, wn_threads(ctx));
 	wn_parallel(ctx, items, WN(down_item), &j);
 	wn_parallel(ctx, j.rows, WN(combine_item), &j);

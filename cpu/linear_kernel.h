@@ -11,61 +11,47 @@ enum { WN(ROWS) = 4 };
 // What a pass over many rows may read of x before it moves on to the next tile, so that it stays in the cache.
 enum { WN(PASS_BYTES) = 128 << 10 };
 
-WN_INLINE v16i WN(word)(const int8_t *q) {
+// words is two neighbouring words in every lane.
+WN_INLINE v16i WN(words)(const int16_t *q) {
 	int32_t w;
 	memcpy(&w, q, 4);
 	return v_int_set(w);
 }
 
 // nibbles multiplies 32 columns of 4-bit codes with R rows of x.
-WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q8 *const *x, int64_t b, v16i *sum) {
-	v16p acc[8];
-	for (int r = 0; r < R; r++) acc[r] = v_pair_zero();
+WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q16 *const *x, int64_t b, v16i *sum) {
+	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
 #pragma GCC unroll 4
 	for (int i = 0; i < 4; i++) {
-		v16i line = v_int_load(lines + 64 * i), low = v_low4(line), high = v_high4(line);
-#pragma GCC unroll 8
-		for (int r = 0; r < R; r++) {
-			acc[r] = v_pair(acc[r], low, WN(word)(x[r][b].q + 8 * i));
-			acc[r] = v_pair(acc[r], high, WN(word)(x[r][b].q + 8 * i + 4));
-		}
-	}
-	for (int r = 0; r < R; r++) sum[r] = v_pair_ints(acc[r]);
-}
-
-// codes multiplies count lines of codes, 4 columns each, that may be paired run times in a row.
-WN_INLINE void WN(codes)(const int R, const int count, const int run, const uint8_t *lines, const wn_q8 *const *x, int64_t b, int first, v16i *sum) {
-	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
-#pragma GCC unroll 8
-	for (int i = 0; i < count; i += run) {
-#pragma GCC unroll 8
-		for (int r = 0; r < R; r++) {
-			v16p acc = v_pair_zero();
+		v16i line = v_int_load(lines + 64 * i);
 #pragma GCC unroll 4
-			for (int k = 0; k < run; k++) acc = v_pair(acc, v_int_load(lines + 64 * (i + k)), WN(word)(x[r][b].q + first + 4 * (i + k)));
-			sum[r] = v_int_add(sum[r], v_pair_ints(acc));
+		for (int k = 0; k < 4; k++) { // columns 0 and 2 of the line, 1 and 3, 4 and 6, 5 and 7
+			v16i codes = v_codes4(line, k / 2 * 4 + k % 2 * 8);
+#pragma GCC unroll 8
+			for (int r = 0; r < R; r++) sum[r] = v_dot(sum[r], codes, WN(words)(x[r][b].q + 8 * i + 2 * k));
 		}
 	}
 }
 
-// signed_codes multiplies 32 columns of codes that are stored plus 128.
-WN_INLINE void WN(signed_codes)(const int R, const uint8_t *lines, const wn_q8 *const *x, int64_t b, v16i *sum) {
+// codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
+WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_q16 *const *x, int64_t b, int first, v16i *sum) {
 	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
 #pragma GCC unroll 8
-	for (int i = 0; i < 8; i++) {
-		v16i line = v_signed(v_int_load(lines + 64 * i));
+	for (int i = 0; i < count; i++) {
+		v16i line = v_int_load(lines + 64 * i), even = v_codes8(line, 0), odd = v_codes8(line, 8);
 #pragma GCC unroll 8
-		for (int r = 0; r < R; r++) sum[r] = v_dot_signed(sum[r], line, WN(word)(x[r][b].q + 4 * i));
+		for (int r = 0; r < R; r++) {
+			const int16_t *q = x[r][b].q + first + 4 * i;
+			sum[r] = v_dot(v_dot(sum[r], even, WN(words)(q)), odd, WN(words)(q + 2));
+		}
 	}
-	for (int r = 0; r < R; r++)
-		if (WN_OFFSET) sum[r] = v_int_sub(sum[r], v_int_set(x[r][b].by128));
 }
 
 // block32 adds one block of 32 columns of Q4_0, Q4_1 or Q8_0.
-WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_q8 *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
 	v16i sum[8];
 	if (kind == WN_Q8_0) {
-		WN(signed_codes)(R, w + 32, x, b, sum);
+		WN(codes)(R, 8, w + 32, x, b, 0, sum);
 	} else {
 		WN(nibbles)(R, w + (kind == WN_Q4_1 ? 64 : 32), x, b, sum);
 	}
@@ -73,20 +59,21 @@ WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const 
 #pragma GCC unroll 8
 	for (int r = 0; r < R; r++) {
 		if (kind == WN_Q4_0) sum[r] = v_int_sub(sum[r], v_int_set(x[r][b].by8));
+		if (kind == WN_Q8_0) sum[r] = v_int_sub(sum[r], v_int_set(x[r][b].by128));
 		acc[r] = v_fma(v_floats(sum[r]), v_mul(scale, v_set(x[r][b].d)), acc[r]);
 		if (kind == WN_Q4_1) acc[r] = v_fma(v_load_f16(w + 32), v_set(x[r][b].ds), acc[r]);
 	}
 }
 
 // block45 adds one block of 256 columns of Q4_K or Q5_K, of which b is the first 32.
-WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const wn_q8 *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
 	v16f d = v_load_f16(w), dmin = v_load_f16(w + 32);
 	for (int j = 0; j < 8; j++) {
 		v16i sum[8];
 		if (kind == WN_Q4_K) {
 			WN(nibbles)(R, w + 320 + 256 * j, x, b + j, sum);
 		} else {
-			WN(codes)(R, 8, 4, w + 320 + 512 * j, x, b + j, 0, sum);
+			WN(codes)(R, 8, w + 320 + 512 * j, x, b + j, 0, sum);
 		}
 		v16f scale = v_mul(d, v_load_u8(w + 64 + 32 * j)), least = v_mul(dmin, v_load_u8(w + 80 + 32 * j));
 #pragma GCC unroll 8
@@ -98,13 +85,13 @@ WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const 
 }
 
 // block6 adds one block of 256 columns of Q6_K, of which b is the first 32.
-WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_q8 *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
 	v16f d = v_load_f16(w);
 	for (int j = 0; j < 8; j++) {
 #pragma GCC unroll 2
 		for (int h = 0; h < 2; h++) {
 			v16i sum[8];
-			WN(codes)(R, 4, 2, w + 288 + 512 * j + 256 * h, x, b + j, 16 * h, sum);
+			WN(codes)(R, 4, w + 288 + 512 * j + 256 * h, x, b + j, 16 * h, sum);
 			v16f scale = v_mul(d, v_load_i8(w + 32 + 32 * j + 16 * h));
 #pragma GCC unroll 8
 			for (int r = 0; r < R; r++) {
@@ -115,9 +102,9 @@ WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_q8 *const *x, 
 	}
 }
 
-// tile_q8 multiplies a tile of an integer format with R rows of x.
-WN_INLINE void WN(tile_q8)(const int kind, const int R, const wn_product *p, const uint8_t *w, int64_t row, v16f *acc) {
-	const wn_q8 *x[8];
+// tile_codes multiplies a tile of an integer format with R rows of x.
+WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, const uint8_t *w, int64_t row, v16f *acc) {
+	const wn_q16 *x[8];
 	for (int r = 0; r < R; r++) x[r] = p->x[row + r], acc[r] = v_zero();
 	int64_t cols = wn_block_cols(kind), bytes = wn_block_bytes(kind), blocks = p->w->cols / cols;
 	for (int64_t b = 0; b < blocks; b++, w += bytes) {
@@ -209,12 +196,12 @@ typedef struct WN(span) {
 			for (int r = 0; r < R; r++) WN(put)(p, p->y[row + r], s.t + t, s.lo, s.hi, acc[t * R + r]); \
 	}
 #define WN_ROUNDED(R, T) \
-	case WN_Q4_0: WN(tile_q8)(WN_Q4_0, R, p, w, row, acc); break; \
-	case WN_Q4_1: WN(tile_q8)(WN_Q4_1, R, p, w, row, acc); break; \
-	case WN_Q8_0: WN(tile_q8)(WN_Q8_0, R, p, w, row, acc); break; \
-	case WN_Q4_K: WN(tile_q8)(WN_Q4_K, R, p, w, row, acc); break; \
-	case WN_Q5_K: WN(tile_q8)(WN_Q5_K, R, p, w, row, acc); break; \
-	case WN_Q6_K: WN(tile_q8)(WN_Q6_K, R, p, w, row, acc); break;
+	case WN_Q4_0: WN(tile_codes)(WN_Q4_0, R, p, w, row, acc); break; \
+	case WN_Q4_1: WN(tile_codes)(WN_Q4_1, R, p, w, row, acc); break; \
+	case WN_Q8_0: WN(tile_codes)(WN_Q8_0, R, p, w, row, acc); break; \
+	case WN_Q4_K: WN(tile_codes)(WN_Q4_K, R, p, w, row, acc); break; \
+	case WN_Q5_K: WN(tile_codes)(WN_Q5_K, R, p, w, row, acc); break; \
+	case WN_Q6_K: WN(tile_codes)(WN_Q6_K, R, p, w, row, acc); break;
 WN_PASS(1, 1)
 WN_PASS(2, 1)
 WN_PASS(4, 1)
@@ -270,20 +257,22 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 	}
 }
 
-void WN(wn_round)(const float *x, int64_t count, wn_q8 *out) {
-	const __m128i flip = _mm_set1_epi8((char)0x80);
+void WN(wn_round)(const float *x, int64_t count, wn_q16 *out) {
+	const __m256i one = _mm256_set1_epi16(1);
 	for (int64_t b = 0; b < count / 32; b++, x += 32, out++) {
 		v16f u = v_load(x), v = v_load(x + 16);
 		float most = v_most(v_max(v_abs(u), v_abs(v)));
-		float inverse = most > 1e-30f ? 127 / most : 0;
-		v_store_i8(out->q, v_ints(v_mul(u, v_set(inverse))));
-		v_store_i8(out->q + 16, v_ints(v_mul(v, v_set(inverse))));
+		float inverse = most > 1e-30f ? 32767 / most : 0;
+		v_store_i16(out->q, v_ints(v_mul(u, v_set(inverse))));
+		v_store_i16(out->q + 16, v_ints(v_mul(v, v_set(inverse))));
 		int32_t sum[2];
-		for (int h = 0; h < 2; h++) { // bytes plus 128, added up in two halves
-			__m128i s = _mm_sad_epu8(_mm_xor_si128(_mm_loadu_si128((const __m128i *)out->q + h), flip), _mm_setzero_si128());
-			sum[h] = _mm_cvtsi128_si32(s) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(s, s)) - 16 * 128;
+		for (int h = 0; h < 2; h++) {
+			__m256i pairs = _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)out->q + h), one);
+			__m128i s = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+			s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+			sum[h] = _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 		}
-		out->d = inverse > 0 ? most / 127 : 0;
+		out->d = inverse > 0 ? most / 32767 : 0;
 		out->ds = out->d * (float)(sum[0] + sum[1]);
 		out->by8 = 8 * (sum[0] + sum[1]), out->by128 = 128 * (sum[0] + sum[1]);
 		out->by32[0] = 32 * sum[0], out->by32[1] = 32 * sum[1];
@@ -301,7 +290,7 @@ typedef struct WN(group) {
 		int64_t grain, first; // tiles an item; the first item
 	} part[WN(PARTS)];
 	const float *x; // rows x in
-	wn_q8 *rounded;
+	wn_q16 *rounded;
 	int64_t blocks; // of all rows
 } WN(group);
 

@@ -3,11 +3,9 @@
 //
 //	v16f  16 floats
 //	v16i  16 int32, or the same 64 bytes as 64 codes of 8 bits: lane r holds bytes 4r to 4r+3
-//	v16p  sums of products of codes on their way to int32, see v_pair
 
 #define v16f WN(v16f)
 #define v16i WN(v16i)
-#define v16p WN(v16p)
 #define v_zero WN(v_zero)
 #define v_set WN(v_set)
 #define v_load WN(v_load)
@@ -41,22 +39,16 @@
 #define v_int_load WN(v_int_load)
 #define v_int_sub WN(v_int_sub)
 #define v_int_add WN(v_int_add)
-#define v_low4 WN(v_low4)
-#define v_high4 WN(v_high4)
-#define v_pair_zero WN(v_pair_zero)
-#define v_pair WN(v_pair)
-#define v_pair_ints WN(v_pair_ints)
-#define v_signed WN(v_signed)
-#define v_dot_signed WN(v_dot_signed)
-#define v_store_i8 WN(v_store_i8)
 #define v_store_f16 WN(v_store_f16)
+#define v_codes4 WN(v_codes4)
+#define v_codes8 WN(v_codes8)
+#define v_dot WN(v_dot)
+#define v_store_i16 WN(v_store_i16)
 
-#undef WN_OFFSET
 #if WN_AVX512
 
 typedef __m512 v16f;
 typedef __m512i v16i;
-typedef __m512i v16p;
 
 WN_INLINE v16f v_zero(void) { return _mm512_setzero_ps(); }
 WN_INLINE v16f v_set(float x) { return _mm512_set1_ps(x); }
@@ -104,26 +96,21 @@ WN_INLINE v16i v_int_set(int32_t x) { return _mm512_set1_epi32(x); }
 WN_INLINE v16i v_int_load(const void *p) { return _mm512_loadu_si512(p); }
 WN_INLINE v16i v_int_add(v16i a, v16i b) { return _mm512_add_epi32(a, b); }
 WN_INLINE v16i v_int_sub(v16i a, v16i b) { return _mm512_sub_epi32(a, b); }
-WN_INLINE v16i v_low4(v16i a) { return _mm512_and_si512(a, _mm512_set1_epi32(0x0f0f0f0f)); }
-WN_INLINE v16i v_high4(v16i a) { return v_low4(_mm512_srli_epi32(a, 4)); }
-// v_pair adds, in each lane, the four products of unsigned codes with signed bytes. How many calls may follow each other before
-// v_pair_ints depends on the codes: the AVX2 variant sums pairs in 16 bits, so 8 for 4-bit codes, 4 for 5-bit, 2 for 6-bit.
-WN_INLINE v16p v_pair_zero(void) { return _mm512_setzero_si512(); }
-WN_INLINE v16p v_pair(v16p acc, v16i codes, v16i bytes) { return _mm512_dpbusd_epi32(acc, codes, bytes); }
-WN_INLINE v16i v_pair_ints(v16p acc) { return acc; }
-// Signed codes are stored plus 128. v_dot_signed adds their products with signed bytes, WN_OFFSET times the sum of the bytes
-// too much.
-#define WN_OFFSET 128
-WN_INLINE v16i v_signed(v16i stored) { return stored; }
-WN_INLINE v16i v_dot_signed(v16i acc, v16i codes, v16i bytes) { return _mm512_dpbusd_epi32(acc, codes, bytes); }
-// v_store_i8 stores whole numbers within -128 to 127 as bytes.
-WN_INLINE void v_store_i8(void *p, v16i a) { _mm_storeu_si128(p, _mm512_cvtepi32_epi8(a)); }
+// v_codes4 is the code of 4 bits at bit n of each half of a lane, n being 0, 4, 8 or 12; v_codes8 that of 8 bits, n being 0 or 8.
+WN_INLINE v16i v_codes4(v16i a, const int n) { return _mm512_and_si512(_mm512_srli_epi32(a, n), _mm512_set1_epi32(0x000f000f)); }
+WN_INLINE v16i v_codes8(v16i a, const int n) { return _mm512_and_si512(_mm512_srli_epi32(a, n), _mm512_set1_epi32(0x00ff00ff)); }
+// v_dot adds, in each lane, the two products of codes with signed words of 16 bits.
+WN_INLINE v16i v_dot(v16i acc, v16i codes, v16i words) { return _mm512_dpwssd_epi32(acc, codes, words); }
+// v_store_i16 stores whole numbers of at most 16 bits as words, every four of them in the order 0, 2, 1, 3.
+WN_INLINE void v_store_i16(int16_t *p, v16i a) {
+	__m256i w = _mm512_cvtepi32_epi16(a);
+	_mm256_storeu_si256((__m256i *)p, _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(w, 0xd8), 0xd8));
+}
 
 #else // AVX2; the comments above hold
 
 typedef struct v16f { __m256 a, b; } v16f;
 typedef struct v16i { __m256i a, b; } v16i;
-typedef struct v16p { __m256i a, b; } v16p;
 
 #define WN_BOTH(type, op) ((type){op(x.a), op(x.b)})
 #define WN_BOTH2(type, op) ((type){op(x.a, y.a), op(x.b, y.b)})
@@ -197,41 +184,22 @@ WN_INLINE v16i v_int_load(const void *p) {
 }
 WN_INLINE v16i v_int_add(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_add_epi32); }
 WN_INLINE v16i v_int_sub(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_sub_epi32); }
-WN_INLINE v16i v_low4(v16i x) {
-	__m256i m = _mm256_set1_epi8(0x0f);
-	return (v16i){_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+WN_INLINE v16i v_codes4(v16i x, const int n) {
+	__m256i m = _mm256_set1_epi16(0x000f);
+	return (v16i){_mm256_and_si256(_mm256_srli_epi16(x.a, n), m), _mm256_and_si256(_mm256_srli_epi16(x.b, n), m)};
 }
-WN_INLINE v16i v_high4(v16i x) { return v_low4((v16i){_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}); }
-WN_INLINE v16p v_pair_zero(void) { return (v16p){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-// v_now_p has gcc add here, not put it off and spill the terms.
-WN_INLINE v16p WN(v_now_p)(v16p x) {
-	__asm__("" : "+x"(x.a), "+x"(x.b));
-	return x;
+WN_INLINE v16i v_codes8(v16i x, const int n) {
+	__m256i m = _mm256_set1_epi16(0x00ff);
+	return (v16i){_mm256_and_si256(_mm256_srli_epi16(x.a, n), m), _mm256_and_si256(_mm256_srli_epi16(x.b, n), m)};
 }
-WN_INLINE v16p v_pair(v16p acc, v16i x, v16i y) {
-	return WN(v_now_p)((v16p){_mm256_add_epi16(acc.a, _mm256_maddubs_epi16(x.a, y.a)), _mm256_add_epi16(acc.b, _mm256_maddubs_epi16(x.b, y.b))});
-}
-WN_INLINE v16i v_pair_ints(v16p x) {
-	__m256i one = _mm256_set1_epi16(1);
-	return (v16i){_mm256_madd_epi16(x.a, one), _mm256_madd_epi16(x.b, one)};
-}
-#define WN_OFFSET 0
-WN_INLINE v16i v_signed(v16i x) {
-	__m256i m = _mm256_set1_epi8((char)0x80);
-	return (v16i){_mm256_xor_si256(x.a, m), _mm256_xor_si256(x.b, m)};
-}
-// Magnitudes times bytes that carry the sign: at most 2*128*127 a pair, which 16 bits hold.
-WN_INLINE v16i v_dot_signed(v16i acc, v16i x, v16i y) {
-	__m256i one = _mm256_set1_epi16(1);
-	__m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(x.a), _mm256_sign_epi8(y.a, x.a));
-	__m256i q = _mm256_maddubs_epi16(_mm256_abs_epi8(x.b), _mm256_sign_epi8(y.b, x.b));
-	acc = (v16i){_mm256_add_epi32(acc.a, _mm256_madd_epi16(p, one)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(q, one))};
-	__asm__("" : "+x"(acc.a), "+x"(acc.b));
+WN_INLINE v16i v_dot(v16i acc, v16i x, v16i y) {
+	acc = (v16i){_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
+	__asm__("" : "+x"(acc.a), "+x"(acc.b)); // has gcc add here, not put it off and spill the terms
 	return acc;
 }
-WN_INLINE void v_store_i8(void *p, v16i x) {
-	__m256i s = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
-	_mm_storeu_si128(p, _mm_packs_epi16(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1)));
+WN_INLINE void v_store_i16(int16_t *p, v16i x) {
+	__m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
+	_mm256_storeu_si256((__m256i *)p, _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(w, 0xd8), 0xd8));
 }
 
 #undef WN_BOTH
