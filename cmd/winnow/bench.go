@@ -190,47 +190,50 @@ type workout struct {
 // measure warms up with the costs being counted, then takes the samples.
 func (w *workout) measure(ctx context.Context, r *benchResult, repetitions int) error {
 	past := w.ids(r.NDepth)
-	var err error
-	if r.NPrompt > 0 {
-		if _, err = w.ask(ctx, past, 1); r.NDepth == 0 {
-			err = nil // nothing to be cached
-		}
-		if err == nil {
-			err = w.count(r, r.NPrompt, func() error { _, err := w.ask(ctx, w.after(past, r.NPrompt), 1); return err })
-		}
-	} else {
-		err = w.countStep(ctx, r, w.after(past, 1))
+	if err := w.warmUp(ctx, r, past); err != nil {
+		return err
 	}
 	for range repetitions {
+		took, err := w.sample(ctx, r, past)
 		if err != nil {
 			return err
 		}
-		var took time.Duration
-		if r.NPrompt > 0 {
-			took, err = w.prompt(ctx, w.after(past, r.NPrompt))
-		} else {
-			var s *engine.Stats
-			if s, err = w.ask(ctx, w.after(past, 1), r.NGen+1); err == nil {
-				took = s.Decode // from the first token, which the prompt brings, to the last: NGen steps
-			}
-		}
-		if err == nil {
-			r.SamplesTS = append(r.SamplesTS, float64(r.NPrompt+r.NGen)/took.Seconds())
-		}
+		r.SamplesTS = append(r.SamplesTS, float64(r.NPrompt+r.NGen)/took.Seconds())
 	}
 	r.AvgTS, r.StddevTS = meanAndDeviation(r.SamplesTS)
 	r.GBs, r.GFlops = r.BytesPerToken*r.AvgTS/1e9, r.FlopsPerToken*r.AvgTS/1e9
 	r.RoofShare = r.GBs / r.RoofGBs
-	return err
+	return nil
 }
 
-// prompt is the time from the request to its first token.
-func (w *workout) prompt(ctx context.Context, ids []int32) (time.Duration, error) {
-	s, err := w.ask(ctx, ids, 1)
+// warmUp caches the past and counts what the test costs.
+func (w *workout) warmUp(ctx context.Context, r *benchResult, past []int32) error {
+	if r.NPrompt == 0 {
+		return w.countStep(ctx, r, w.after(past, 1))
+	}
+	if len(past) > 0 {
+		if _, err := w.ask(ctx, past, 1); err != nil {
+			return err
+		}
+	}
+	return w.count(r, r.NPrompt, func() error { _, err := w.ask(ctx, w.after(past, r.NPrompt), 1); return err })
+}
+
+// sample is how long the test takes once: a prompt from the request to its first token; generation from the first token, which the prompt
+// brings, to the last, NGen steps later.
+func (w *workout) sample(ctx context.Context, r *benchResult, past []int32) (time.Duration, error) {
+	if r.NPrompt > 0 {
+		s, err := w.ask(ctx, w.after(past, r.NPrompt), 1)
+		if err != nil {
+			return 0, err
+		}
+		return s.Queued + s.Prefill, nil
+	}
+	s, err := w.ask(ctx, w.after(past, 1), r.NGen+1)
 	if err != nil {
 		return 0, err
 	}
-	return s.Queued + s.Prefill, nil
+	return s.Decode, nil
 }
 
 // count notes the cost of what work does, for each of n tokens.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -79,6 +80,6 @@ func askServer(c *cobra.Command) error {
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("ask %s: status %d, %w", url, resp.StatusCode, err)
 	}
-	_, err = fmt.Fprintf(c.OutOrStdout(), "%s\n", body)
+	_, err = fmt.Fprintf(c.OutOrStdout(), "%s\n", bytes.TrimSpace(body))
 	return err
 }
