@@ -76,14 +76,14 @@ func (q *oddQueue) Run(op Op) {
 	}
 }
 
-// put makes a matrix of the device that holds v.
-func put(t *testing.T, d Device, q Queue, rows, cols int, v []float32) Mat {
+// put copies a host matrix to the device.
+func put(t *testing.T, d Device, q Queue, host Mat) Mat {
 	t.Helper()
-	m, err := NewMat(d, quant.F32, rows, cols)
+	m, err := NewMat(d, host.Format, host.Rows, host.Cols)
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.Write(m.Buf, m.Off, FromF32(rows, cols, v).Raw())
+	q.Write(m.Buf, m.Off, host.Raw())
 	return m
 }
 
@@ -91,7 +91,7 @@ func TestShadowedFindsTheFirstDifference(t *testing.T) {
 	var found []Mismatch
 	d := Shadowed(odd{Reference(), 2}, func(m Mismatch) { found = append(found, m) })
 	q := d.Queue()
-	x, y := put(t, d, q, 1, 4, []float32{1, 2, 3, 4}), put(t, d, q, 1, 4, []float32{10, 20, 30, 40})
+	x, y := put(t, d, q, FromF32(1, 4, []float32{1, 2, 3, 4})), put(t, d, q, FromF32(1, 4, []float32{10, 20, 30, 40}))
 	q.Run(&Add{X: x, Y: y})
 	if err := q.Sync(); err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestShadowedKnowsWeights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, y := put(t, d, q, 1, 2, []float32{5, 6}), put(t, d, q, 1, 2, []float32{0, 0})
+	x, y := put(t, d, q, FromF32(1, 2, []float32{5, 6})), put(t, d, q, FromF32(1, 2, []float32{0, 0}))
 	op := &Linear{X: x, W: loaded, Y: y}
 	q.Run(op)
 	if err := q.Sync(); err != nil || len(found) > 0 {
@@ -136,7 +136,7 @@ func TestFailureSticksUntilSync(t *testing.T) {
 	ran := 0
 	d := Observed(odd{Reference(), 99}, func(Op, func(Mat) []byte) { ran++ })
 	q := d.Queue()
-	x, y := put(t, d, q, 1, 1, []float32{1}), put(t, d, q, 1, 1, []float32{2})
+	x, y := put(t, d, q, FromF32(1, 1, []float32{1})), put(t, d, q, FromF32(1, 1, []float32{2}))
 	q.Run(&Gather{X: x, Rows: x, Y: y})
 	q.Run(&Add{X: x, Y: y})
 	if ran != 0 {
@@ -159,7 +159,7 @@ func TestObservedReadsOperands(t *testing.T) {
 		}
 	})
 	q := d.Queue()
-	x, y := put(t, d, q, 1, 2, []float32{1, 2}), put(t, d, q, 1, 2, []float32{10, 20})
+	x, y := put(t, d, q, FromF32(1, 2, []float32{1, 2})), put(t, d, q, FromF32(1, 2, []float32{10, 20}))
 	q.Replay("step", func() { q.Run(&Add{X: x, Y: y}) })
 	q.Replay("step", func() { q.Run(&Add{X: x, Y: y}) })
 	if want := []float32{11, 22, 12, 24}; !slices.Equal(sums, want) {
