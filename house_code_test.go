@@ -3,6 +3,7 @@ package winnow_test
 import (
 	"go/ast"
 	"maps"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -301,4 +302,20 @@ func TestSizes(t *testing.T) {
 		total += lines[dir]
 	}
 	t.Logf("%6d  lines of Go without tests", total)
+}
+
+// TestDocsNameFilesThatExist keeps the path of a request true.
+func TestDocsNameFilesThatExist(t *testing.T) {
+	named := regexp.MustCompile(`\b[a-z]+/[a-z0-9_/]+\.(go|yaml|py|md)\b`)
+	for _, doc := range []string{"README.md", "CONTRIBUTING.md", "docs/README.md"} {
+		text, err := os.ReadFile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range named.FindAllString(string(text), -1) {
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s names %s, which is not there", doc, file)
+			}
+		}
+	}
 }
