@@ -60,7 +60,7 @@ func (in *interp) formatPercent(m marked, arg Value) (Value, error) {
 			w.text("%")
 			continue
 		}
-		v := arg
+		var v Value
 		switch {
 		case key != nil:
 			if arg.kind != kindDict {

@@ -116,11 +116,12 @@ func filterSort(in *interp, v Value, a values) (Value, error) {
 	if err != nil {
 		return v, err
 	}
-	items, keys, err := in.keyed(v, Value{}, Bool(true))
+	items, _, err := in.keyed(v, Value{}, Bool(true))
 	if err != nil {
 		return v, err
 	}
-	if keys, err = in.sortKeys(items, arg[2], arg[1]); err != nil {
+	keys, err := in.sortKeys(items, arg[2], arg[1])
+	if err != nil {
 		return v, err
 	}
 	out, err := in.sorted(items, keys, arg[0])

@@ -287,7 +287,7 @@ func (j *jsonTokenizer) byteLevel(v *Vocab) error {
 // splitRegex is the expression of a Split whose matches become pieces of their own.
 func (p *jsonPart) splitRegex() (string, error) {
 	if p.Pattern == nil || p.Pattern.Regex == nil {
-		return "", fmt.Errorf("Split without an expression is not supported")
+		return "", fmt.Errorf("a Split without an expression is not supported")
 	}
 	expr := *p.Pattern.Regex
 	_, known := handSteps[expr]
@@ -297,7 +297,7 @@ func (p *jsonPart) splitRegex() (string, error) {
 	case p.Behavior == "Removed" && p.Invert && known: // the known ones match all of any text
 		return expr, nil
 	}
-	return "", fmt.Errorf("Split with behavior %.40q is not supported", p.Behavior)
+	return "", fmt.Errorf("a Split with behavior %.40q is not supported", p.Behavior)
 }
 
 // sentencePiece follows the normalizer and pre-tokenizer of a SentencePiece vocabulary.
