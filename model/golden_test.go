@@ -4,14 +4,18 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"unsafe"
 
 	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/cpu"
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/store"
@@ -93,8 +97,10 @@ func exists(dir, file string) bool {
 	return err == nil
 }
 
-// Every known checkpoint gives its golden logits, greedy continuations and router choices in float32 on the reference device.
+// Every known checkpoint gives its golden logits, greedy continuations and router choices in float32, and nearly so in its own formats:
+// the small ones on every device that this machine has, the larger ones on the fastest.
 func TestGoldens(t *testing.T) {
+	all := devices(t)
 	known := 0
 	for _, path := range fixtures(t) {
 		c, err := store.Open(path)
@@ -108,29 +114,53 @@ func TestGoldens(t *testing.T) {
 			continue
 		}
 		known++
-		t.Run(filepath.ToSlash(path), func(t *testing.T) {
-			dir := path
-			if !exists(dir, "goldens.json") {
-				dir = filepath.Dir(path)
-			}
-			golden(t, c, readGoldens(t, dir))
-		})
+		dir, on := path, all
+		if !exists(dir, "goldens.json") {
+			dir = filepath.Dir(path)
+		}
+		if !strings.HasPrefix(path, "testdata") {
+			on = all[:1]
+		}
+		for _, d := range on {
+			t.Run(filepath.ToSlash(path)+" on "+d.Name(), func(t *testing.T) { golden(t, d, c, readGoldens(t, dir)) })
+		}
 	}
 	if known < 3 {
 		t.Errorf("%d checkpoints with goldens, want at least the 3 of testdata", known)
 	}
 }
 
-func golden(t *testing.T, c *store.Checkpoint, g *goldens) {
-	var choices []*choice
-	dev := watched{tensor.Reference(), func(op tensor.Op) {
-		if r, ok := op.(*moe.Route); ok {
-			n := int(r.N.I32()[0]) * r.Spec.K
-			choices = append(choices, &choice{slices.Clone(r.IDs.I32()[:n]), slices.Clone(r.Weights.F32()[:n])})
+// devices are those that this machine can run, the fastest first, the reference last.
+func devices(t *testing.T) (all []tensor.Device) {
+	for _, variant := range []string{"avx512", "avx2"} {
+		d, err := cpu.New(cpu.Options{Variant: variant, Log: func(line string) { t.Log(line) }})
+		if err != nil {
+			t.Logf("skipped: %v", err)
+			continue
 		}
-	}}
-	lim := model.Limits{Rows: 512, Sequences: 1, Wanted: 512, Pages: 8, Context: 512}
-	m, err := model.Load(c, model.Placement{Device: dev}, model.Options{DType: model.Float32, Limits: lim})
+		if c, ok := d.(io.Closer); ok {
+			t.Cleanup(func() {
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			all = append(all, d)
+		}
+	}
+	return append(all, tensor.Reference())
+}
+
+// limits fit the longest sequence of the goldens.
+var limits = model.Limits{Rows: 512, Sequences: 1, Wanted: 512, Pages: 8, Context: 512}
+
+func golden(t *testing.T, d tensor.Device, c *store.Checkpoint, g *goldens) {
+	var choices []choice
+	watched := tensor.Observed(d, func(op tensor.Op, read func(tensor.Mat) []byte) {
+		if r, ok := op.(*moe.Route); ok {
+			choices = append(choices, choice{read(r.IDs), read(r.Weights), r.Spec.K})
+		}
+	})
+	m, err := model.Load(c, model.Placement{Device: watched}, model.Options{DType: model.Float32, Limits: limits})
 	if errors.Is(err, store.ErrUnsupported) {
 		t.Skip(err)
 	}
@@ -138,34 +168,105 @@ func golden(t *testing.T, c *store.Checkpoint, g *goldens) {
 		t.Fatal(err)
 	}
 	defer m.Close()
+	native, err := model.Load(c, model.Placement{Device: d}, model.Options{Limits: limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer native.Close()
+	vocab := m.Spec().Vocab
 	for _, s := range g.Sequences {
 		choices = nil
-		got, want, vocab := run(m, s.IDs, 0), g.tensors[s.Logits], m.Spec().Vocab
-		spread, worst := deviation(want), 0.0
-		for i, p := range s.Positions {
-			for j := range vocab {
-				worst = max(worst, math.Abs(float64(got[p*vocab+j]-want[i*vocab+j])))
-			}
+		want, got := g.tensors[s.Logits], pick(run(m, s.IDs, 0), s.Positions, vocab)
+		if off := apart(got, want) / deviation(want); !(off <= 1e-4) {
+			t.Errorf("%s: logits are off by %.2g of their spread", s.Name, off)
 		}
-		if !(worst <= 1e-4*spread) {
-			t.Errorf("%s: logits are off by %.2g of their spread", s.Name, worst/spread)
+		if g.Router != nil && g.Router.Sequence == s.Name {
+			g.routed(t, choices)
 		}
-		if g.Router != nil && g.Router.Sequence == s.Name && len(choices) != len(g.Router.Layers) {
-			t.Errorf("%d layers routed, want %d", len(choices), len(g.Router.Layers))
+		if kl := divergence(want, pick(run(native, s.IDs, 0), s.Positions, vocab), vocab); !(kl <= 0.01) {
+			t.Errorf("%s: in the file's own formats the logits are %.2g nats off", s.Name, kl)
 		}
 		for _, gr := range g.Greedy {
-			if gr.Prompt == s.Name {
-				if got := greedy(m, s.IDs, 16); !slices.Equal(got, gr.Tokens[:16]) {
-					t.Errorf("%s: greedy %v, want %v", s.Name, got, gr.Tokens[:16])
+			if gr.Prompt != s.Name {
+				continue
+			}
+			if got := greedy(m, s.IDs, len(gr.Tokens)); !slices.Equal(got, gr.Tokens) {
+				t.Errorf("%s: greedy %v, want %v", s.Name, got, gr.Tokens)
+			}
+		}
+	}
+}
+
+// routed compares a sequence's choices, layer by layer.
+func (g *goldens) routed(t *testing.T, got []choice) {
+	if len(got) != len(g.Router.Layers) {
+		t.Fatalf("%d layers routed, want %d", len(got), len(g.Router.Layers))
+	}
+	for i, layer := range g.Router.Layers {
+		ids, weights := g.tensors[fmt.Sprintf("router.%d.experts", layer)], g.tensors[fmt.Sprintf("router.%d.weights", layer)]
+		k := got[i].k
+		for row := range len(ids) / k {
+			want := map[int32]float32{}
+			for j := row * k; j < (row+1)*k; j++ {
+				want[int32(math.Float32bits(ids[j]))] = weights[j]
+			}
+			for j := row * k; j < (row+1)*k; j++ {
+				id := int32(binary.LittleEndian.Uint32(got[i].ids[4*j:]))
+				w := math.Float32frombits(binary.LittleEndian.Uint32(got[i].weights[4*j:]))
+				if math.Abs(float64(w-want[id])) > 1e-4 {
+					t.Fatalf("layer %d, token %d: expert %d has weight %v, want %v", layer, row, id, w, want[id])
 				}
 			}
 		}
 	}
 }
 
+// pick is the rows at positions.
+func pick(logits []float32, positions []int, vocab int) (out []float32) {
+	for _, p := range positions {
+		out = append(out, logits[p*vocab:(p+1)*vocab]...)
+	}
+	return out
+}
+
+// apart is the largest difference.
+func apart(a, b []float32) (worst float64) {
+	if len(a) != len(b) {
+		return math.Inf(1)
+	}
+	for i := range a {
+		worst = max(worst, math.Abs(float64(a[i]-b[i])))
+	}
+	return worst
+}
+
+// divergence is the mean over rows of the Kullback-Leibler divergence of got from want, in nats.
+func divergence(want, got []float32, vocab int) (sum float64) {
+	for at := 0; at < len(want); at += vocab {
+		p, q := logSoftmax(want[at:at+vocab]), logSoftmax(got[at:at+vocab])
+		for i := range p {
+			sum += math.Exp(p[i]) * (p[i] - q[i])
+		}
+	}
+	return sum * float64(vocab) / float64(len(want))
+}
+
+func logSoftmax(z []float32) []float64 {
+	top, total := slices.Max(z), 0.0
+	for _, v := range z {
+		total += math.Exp(float64(v - top))
+	}
+	out := make([]float64, len(z))
+	for i, v := range z {
+		out[i] = float64(v-top) - math.Log(total)
+	}
+	return out
+}
+
+// choice is what a layer's router chose for every row, as the device wrote it: I32 ids and F32 weights, k a row.
 type choice struct {
-	ids     []int32
-	weights []float32
+	ids, weights []byte
+	k            int
 }
 
 func deviation(v []float32) float64 {
@@ -216,22 +317,4 @@ func greedy(m *model.Model, ids []int32, n int) (out []int32) {
 		logits = run(m, out[i:], len(ids)+i)
 	}
 	return out
-}
-
-// watched is a device that shows every op after it ran.
-type watched struct {
-	tensor.Device
-	see func(tensor.Op)
-}
-
-func (w watched) Queue() tensor.Queue { return watchedQueue{w.Device.Queue(), w.see} }
-
-type watchedQueue struct {
-	tensor.Queue
-	see func(tensor.Op)
-}
-
-func (q watchedQueue) Run(op tensor.Op) {
-	q.Queue.Run(op)
-	q.see(op)
 }
