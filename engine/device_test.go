@@ -1,0 +1,99 @@
+package engine_test
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"testing"
+
+	"github.com/winnow-llm/winnow/cpu"
+	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/model/demo"
+	"github.com/winnow-llm/winnow/store"
+)
+
+// start opens the embedded model, in its own formats, on the fastest kernels that this machine has.
+func start(t *testing.T, lim model.Limits) *engine.Engine {
+	t.Helper()
+	d, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.OpenBytes("demo", demo.GGUF)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := model.Load(c, model.Placement{Device: d}, model.Options{Limits: lim})
+	if err != nil {
+		t.Fatal(err)
+	}
+	loop := engine.NewLoop()
+	t.Cleanup(func() {
+		loop.Close()
+		m.Close()
+		if closer, ok := d.(io.Closer); ok {
+			if err := closer.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return loop.Open(m, engine.Options{Check: true})
+}
+
+// answer is a whole generation, or the error that ended it.
+func answer(e *engine.Engine, r engine.Request) (tokens []engine.Token, err error) {
+	for tok, err := range e.Generate(context.Background(), r) {
+		if err != nil {
+			return tokens, err
+		}
+		tok.Stats = nil
+		tokens = append(tokens, tok)
+	}
+	return tokens, nil
+}
+
+// Kernels give a request the same tokens and log-probabilities, bit for bit, alone, among fifteen others, in chunks and after a
+// prefix hit.
+func TestKernelsKeepRowsIndependent(t *testing.T) {
+	requests := make([]engine.Request, 16)
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range requests {
+		prompt := make([]int32, 1+i*23)
+		for j := range prompt {
+			prompt[j] = r.Int32N(4000)
+		}
+		requests[i] = engine.Request{Prompt: prompt, MaxTokens: 12, Alternatives: 3,
+			Sampling: engine.Sampling{Temperature: 0.9, TopP: 0.95, Seed: uint64(i)}}
+	}
+	lim := model.Limits{Rows: 512, Sequences: 16, Wanted: 16, Pages: 160, Context: 512}
+	together, crowd := start(t, lim), make([][]engine.Token, len(requests))
+	var wg sync.WaitGroup
+	for i, r := range requests {
+		wg.Go(func() {
+			var err error
+			if crowd[i], err = answer(together, r); err != nil {
+				t.Errorf("request %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	lim.Rows = 37
+	chunked := start(t, lim)
+	for i, r := range requests {
+		for name, e := range map[string]*engine.Engine{"alone, after a hit on its own prompt": together, "alone, in chunks": chunked} {
+			got, err := answer(e, r)
+			if err != nil {
+				t.Fatalf("request %d %s: %v", i, name, err)
+			}
+			if !reflect.DeepEqual(got, crowd[i]) {
+				t.Errorf("request %d %s: %+v, want what it got among others: %+v", i, name, got, crowd[i])
+			}
+		}
+	}
+	if hits := together.Usage().Cached; hits == 0 {
+		t.Error("no prompt was found in the prefix cache")
+	}
+}
