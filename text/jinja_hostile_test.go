@@ -98,7 +98,7 @@ func TestHostileTemplates(t *testing.T) {
 			if errors.As(err, &te) && len(te.Why) > 300 {
 				t.Errorf("the error quotes %d bytes", len(te.Why))
 			}
-			if took := time.Since(start); took > 4*time.Second {
+			if took := time.Since(start); took > time.Minute { // without limits it would be hours, or all memory
 				t.Errorf("took %v", took)
 			}
 		})
