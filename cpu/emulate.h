@@ -42,11 +42,11 @@ static inline simde__m512i wn_cvtepi8_epi32(__m128i a) {
 	return ((wn_halves){.is = {_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8))}}).i;
 }
 
-static inline __m128i wn_cvtepi32_epi8(simde__m512i a) {
+static inline __m256i wn_cvtepi32_epi16(simde__m512i a) {
 	wn_halves x = {.i = a};
-	int8_t low[16];
-	for (int i = 0; i < 16; i++) low[i] = (int8_t)x.whole[i];
-	return _mm_loadu_si128((const __m128i *)low);
+	int16_t low[16];
+	for (int i = 0; i < 16; i++) low[i] = (int16_t)x.whole[i];
+	return _mm256_loadu_si256((const __m256i *)low);
 }
 
 static inline simde__m512 wn_maskz_loadu_ps(unsigned mask, const float *p) {
@@ -66,7 +66,7 @@ static inline void wn_mask_storeu_ps(float *p, unsigned mask, simde__m512 a) {
 #define _mm512_cvtps_epi32 wn_cvtps_epi32
 #define _mm512_cvtepu8_epi32 wn_cvtepu8_epi32
 #define _mm512_cvtepi8_epi32 wn_cvtepi8_epi32
-#define _mm512_cvtepi32_epi8 wn_cvtepi32_epi8
+#define _mm512_cvtepi32_epi16 wn_cvtepi32_epi16
 #define _mm512_cvtph_ps wn_cvtph_ps
 #define _mm512_cvtps_ph(a, rounding) wn_cvtps_ph(a)
 #define _mm512_maskz_loadu_ps wn_maskz_loadu_ps
