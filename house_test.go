@@ -238,3 +238,15 @@ func TestBuildTags(t *testing.T) {
 		t.Errorf("build tags in %v (a pair) and %v (one file)", store, cmd)
 	}
 }
+
+// The newest version that the module proxy names for ollama is older than the one that Winnow is written against, so an update by
+// hand or by tool goes backwards.
+func TestOllamaStaysPinned(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pin := "\tgithub.com/ollama/ollama v0.34.0\n"; !strings.Contains(string(mod), pin) {
+		t.Errorf("go.mod does not hold %q: change both together", strings.TrimSpace(pin))
+	}
+}
