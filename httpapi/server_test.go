@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/model/demo"
 	"github.com/winnow-llm/winnow/serve"
 	"github.com/winnow-llm/winnow/store"
 	"github.com/winnow-llm/winnow/tensor"
@@ -39,17 +38,13 @@ type rig struct {
 	ended  chan error
 }
 
-// sources are the shared models, opened on the reference device; the test is skipped where they are not.
+// sources are the model of stories and the embedded demo, opened on the reference device.
 func sources(t *testing.T) []serve.Source {
 	loop := engine.NewLoop()
 	t.Cleanup(loop.Close)
-	source := func(name, dir string) serve.Source {
-		path := filepath.Join("..", "..", "shared", "models", dir)
-		if _, err := os.Stat(path); err != nil {
-			t.Skip("no shared models here")
-		}
+	source := func(name string, open func() (*store.Checkpoint, error)) serve.Source {
 		return serve.Source{Name: name, Created: time.Unix(1_700_000_000, 0), Open: func() (*serve.Model, error) {
-			c, err := store.Open(path)
+			c, err := open()
 			if err != nil {
 				return nil, err
 			}
@@ -59,7 +54,11 @@ func sources(t *testing.T) []serve.Source {
 		}}
 	}
 	broken := serve.Source{Name: "broken", Open: func() (*serve.Model, error) { return nil, store.ErrFormat }}
-	return []serve.Source{source(plainModel, "stories260k"), source(chatModel, "demo-moe/model.gguf"), broken}
+	return []serve.Source{
+		source(plainModel, func() (*store.Checkpoint, error) { return store.Open("../model/testdata/stories260k") }),
+		source(chatModel, func() (*store.Checkpoint, error) { return store.OpenBytes(demo.Name, demo.GGUF) }),
+		broken,
+	}
 }
 
 func start(t *testing.T, opt Options) *rig {

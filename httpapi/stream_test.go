@@ -79,7 +79,7 @@ type wireChunk struct {
 // A stream says what the whole answer says, piece by piece and in order.
 func TestStreamedChat(t *testing.T) {
 	r := start(t, Options{})
-	ask := `"model":"demo-moe","seed":5,"n":2,"max_tokens":9,` + hello
+	ask := `"model":"demo-moe","seed":5,"n":2,"temperature":1.5,"max_tokens":9,` + hello
 	_, body := r.post("/v1/chat/completions", `{`+ask+`}`)
 	want := parse[wireChat](t, body)
 	resp, body := r.call("POST", "/chat/completions", `{"stream":true,"stream_options":{"include_usage":true},`+ask+`}`)
