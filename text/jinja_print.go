@@ -21,30 +21,38 @@ func (in *interp) str(v Value) (marked, error) {
 
 // repr is Python's repr(v). What is printed of a container is input as a whole if any of it is.
 func (in *interp) repr(v Value) (marked, error) {
-	p := printer{in: in}
+	p := printer{walk{in: in}}
 	err := p.value(v, 0)
 	s := string(p.buf)
 	return marked{s: s, all: p.input && s != ""}, err
 }
 
-// printer writes values that hold others, as Python shows them.
-type printer struct {
+// walk is a text being written of a value that holds others, within the limits of its rendering.
+type walk struct {
 	in    *interp
 	buf   []byte
 	input bool // something a user wrote was printed
 }
 
-func (p *printer) value(v Value, depth int) error {
+// enter accounts for a value at a depth before it is written.
+func (w *walk) enter(v Value, depth int) error {
 	if depth > maxWalkNesting {
 		return limitError("values are nested too deep")
 	}
-	if len(p.buf) > p.in.lim.Output {
+	if len(w.buf) > w.in.lim.Output {
 		return limitError("text is too long")
 	}
-	if err := p.in.charge(1 + v.size()/bytesPerStep); err != nil {
+	w.input = w.input || v.written()
+	return w.in.charge(1 + v.size()/bytesPerStep)
+}
+
+// printer writes values as Python shows them.
+type printer struct{ walk }
+
+func (p *printer) value(v Value, depth int) error {
+	if err := p.enter(v, depth); err != nil {
 		return err
 	}
-	p.input = p.input || v.written()
 	switch v.kind {
 	case kindUndefined:
 		p.buf = append(p.buf, "Undefined"...)

@@ -8,9 +8,7 @@ import (
 
 // jsonWriter writes values as Python's json.dumps does. The result is input as a whole if any of it is: its shape is the user's too.
 type jsonWriter struct {
-	in       *interp
-	buf      []byte
-	input    bool
+	walk
 	indent   string // one level of it; "" with newlines false: on one line
 	newlines bool
 	most     rune // above it, characters are escaped
@@ -25,7 +23,7 @@ func filterToJSON(in *interp, v Value, a values) (Value, error) {
 	if err != nil {
 		return v, err
 	}
-	w := &jsonWriter{in: in, most: utf8.MaxRune, comma: ", ", colon: ": ", sorted: arg[3].truth()}
+	w := &jsonWriter{walk: walk{in: in}, most: utf8.MaxRune, comma: ", ", colon: ": ", sorted: arg[3].truth()}
 	if arg[0].truth() {
 		w.most = '~'
 	}
@@ -54,16 +52,9 @@ func filterToJSON(in *interp, v Value, a values) (Value, error) {
 }
 
 func (w *jsonWriter) value(v Value, depth int) error {
-	if depth > maxWalkNesting {
-		return limitError("values are nested too deep")
-	}
-	if len(w.buf) > w.in.lim.Output {
-		return limitError("text is too long")
-	}
-	if err := w.in.charge(1 + v.size()/bytesPerStep); err != nil {
+	if err := w.enter(v, depth); err != nil {
 		return err
 	}
-	w.input = w.input || v.written()
 	switch v.kind {
 	case kindString:
 		w.buf = appendJSONText(w.buf, v.text().s, w.most)
