@@ -163,7 +163,7 @@ func (m *metadata) rope(headDim int, pairs tensor.Pairing) (Rope, error) {
 
 // experts turns every layer that has a router's tensor into a layer of experts; the tensors, not the numbers, say which.
 func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
-	width := m.number("expert_feed_forward_length", missing)
+	width := m.number("expert_feed_forward_length", 0)
 	if m.err != nil {
 		return m.err
 	}
@@ -184,7 +184,11 @@ func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
 			return fmt.Errorf("%w: tensor %q: %w", ErrSpec, name, err)
 		}
 		l := &s.Layers[i]
-		l.Width, l.Router, l.ExpertWidth, l.Map = 0, &r, width, moe.EveryExpert(r.Experts)
+		l.Router, l.ExpertWidth, l.Map = &r, width, moe.EveryExpert(r.Experts)
+		if width == 0 { // early files give experts the width of a dense network
+			l.ExpertWidth = l.Width
+		}
+		l.Width = 0
 	}
 	return nil
 }

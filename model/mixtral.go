@@ -1,0 +1,43 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/winnow-llm/winnow/moe"
+	"github.com/winnow-llm/winnow/store"
+)
+
+// Mixtral: Mistral's attention; experts in every layer, chosen by a softmax and always renormalised. Its GGUF files say llama and an
+// expert count: see llama.go.
+var _ = register(&architecture{
+	name: "mixtral", hf: "mixtral",
+	gguf: func(*store.Checkpoint) (Spec, error) {
+		return Spec{}, fmt.Errorf("%w: a GGUF file of architecture mixtral; converters write llama", ErrAssumption)
+	},
+	config: func(c *config) (Spec, error) {
+		s, err := c.base()
+		if err != nil {
+			return s, err
+		}
+		width := c.number("sliding_window", 0)
+		router := softmaxRouter(c.number("num_local_experts", missing), c.number("num_experts_per_tok", missing))
+		if c.err != nil {
+			return s, c.err
+		}
+		if err := router.Check(); err != nil {
+			return s, fmt.Errorf("%w: config.json: %w", ErrSpec, err)
+		}
+		for i := range s.Layers {
+			l := &s.Layers[i]
+			l.Window, l.Router, l.ExpertWidth, l.Map = width, &router, l.Width, moe.EveryExpert(router.Experts)
+			l.Width = 0
+		}
+		return s, nil
+	},
+	names: map[string]string{
+		"ffn_gate_inp":         "block_sparse_moe.gate",
+		"ffn_gate_exps.weight": "block_sparse_moe.experts.%s.w1.weight",
+		"ffn_up_exps.weight":   "block_sparse_moe.experts.%s.w3.weight",
+		"ffn_down_exps.weight": "block_sparse_moe.experts.%s.w2.weight",
+	},
+})
