@@ -157,11 +157,19 @@ func (c *config) windows(s *Spec, first int) error {
 	return nil
 }
 
-// experts turns the layers that the config names into layers of experts.
-func (c *config) experts(s *Spec, router moe.RouterSpec) error {
+// expertCount is the number of experts of a layer. Transformers 5 writes for every family what Mixtral called it.
+func (c *config) expertCount() int {
+	if _, ok := c.fields["num_local_experts"]; ok {
+		return c.number("num_local_experts", missing)
+	}
+	return c.number("num_experts", missing)
+}
+
+// experts turns the layers that the config names into layers of experts, as wide as width says.
+func (c *config) experts(s *Spec, router moe.RouterSpec, width int) error {
 	var dense []int
 	value(c, "mlp_only_layers", &dense)
-	step, width := c.number("decoder_sparse_step", 1), c.number("moe_intermediate_size", missing)
+	step := c.number("decoder_sparse_step", 1)
 	if c.err != nil {
 		return c.err
 	}

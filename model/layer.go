@@ -118,10 +118,14 @@ func (l *loader) attention(s *LayerSpec, m *Model, out *layer, name func(string)
 		return
 	}
 	qHeads, kHeads := q.Reshape(l.rows*s.Heads, s.HeadDim), k.Reshape(l.rows*s.KVHeads, s.HeadDim)
-	if s.QKNorm {
-		out.turn = append(out.turn,
-			&tensor.Norm{X: qHeads, W: l.vector(name("attn_q_norm.weight"), s.HeadDim), Y: qHeads, N: lay.Rows, Groups: s.Heads, Eps: m.spec.Eps},
-			&tensor.Norm{X: kHeads, W: l.vector(name("attn_k_norm.weight"), s.HeadDim), Y: kHeads, N: lay.Rows, Groups: s.KVHeads, Eps: m.spec.Eps})
+	norm := func(part string, x tensor.Mat, groups int) *tensor.Norm {
+		return &tensor.Norm{X: x, W: l.vector(name(part), x.Cols), Y: x, N: lay.Rows, Groups: groups, Eps: m.spec.Eps}
+	}
+	switch {
+	case s.QKNorm && s.WholeNorm:
+		out.turn = append(out.turn, norm("attn_q_norm.weight", q, 1), norm("attn_k_norm.weight", k, 1))
+	case s.QKNorm:
+		out.turn = append(out.turn, norm("attn_q_norm.weight", qHeads, s.Heads), norm("attn_k_norm.weight", kHeads, s.KVHeads))
 	}
 	angles := l.angles(s.Rope, m)
 	out.turn = append(out.turn,

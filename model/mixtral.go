@@ -3,7 +3,6 @@ package model
 import (
 	"fmt"
 
-	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/store"
 )
 
@@ -19,20 +18,12 @@ var _ = register(&architecture{
 		if err != nil {
 			return s, err
 		}
-		width := c.number("sliding_window", 0)
-		router := softmaxRouter(c.number("num_local_experts", missing), c.number("num_experts_per_tok", missing))
-		if c.err != nil {
-			return s, c.err
-		}
-		if err := router.Check(); err != nil {
-			return s, fmt.Errorf("%w: config.json: %w", ErrSpec, err)
-		}
+		window := c.number("sliding_window", 0)
 		for i := range s.Layers {
-			l := &s.Layers[i]
-			l.Window, l.Router, l.ExpertWidth, l.Map = width, &router, l.Width, moe.EveryExpert(router.Experts)
-			l.Width = 0
+			s.Layers[i].Window = window
 		}
-		return s, nil
+		router := softmaxRouter(c.expertCount(), c.number("num_experts_per_tok", missing))
+		return s, c.experts(&s, router, c.number("intermediate_size", missing))
 	},
 	names: map[string]string{
 		"ffn_gate_inp":         "block_sparse_moe.gate",

@@ -36,13 +36,9 @@ var _ = register(&architecture{
 		if err := c.windows(&s, 0); err != nil {
 			return s, err
 		}
-		count := "num_experts" // what transformers 5 writes under another name
-		if _, ok := c.fields["num_local_experts"]; ok {
-			count = "num_local_experts"
-		}
-		router := softmaxRouter(c.number(count, missing), c.number("num_experts_per_tok", missing))
+		router := softmaxRouter(c.expertCount(), c.number("num_experts_per_tok", missing))
 		router.Norm = c.flag("norm_topk_prob")
-		return s, c.experts(&s, router)
+		return s, c.experts(&s, router, c.number("moe_intermediate_size", missing))
 	},
 })
 

@@ -36,7 +36,8 @@ type LayerSpec struct {
 	Heads, KVHeads, HeadDim int
 	Window                  int     // keys a row reads, itself included; 0 = all
 	Scale                   float32 // of attention scores
-	QKNorm                  bool    // RMS norm of each query and key head before RoPE
+	QKNorm                  bool    // RMS norm of queries and keys before RoPE, each head by itself
+	WholeNorm               bool    // ... or all heads of a row as one
 	QKVBias, OutBias        bool
 	Rope                    Rope
 	Width                   int             // hidden width of the dense network; 0 in a layer of experts
