@@ -35,6 +35,7 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	}
 	e := &Engine{loop: l, model: m, check: opt.Check, scheduler: newScheduler(m.Limits(), opt.Queue)}
 	e.root = e.scheduler.pool.root(m.Fingerprint())
+	e.scheduler.stride = min(firstStride, m.Limits().Rows)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.closed = l.closed; !e.closed {
@@ -97,8 +98,9 @@ func (e *Engine) step() bool {
 	if !e.begin() {
 		return false
 	}
+	started := time.Now()
 	out, err := e.compute()
-	e.end(out, err)
+	e.end(out, err, time.Since(started))
 	return true
 }
 
@@ -160,11 +162,12 @@ func (e *Engine) compute() (*result, error) {
 	return out, q.Sync()
 }
 
-// end settles the step in hand and hands out what it brought.
-func (e *Engine) end(out *result, err error) {
+// end settles the step in hand, which took so long, and hands out what it brought.
+func (e *Engine) end(out *result, err error, took time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	plan := e.scheduler.plan
+	e.scheduler.pace(took)
 	if err != nil {
 		e.scheduler.fail()
 		for _, a := range plan {

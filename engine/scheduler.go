@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/model"
@@ -19,6 +20,8 @@ type scheduler struct {
 	running []*sequence // hold pages, in order of arrival
 	waiting []*sequence // hold none, in order of arrival; all arrived after the running ones
 	plan    []advance   // the step in hand
+	stride  int         // most rows that those who catch up share in a step in which others generate
+	mixed   bool        // the step in hand is such a step
 	counts  Counters
 }
 
@@ -35,7 +38,7 @@ func newScheduler(lim model.Limits, queue int) *scheduler {
 	if min(lim.Sequences, lim.Pages, lim.Context) < 1 {
 		panic(fmt.Sprintf("winnow: bug: engine: nothing can be computed within %+v", lim))
 	}
-	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages)}
+	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages), stride: lim.Rows}
 }
 
 // context is how many tokens a sequence may have: what the model was made for, or less where the pages end earlier.
@@ -121,13 +124,17 @@ func (s *scheduler) admit() {
 	}
 }
 
-// share gives the rest of the rows to those that catch up, in order of arrival. Of the wanted rows each running sequence has one;
-// scores share the others.
+// share gives the rest of the rows to those that catch up, in order of arrival, and no more than a stride where others generate. Of the
+// wanted rows each running sequence has one; scores share the others.
 func (s *scheduler) share() {
-	rest, spare := s.limits.Rows, s.limits.Wanted-len(s.running)
+	rest, spare, generating := s.limits.Rows, s.limits.Wanted-len(s.running), len(s.plan)
 	for _, a := range s.plan {
 		rest -= a.rows
 	}
+	if generating > 0 {
+		rest = min(rest, s.stride)
+	}
+	defer func() { s.mixed = generating > 0 && len(s.plan) > generating }()
 	for _, q := range s.running {
 		if rest == 0 {
 			return
@@ -143,6 +150,23 @@ func (s *scheduler) share() {
 		s.give(q, rows)
 		rest -= rows
 	}
+}
+
+// The stride aims at steps of stepTime, within these rows.
+const (
+	stepTime    = 100 * time.Millisecond
+	firstStride = 64
+	leastStride = 8
+)
+
+// pace adjusts the stride to what the step in hand took: a prompt that catches up must not make those who generate wait for long,
+// whatever the model, the machine and the prompt's depth.
+func (s *scheduler) pace(took time.Duration) {
+	if !s.mixed || took <= 0 {
+		return
+	}
+	scaled := float64(s.stride) * min(2, float64(stepTime)/float64(took))
+	s.stride = max(min(leastStride, s.limits.Rows), min(int(scaled), s.limits.Rows))
 }
 
 func (s *scheduler) give(q *sequence, rows int) {
