@@ -31,7 +31,7 @@ fuzz:
 
 # Every op beside the machine's roof, then the demo model as a whole.
 bench: build
-	$(GO) test -run '^$$' -bench . ./cpu
+	$(GO) test -run '^$$' -bench . -benchtime 0.2s ./cpu
 	./$(BIN) bench $(MODEL) -p 128 -n 32 -r 3
 
 # Every device against the references, the models against their goldens, and a real client against the API.
