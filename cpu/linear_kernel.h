@@ -1,13 +1,6 @@
 // Linear: p = x, weights, bias, y, n; d = rows, in, out, kind. Neighbours in the list that read the same x become one parallel
 // phase, for which x is rounded once.
 
-// ROWS is the most rows of x that a pass over a tile serves: as many sums as registers hold.
-#if WN_AVX512
-enum { WN(ROWS) = 8 };
-#else
-enum { WN(ROWS) = 4 };
-#endif
-
 // What a pass over many rows may read of x before it moves on to the next tile, so that it stays in the cache.
 enum { WN(PASS_BYTES) = 128 << 10 };
 
