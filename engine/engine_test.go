@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/store"
@@ -112,6 +113,10 @@ func requests(n int) (out []Request) {
 		q := Request{Prompt: prompt, MaxTokens: 3 + i%9, Alternatives: i%5 - 1}
 		if i%2 == 1 {
 			q.Sampling = Sampling{Temperature: 0.9, TopK: 40 * (i % 3), TopP: 0.95, MinP: 0.01, Seed: uint64(i) << 40}
+		}
+		if i%4 == 1 || i%4 == 2 {
+			q.Sampling.Repetition, q.Sampling.Presence, q.Sampling.Frequency = 1.2, 0.3, 0.1
+			q.Sampling.TypicalP, q.Sampling.Bias = 0.95, []Bias{{int32(i), 2}, {7, -100}}
 		}
 		out = append(out, q)
 	}
@@ -246,6 +251,40 @@ func TestPrefixHit(t *testing.T) {
 	if err != nil || more[0].Stats.Cached != 192 {
 		t.Errorf("%+v, %v", more, err)
 	}
+}
+
+// TestEqualPromptsShare: choices of one prompt that come at once compute it once, but for what lies behind the last full page.
+func TestEqualPromptsShare(t *testing.T) {
+	r := requests(7)[6] // 130 tokens: two pages and two tokens
+	r.MaxTokens = 4
+	all := make([]Request, 5)
+	for i := range all {
+		all[i] = r
+		all[i].Sampling = Sampling{Temperature: 1, Seed: uint64(i)}
+	}
+	want := alone(t, all)
+	synctest.Test(t, func(t *testing.T) {
+		e, d := open(t, ample)
+		goOn := make(chan bool)
+		d.atSync = func() error {
+			<-goOn
+			return nil
+		}
+		go collect(e.Generate(t.Context(), Request{Prompt: []int32{1}, MaxTokens: 1, Alternatives: -1}))
+		synctest.Wait() // its step is in hand, and all others come before the next one
+		answers := make(chan [][]Token)
+		go func() { answers <- together(t, e, all) }()
+		synctest.Wait()
+		close(goOn)
+		for i, got := range <-answers {
+			if err := same(got, want[i]); err != nil {
+				t.Errorf("choice %d: %v", i, err)
+			}
+		}
+		if u := e.Usage(); u.Rows != int64(1+130+4*2+5*3) || u.Cached != 4*128 {
+			t.Errorf("%+v", u)
+		}
+	})
 }
 
 // TestPreemption lets two sequences grow into pages for one and a half.
@@ -384,6 +423,11 @@ func TestRefusals(t *testing.T) {
 		{Prompt: []int32{1}, Sampling: Sampling{Temperature: -1}}, {Prompt: []int32{1}, Sampling: Sampling{Temperature: nan}},
 		{Prompt: []int32{1}, Sampling: Sampling{TopP: 1.1}}, {Prompt: []int32{1}, Sampling: Sampling{MinP: nan}},
 		{Prompt: []int32{1}, Sampling: Sampling{TopK: -1}}, {Prompt: []int32{1}, Sampling: Sampling{Temperature: float32(math.Inf(1))}},
+		{Prompt: []int32{1}, Sampling: Sampling{TypicalP: 2}}, {Prompt: []int32{1}, Sampling: Sampling{Repetition: -1}},
+		{Prompt: []int32{1}, Sampling: Sampling{Presence: nan}}, {Prompt: []int32{1}, Sampling: Sampling{Frequency: -1e9}},
+		{Prompt: []int32{1}, Sampling: Sampling{Bias: []Bias{{320, 1}}}}, {Prompt: []int32{1}, Sampling: Sampling{Bias: []Bias{{1, nan}}}},
+		{Prompt: []int32{1}, Sampling: Sampling{Bias: make([]Bias, MostBiases+1)}}, {Prompt: []int32{1}, MinTokens: -1},
+		{Prompt: []int32{1}, Stop: []int32{320}},
 	} {
 		if _, err := collect(e.Generate(t.Context(), r)); !errors.Is(err, ErrRequest) {
 			t.Errorf("request %d: %v", i, err)

@@ -28,12 +28,17 @@ func (p *pool) root(fingerprint string) int32 {
 
 // key names logical page i of a sequence, which has tokens for all of it and whose earlier pages are sealed.
 func (p *pool) key(q *sequence, i int) prefixKey {
-	k := prefixKey{parent: q.root}
-	if i > 0 {
-		k.parent = q.pages[i-1]
-	}
+	k := prefixKey{parent: p.parent(q, i)}
 	copy(k.tokens[:], q.tokens[i*attention.PageTokens:])
 	return k
+}
+
+// parent is the page before logical page i of a sequence, or its root.
+func (p *pool) parent(q *sequence, i int) int32 {
+	if i == 0 {
+		return q.root
+	}
+	return q.pages[i-1]
 }
 
 // adopt lets a sequence that stands at a page's boundary skip the tokens that others have computed already. It says how many.

@@ -65,7 +65,7 @@ func randomRequest(r *rand.Rand, d *dry) *sequence {
 		}
 		return q
 	}
-	q, err := d.request(Request{Prompt: prompt, MaxTokens: r.IntN(100) - 1, Alternatives: -1})
+	q, err := d.request(Request{Prompt: prompt, MaxTokens: r.IntN(100) - 1, Alternatives: -1, Priority: r.IntN(3)})
 	if err != nil {
 		return nil
 	}

@@ -40,21 +40,40 @@ type Request struct {
 	// MaxTokens is how many new tokens to generate: 0 for as many as the context holds, a number below 0 for none. A request for
 	// none computes and caches the prompt, and yields nothing. What would pass the end of the context is cut off there.
 	MaxTokens int
+	MinTokens int // so many new tokens come before one of Stop may be chosen
 	Sampling  Sampling
 	Stop      []int32 // ids that end the generation; the id itself is yielded and counted, with Finish Stop
+	// Priority orders requests, the lowest number first and equals by arrival: who is admitted, who has rows first, and the last one loses
+	// its pages first. One that waits takes the place of running ones with a higher number.
+	Priority int
 	// Alternatives is how many of the likeliest ids to report beside the chosen one, 0 to model.MostAlternatives, all with
 	// log-probabilities; -1 for none and no log-probability either.
 	Alternatives int
 }
 
-// Sampling says how a token is chosen. The zero value takes the likeliest.
+// Sampling says how a token is chosen. The zero value takes the likeliest. The steps come in this order: penalties and biases, then
+// temperature, top-k, typical-p, top-p and min-p, each on what the one before has left.
 type Sampling struct {
+	Repetition  float32 // logits of ids in the prompt and the answer: those above 0 are divided by it, others multiplied; 0 and 1 do nothing
+	Presence    float32 // taken from the logits of ids that were generated
+	Frequency   float32 // taken from the logits of ids that were generated, once for each time
+	Bias        []Bias  // added to logits; an id may have several
 	Temperature float32 // logits are divided by it; 0 takes the likeliest
 	TopK        int     // keep the k likeliest; 0 keeps all
+	TypicalP    float32 // keep the fewest most typical whose probabilities reach it; 0 and 1 keep all
 	TopP        float32 // keep the fewest likeliest whose probabilities reach it; 0 and 1 keep all
 	MinP        float32 // keep what is at least so many times as likely as the likeliest; 0 keeps all
 	Seed        uint64  // with the token's position it fixes the draw, whatever else is in the batch
 }
+
+// Bias makes an id likelier, or less likely.
+type Bias struct {
+	ID  int32
+	Add float32 // to its logit; negative infinity bans it
+}
+
+// MostBiases is how many biases a request may have.
+const MostBiases = 1024
 
 // Finish is why a generation ended; empty while it goes on.
 type Finish string
@@ -81,6 +100,9 @@ type Alternative struct {
 	Logprob float32
 }
 
+// mostPenalty bounds penalties: beyond it logits say nothing any more.
+const mostPenalty = 1000
+
 // check refuses what no step could compute. Vocab and context are the engine's.
 func (r *Request) check(vocab, context int) error {
 	if err := checkIDs(r.Prompt, vocab); err != nil {
@@ -91,13 +113,30 @@ func (r *Request) check(vocab, context int) error {
 		got, top float64
 	}{
 		{"temperature", float64(r.Sampling.Temperature), math.MaxFloat32},
+		{"min-tokens", float64(r.MinTokens), math.MaxInt32},
 		{"top-k", float64(r.Sampling.TopK), math.MaxInt32},
 		{"top-p", float64(r.Sampling.TopP), 1},
+		{"typical-p", float64(r.Sampling.TypicalP), 1},
+		{"repetition penalty", float64(r.Sampling.Repetition), mostPenalty},
+		{"size of presence penalty", math.Abs(float64(r.Sampling.Presence)), mostPenalty},
+		{"size of frequency penalty", math.Abs(float64(r.Sampling.Frequency)), mostPenalty},
+		{"number of biases", float64(len(r.Sampling.Bias)), MostBiases},
+		{"number of stop ids", float64(len(r.Stop)), MostBiases},
 		{"min-p", float64(r.Sampling.MinP), 1},
 		{"alternatives plus one", float64(r.Alternatives) + 1, model.MostAlternatives + 1},
 	} {
 		if !(n.got >= 0 && n.got <= n.top) { // so that NaN is refused
 			return fmt.Errorf("%w: %s is %v, want 0 to %v", ErrRequest, n.name, n.got, n.top)
+		}
+	}
+	for _, b := range r.Sampling.Bias {
+		if b.ID < 0 || int(b.ID) >= vocab || !(b.Add <= math.MaxFloat32) {
+			return fmt.Errorf("%w: bias %v of id %d in a vocabulary of %d", ErrRequest, b.Add, b.ID, vocab)
+		}
+	}
+	for _, id := range r.Stop {
+		if id < 0 || int(id) >= vocab {
+			return fmt.Errorf("%w: stop id %d in a vocabulary of %d", ErrRequest, id, vocab)
 		}
 	}
 	if len(r.Prompt) > context || len(r.Prompt) == context && r.MaxTokens >= 0 {

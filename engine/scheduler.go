@@ -17,8 +17,9 @@ type scheduler struct {
 	limits  model.Limits
 	queue   int // sequences that may wait beyond those that a step holds
 	pool    *pool
-	running []*sequence // hold pages, in order of arrival
-	waiting []*sequence // hold none, in order of arrival; all arrived after the running ones
+	running []*sequence // hold pages; in order of priority, then of arrival
+	waiting []*sequence // hold none; in the same order
+	arrived int64       // sequences that ever came
 	plan    []advance   // the step in hand
 	stride  int         // most rows that those who catch up share in a step in which others generate
 	mixed   bool        // the step in hand is such a step
@@ -51,8 +52,16 @@ func (s *scheduler) add(q *sequence) error {
 	if len(s.running)+len(s.waiting) >= s.limits.Sequences+s.queue {
 		return ErrQueueFull
 	}
-	s.waiting = append(s.waiting, q)
+	q.arrival = s.arrived
+	s.arrived++
+	s.waiting = inserted(s.waiting, q)
 	return nil
+}
+
+// inserted is a list with one more sequence in its place.
+func inserted(list []*sequence, q *sequence) []*sequence {
+	at, _ := slices.BinarySearchFunc(list, q, (*sequence).compare)
+	return slices.Insert(list, at, q)
 }
 
 // next plans a step within the limits on rows, wanted rows and sequences. The plan is valid until the next one; it is empty when nobody
@@ -62,6 +71,7 @@ func (s *scheduler) next() []advance {
 	for _, q := range s.running {
 		s.adopt(q)
 	}
+	s.outrank()
 	s.single()
 	s.admit()
 	s.share()
@@ -80,13 +90,13 @@ func (s *scheduler) single() {
 	}
 }
 
-// grow sees that a sequence has the page of its next token. The youngest ones are preempted for it, in the end the sequence itself.
+// grow sees that a sequence has the page of its next token. The last ones in order are preempted for it, in the end the sequence itself.
 func (s *scheduler) grow(q *sequence) bool {
 	for len(q.pages) < pagesOf(q.computed+1) {
 		if s.pool.available() == 0 {
-			youngest := s.running[len(s.running)-1]
-			s.preempt(youngest)
-			if youngest == q {
+			last := s.running[len(s.running)-1]
+			s.preempt(last)
+			if last == q {
 				return false
 			}
 			continue
@@ -96,19 +106,21 @@ func (s *scheduler) grow(q *sequence) bool {
 	return true
 }
 
-// admit starts waiting sequences, in order, while the rows that nobody claims, the sequences and the pages allow it. The head of the
-// queue is never overtaken.
+// admit starts waiting sequences while the rows that nobody before them claims, the sequences and the pages allow it. The head of the
+// queue is not overtaken, unless it only waits for what a running sequence computes for both.
 func (s *scheduler) admit() {
-	rest := s.limits.Rows
-	for _, q := range s.running {
-		if !q.held {
-			rest -= q.behind()
+	for i := 0; i < min(len(s.waiting), s.limits.Sequences) && len(s.running) < s.limits.Sequences; {
+		q := s.waiting[i]
+		if s.unclaimed(q) <= 0 {
+			return
 		}
-	}
-	for rest > 0 && len(s.waiting) > 0 && len(s.running) < s.limits.Sequences {
-		q := s.waiting[0]
 		gained := s.pool.adopt(q)
-		if q.room()-len(q.pages) > s.pool.available() {
+		if s.follows(q) {
+			s.pool.release(q)
+			i++
+			continue
+		}
+		if s.missing(q) > 0 {
 			s.pool.release(q)
 			return
 		}
@@ -119,12 +131,70 @@ func (s *scheduler) admit() {
 			s.counts.Prompt += int64(q.prompt)
 			s.cached(q, gained)
 		}
-		s.running, s.waiting = append(s.running, q), slices.Delete(s.waiting, 0, 1)
-		rest -= q.behind()
+		s.running, s.waiting = inserted(s.running, q), slices.Delete(s.waiting, i, i+1)
 	}
 }
 
-// share gives the rest of the rows to those that catch up, in order of arrival, and no more than a stride where others generate. Of the
+// unclaimed is how many rows of the step are left for a sequence after those that go before it.
+func (s *scheduler) unclaimed(q *sequence) int {
+	rest := s.limits.Rows - len(s.plan)
+	for _, r := range s.running {
+		if r.before(q) && !r.planned && !r.held {
+			rest -= r.behind()
+		}
+	}
+	return rest
+}
+
+// missing is how many pages there are too few to admit a sequence: those of its tokens and its next one, and one more for each that goes
+// before it and will grow into one, so that who is admitted is not preempted at once.
+func (s *scheduler) missing(q *sequence) int {
+	need := q.room() - len(q.pages)
+	for _, r := range s.running {
+		if r.before(q) && len(r.pages) < pagesOf(r.limit-1) {
+			need++
+		}
+	}
+	return max(0, need-s.pool.available())
+}
+
+// follows says whether the page that a sequence is to compute next is being computed, from the same tokens, by one that goes before it:
+// choices of one request, requests with one system prompt. It waits and adopts the page.
+func (s *scheduler) follows(q *sequence) bool {
+	from, to := q.computed, q.computed+attention.PageTokens
+	if from != q.sealed*attention.PageTokens || to > q.adoptable() {
+		return false
+	}
+	return slices.ContainsFunc(s.running, func(r *sequence) bool {
+		return r.before(q) && !r.held && r.behind() > 1 && len(r.tokens) >= to && r.sealed == q.sealed &&
+			s.pool.parent(r, r.sealed) == s.pool.parent(q, q.sealed) && slices.Equal(r.tokens[from:to], q.tokens[from:to])
+	})
+}
+
+// outrank lets the sequence at the head of the queue take the place of running ones with a higher number of priority, if they have enough.
+func (s *scheduler) outrank() {
+	if len(s.waiting) == 0 {
+		return
+	}
+	q := s.waiting[0]
+	theirs := 0 // pages of those that would make room
+	lower := len(s.running)
+	for ; lower > 0 && s.running[lower-1].priority > q.priority; lower-- {
+		theirs += len(s.running[lower-1].pages)
+	}
+	if lower == len(s.running) || lower >= s.limits.Sequences {
+		return
+	}
+	s.pool.adopt(q)
+	if s.missing(q) <= theirs {
+		for len(s.running) > lower && (len(s.running) == s.limits.Sequences || s.missing(q) > 0) {
+			s.preempt(s.running[len(s.running)-1])
+		}
+	}
+	s.pool.release(q)
+}
+
+// share gives the rest of the rows to those that catch up, in order, and no more than a stride where others generate. Of the
 // wanted rows each running sequence has one; scores share the others.
 func (s *scheduler) share() {
 	rest, spare, generating := s.limits.Rows, s.limits.Wanted-len(s.running), len(s.plan)
@@ -139,7 +209,7 @@ func (s *scheduler) share() {
 		if rest == 0 {
 			return
 		}
-		if q.held || q.planned {
+		if q.held || q.planned || s.follows(q) {
 			continue
 		}
 		rows := min(q.behind(), rest)
@@ -198,14 +268,14 @@ func (s *scheduler) cached(q *sequence, tokens int) {
 	s.counts.Cached += int64(tokens)
 }
 
-// preempt takes a running sequence's pages and lets it wait at the head of the queue. Nothing is lost but time: its sealed pages
+// preempt takes a running sequence's pages and lets it wait before all that came later. Nothing is lost but time: its sealed pages
 // may still be there when it returns, and the rest is computed again.
 func (s *scheduler) preempt(q *sequence) {
 	s.pool.release(q)
 	q.preempted++
 	s.counts.Preempted++
 	s.running = slices.DeleteFunc(s.running, func(r *sequence) bool { return r == q })
-	s.waiting = slices.Insert(s.waiting, 0, q)
+	s.waiting = inserted(s.waiting, q)
 }
 
 // fill writes the planned step as columns.
@@ -222,11 +292,12 @@ func (s *scheduler) fill(step *model.Step) {
 			draws, params := q.draw()
 			step.Want = append(step.Want, int32(row))
 			step.Draws, step.Param = append(step.Draws, draws), append(step.Param, params)
+			step.Edits = append(step.Edits, q.edits.list)
 			sampled = sampled || !q.every
 		}
 	}
 	if !sampled {
-		step.Draws, step.Param = step.Draws[:0], step.Param[:0]
+		step.Draws, step.Param, step.Edits = step.Draws[:0], step.Param[:0], step.Edits[:0]
 	}
 }
 
@@ -290,6 +361,11 @@ func (s *scheduler) check() error {
 		}
 		if q.planned || q.gone || q.ended() {
 			return fmt.Errorf("a sequence of %d tokens outlived its step", len(q.tokens))
+		}
+	}
+	for _, list := range [][]*sequence{s.running, s.waiting} {
+		if !slices.IsSortedFunc(list, (*sequence).compare) {
+			return fmt.Errorf("%d running and %d waiting sequences are out of order", len(s.running), len(s.waiting))
 		}
 	}
 	for _, q := range s.waiting {

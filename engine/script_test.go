@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "rewrite the scripts in testdata with wh
 // Blocks are parted by empty lines; lines that begin with # are the reader's.
 //
 //	new rows=8 pages=4 sequences=2 [wanted=2 context=256 queue=4]
-//	add NAME prompt=1..70,5 [max=3 stop=1071,1072 selector=window]   a request; the id sampled at position p is 1000+p
+//	add NAME prompt=1..70,5 [max=3 stop=1071,1072 priority=-1 selector=window]   a request; the id sampled at position p is 1000+p
 //	score NAME prompt=1..70                                          a request for all logits
 //	plan | commit | fail                                             the halves of a step; a step that the device fails
 //	step | run                                                       a whole step; steps until nobody advances
@@ -190,6 +190,7 @@ func (s *script) admitNamed(kind, name string, args map[string]string) (err erro
 	} else {
 		q, err = s.request(Request{
 			Prompt: numbers(args["prompt"]), MaxTokens: atoi(args["max"]), Stop: numbers(args["stop"]), Alternatives: -1,
+			Priority: atoi(args["priority"]),
 		})
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -26,7 +27,12 @@ type sequence struct {
 	seen  int  // of a score: leading tokens whose logits were handed over
 	held  bool // of a score: its consumer has the last logits still; it does not advance
 
+	priority int   // the lowest number goes first
+	arrival  int64 // orders those of one priority
+
 	sampling     Sampling
+	edits        edits
+	floor        int // tokens it has before one of stop may be chosen
 	alternatives int
 	stop         []int32
 
@@ -58,8 +64,8 @@ type outbox struct {
 func newSequence(r *Request, context int) *sequence {
 	return &sequence{
 		tokens: slices.Clone(r.Prompt), prompt: len(r.Prompt), limit: r.limit(context),
-		sampling: r.Sampling, alternatives: r.Alternatives, stop: slices.Clone(r.Stop),
-		out: outbox{signal: make(chan struct{}, 1)},
+		priority: r.Priority, sampling: r.Sampling, edits: newEdits(r), floor: len(r.Prompt) + r.MinTokens,
+		alternatives: r.Alternatives, stop: slices.Clone(r.Stop), out: outbox{signal: make(chan struct{}, 1)},
 	}
 }
 
@@ -70,6 +76,14 @@ func newScore(ids []int32) *sequence {
 		alternatives: -1, out: outbox{signal: make(chan struct{}, 1)},
 	}
 }
+
+// compare orders sequences: the lowest number of priority first, equals by arrival.
+func (q *sequence) compare(o *sequence) int {
+	return cmp.Or(cmp.Compare(q.priority, o.priority), cmp.Compare(q.arrival, o.arrival))
+}
+
+// before says whether it goes before the other one.
+func (q *sequence) before(o *sequence) bool { return q.compare(o) < 0 }
 
 // behind is how many tokens it has to catch up by.
 func (q *sequence) behind() int { return len(q.tokens) - q.computed }
@@ -106,6 +120,12 @@ func (q *sequence) advance(rows int, sampled []int32) {
 		q.seen = max(q.seen, q.computed)
 	}
 	q.tokens = append(q.tokens, sampled...)
+	for _, id := range sampled {
+		q.edits.generated(id)
+		if len(q.tokens) == q.floor {
+			q.edits.lift(q.stop, q.sampling.Bias)
+		}
+	}
 	switch {
 	case len(sampled) > 0 && slices.Contains(q.stop, sampled[0]):
 		q.finish = Stop
@@ -123,13 +143,10 @@ func (q *sequence) draw() (draws [tensor.SampleDraws]int32, params [tensor.Sampl
 	draws[tensor.SeedHigh] = int32(uint32(q.sampling.Seed >> 32))
 	draws[tensor.Position] = int32(len(q.tokens))
 	draws[tensor.Alternatives] = int32(q.alternatives)
-	params[tensor.Temperature] = q.sampling.Temperature
-	params[tensor.TopK] = float32(q.sampling.TopK)
-	params[tensor.TopP] = q.sampling.TopP
-	if q.sampling.TopP == 0 {
-		params[tensor.TopP] = 1
-	}
-	params[tensor.MinP] = q.sampling.MinP
+	s := &q.sampling
+	params[tensor.Temperature], params[tensor.TopK], params[tensor.MinP] = s.Temperature, float32(s.TopK), s.MinP
+	params[tensor.TopP], params[tensor.TypicalP] = cmp.Or(s.TopP, 1), cmp.Or(s.TypicalP, 1)
+	params[tensor.Repetition], params[tensor.Presence], params[tensor.Frequency] = cmp.Or(s.Repetition, 1), s.Presence, s.Frequency
 	return draws, params
 }
 

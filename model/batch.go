@@ -21,12 +21,21 @@ type Step struct {
 	Want  []int32                        // rows whose logits are wanted, ascending
 	Draws [][tensor.SampleDraws]int32    // per wanted row, for Sample; empty when nothing is sampled
 	Param [][tensor.SampleParams]float32 // per wanted row, for Sample
+	Edits [][]Edit                       // per wanted row, for Sample: at most MostEdits
+}
+
+// Edit changes how likely an id is to be chosen.
+type Edit struct {
+	ID    int32
+	Seen  bool    // in the prompt or the answer: the penalty for repetition holds
+	Count int32   // how often it was generated, for the other penalties
+	Bias  float32 // added to the logit
 }
 
 // Reset empties the step and keeps its memory.
 func (s *Step) Reset() {
 	s.IDs, s.Past, s.Pages, s.Want = s.IDs[:0], s.Past[:0], s.Pages[:0], s.Want[:0]
-	s.Draws, s.Param, s.Start = s.Draws[:0], s.Param[:0], append(s.Start[:0], 0)
+	s.Draws, s.Param, s.Edits, s.Start = s.Draws[:0], s.Param[:0], s.Edits[:0], append(s.Start[:0], 0)
 }
 
 // Limits are the sizes that a model's buffers are made for.
@@ -41,6 +50,9 @@ type Limits struct {
 // MostAlternatives is how many of the best ids a wanted row can report.
 const MostAlternatives = 20
 
+// MostEdits is how many ids of a wanted row can have an Edit.
+const MostEdits = 4096
+
 // Batch is one step as columns on the device, at fixed addresses that Fill overwrites.
 type Batch struct {
 	IDs    tensor.Mat // rows x 1, I32: token ids
@@ -51,9 +63,12 @@ type Batch struct {
 	Sample tensor.Sample // chooses an id for every wanted row
 
 	limits Limits
-	seq    []int32 // scratch of Fill
+	seq    []int32 // scratch of Fill, as all below
 	pos    []int32
 	table  []int32
+	start  []int32
+	edits  [][tensor.EditColumns]int32
+	biases []float32
 }
 
 // newBatch allocates a batch on a device.
@@ -79,6 +94,9 @@ func newBatch(d tensor.Device, lim Limits, vocab int) (*Batch, error) {
 		{&b.Logits, quant.F32, lim.Wanted, vocab},
 		{&b.Sample.Params, quant.F32, lim.Wanted, tensor.SampleParams},
 		{&b.Sample.Draws, quant.I32, lim.Wanted, tensor.SampleDraws},
+		{&b.Sample.Start, quant.I32, lim.Wanted + 1, 1},
+		{&b.Sample.Edits, quant.I32, lim.Wanted * MostEdits, tensor.EditColumns},
+		{&b.Sample.Biases, quant.F32, lim.Wanted * MostEdits, 1},
 		{&b.Sample.IDs, quant.I32, lim.Wanted, 1},
 		{&b.Sample.Best, quant.I32, lim.Wanted, MostAlternatives},
 		{&b.Sample.Probs, quant.F32, lim.Wanted, 1 + MostAlternatives},
@@ -118,11 +136,33 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	write(q, b.Layout.Rows, []int32{int32(len(s.IDs))})
 	write(q, b.Sample.Params, s.Param)
 	write(q, b.Sample.Draws, s.Draws)
+	b.fillEdits(q, s)
+}
+
+// fillEdits writes the edits of all wanted rows, one after another.
+func (b *Batch) fillEdits(q tensor.Queue, s *Step) {
+	b.start, b.edits, b.biases = append(b.start[:0], 0), b.edits[:0], b.biases[:0]
+	for _, row := range s.Edits {
+		if len(row) > MostEdits {
+			panic(fmt.Sprintf("winnow: bug: model: %d edits of one row, more than %d", len(row), MostEdits))
+		}
+		for _, e := range row {
+			columns := [tensor.EditColumns]int32{tensor.EditID: e.ID, tensor.EditCount: e.Count}
+			if e.Seen {
+				columns[tensor.EditSeen] = 1
+			}
+			b.edits, b.biases = append(b.edits, columns), append(b.biases, e.Bias)
+		}
+		b.start = append(b.start, int32(len(b.edits)))
+	}
+	write(q, b.Sample.Start, b.start)
+	write(q, b.Sample.Edits, b.edits)
+	write(q, b.Sample.Biases, b.biases)
 }
 
 // column is what a step's columns are made of: 32-bit numbers.
 type column interface {
-	int32 | float32 | [tensor.SampleDraws]int32 | [tensor.SampleParams]float32
+	int32 | float32 | [tensor.SampleDraws]int32 | [tensor.SampleParams]float32 | [tensor.EditColumns]int32
 }
 
 func write[T column](q tensor.Queue, m tensor.Mat, v []T) {
@@ -147,7 +187,8 @@ func read[T int32 | float32](q tensor.Queue, m tensor.Mat, v []T) {
 func (b *Batch) free(d tensor.Device) {
 	for _, m := range []tensor.Mat{
 		b.IDs, b.Want, b.Wanted, b.Layout.Start, b.Layout.Past, b.Layout.Pages[0], b.Layout.Seq, b.Layout.Pos, b.Layout.Rows,
-		b.Logits, b.Sample.Params, b.Sample.Draws, b.Sample.IDs, b.Sample.Best, b.Sample.Probs,
+		b.Logits, b.Sample.Params, b.Sample.Draws, b.Sample.Start, b.Sample.Edits, b.Sample.Biases, b.Sample.IDs, b.Sample.Best,
+		b.Sample.Probs,
 	} {
 		if m.Present() {
 			d.Free(m.Buf)

@@ -1,7 +1,6 @@
 package tensor
 
 import (
-	"cmp"
 	"math"
 	"slices"
 )
@@ -12,6 +11,10 @@ const (
 	TopK                // keep the k most likely; 0
 	TopP                // keep the fewest most likely whose probabilities reach p; 1
 	MinP                // keep what is at least min_p times as likely as the most likely; 0
+	TypicalP            // keep the fewest most typical whose probabilities reach p; 1
+	Repetition          // logits of ids seen before: those above 0 are divided by it, others multiplied; 1
+	Presence            // taken from the logits of generated ids; 0
+	Frequency           // taken from the logits of generated ids, once for each time; 0
 	SampleParams        // number of columns
 )
 
@@ -24,12 +27,23 @@ const (
 	SampleDraws         // number of columns
 )
 
-// Sample chooses one id for every row: temperature, then top-k, top-p and min-p, then a draw that depends on (seed, position) alone.
-// Ties go to the lower id.
+// Columns of Sample.Edits.
+const (
+	EditID      = iota
+	EditSeen    // 1: the id is in the prompt or the answer, so the penalty for repetition holds for it
+	EditCount   // how often it was generated
+	EditColumns // number of columns
+)
+
+// Sample chooses one id for every row: penalties and biases, temperature, top-k, typical-p, top-p and min-p, then a draw that depends on
+// (seed, position) alone. Ties go to the lower id.
 type Sample struct {
 	Logits Mat // rows x vocab, F32
 	Params Mat // rows x SampleParams, F32
 	Draws  Mat // rows x SampleDraws, I32
+	Start  Mat // rows+1 x 1, I32: row i's edits are Start[i]:Start[i+1] of Edits and Biases
+	Edits  Mat // most edits x EditColumns, I32: ids with penalties or a bias; no id twice in a row
+	Biases Mat // most edits x 1, F32: added to the id's logit after the penalties
 	IDs    Mat // rows x 1, I32: the chosen ids
 	Best   Mat // rows x most alternatives, I32: the best ids by logit, as many as the row asked for
 	Probs  Mat // rows x 1+most alternatives, F32: log-probability under the plain softmax of the chosen id, then of Best
@@ -38,10 +52,13 @@ type Sample struct {
 
 // Reference works row by row.
 func (o *Sample) Reference() {
+	start := o.Start.I32()
 	for i := range Live(o.N, o.Logits.Rows) {
-		logits := rowOf(o.Logits.F32(), i, o.Logits.Cols)
+		logits, params := rowOf(o.Logits.F32(), i, o.Logits.Cols), rowOf(o.Params.F32(), i, SampleParams)
 		draws := rowOf(o.Draws.I32(), i, SampleDraws)
-		id := choose(logits, rowOf(o.Params.F32(), i, SampleParams), draws)
+		from, to := int(start[i]), int(start[i+1])
+		edited := edit(logits, params, o.Edits.I32()[from*EditColumns:to*EditColumns], o.Biases.F32()[from:to])
+		id := choose(edited, params, draws)
 		o.IDs.I32()[i] = id
 		if n := int(draws[Alternatives]); n >= 0 {
 			report(logits, id, rowOf(o.Best.I32(), i, o.Best.Cols)[:n], rowOf(o.Probs.F32(), i, o.Probs.Cols))
@@ -50,95 +67,6 @@ func (o *Sample) Reference() {
 }
 
 func rowOf[T any](v []T, i, cols int) []T { return v[i*cols : (i+1)*cols] }
-
-// candidate is an id with its unnormalised probability: exp of its scaled logit less the largest.
-type candidate struct {
-	id     int32
-	weight float64
-}
-
-// choose runs the chain. Each step shortens the list of candidates, likeliest first.
-func choose(logits, params []float32, draws []int32) int32 {
-	best := argmax(logits)
-	if params[Temperature] <= 0 {
-		return best
-	}
-	weigh := func(id int32) candidate {
-		return candidate{id, math.Exp(float64(logits[id]-logits[best]) / float64(params[Temperature]))}
-	}
-	all := make([]candidate, len(logits))
-	var total float64
-	for id := range all {
-		all[id] = weigh(int32(id))
-		total += all[id].weight
-	}
-	list := all
-	if k := int(params[TopK]); k > 0 && k < len(all) {
-		list = likeliest(all, k)
-		total = sum(list)
-	}
-	if p := float64(params[TopP]); p < 1 {
-		list = topP(list, p*total)
-	}
-	return draw(minP(list, float64(params[MinP])), uniform(draws))
-}
-
-// likeliest is the first k candidates, likeliest first. It may reorder all.
-func likeliest(all []candidate, k int) []candidate {
-	order := func(a, b candidate) int { return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.id, b.id)) }
-	if k >= len(all)/8 {
-		slices.SortFunc(all, order)
-		return all[:min(k, len(all))]
-	}
-	best := make([]candidate, 0, k+1)
-	for _, c := range all { // nearly all are worse than the last of the best
-		if len(best) == k && order(c, best[k-1]) > 0 {
-			continue
-		}
-		at, _ := slices.BinarySearchFunc(best, c, order)
-		best = slices.Insert(best, at, c)[:min(len(best)+1, k)]
-	}
-	return best
-}
-
-// minP drops what is less than p times as likely as the likeliest, whose weight is 1. The order stays.
-func minP(list []candidate, p float64) []candidate {
-	return slices.DeleteFunc(list, func(c candidate) bool { return c.weight < p })
-}
-
-// topP keeps the fewest candidates whose weights reach mass, likeliest first, at least one. Mostly they are few.
-func topP(list []candidate, mass float64) []candidate {
-	for k := 64; ; k *= 16 {
-		var have float64
-		best := likeliest(list, k)
-		for i, c := range best {
-			if have += c.weight; have >= mass {
-				return best[:i+1]
-			}
-		}
-		if k >= len(list) {
-			return best
-		}
-	}
-}
-
-func sum(list []candidate) (total float64) {
-	for _, c := range list {
-		total += c.weight
-	}
-	return total
-}
-
-// draw takes the candidate at share u of the list's mass.
-func draw(list []candidate, u float64) int32 {
-	left := u * sum(list)
-	for _, c := range list {
-		if left -= c.weight; left < 0 {
-			return c.id
-		}
-	}
-	return list[len(list)-1].id
-}
 
 // uniform is a number in [0, 1) that depends on (seed, position) alone: two rounds of the splitmix64 finaliser (Steele et al. 2014).
 func uniform(draws []int32) float64 {
@@ -152,16 +80,6 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
-}
-
-func argmax(logits []float32) int32 {
-	best := 0
-	for i, v := range logits {
-		if v > logits[best] {
-			best = i
-		}
-	}
-	return int32(best)
 }
 
 // report writes the best ids and the log-probabilities of the chosen id and of the best.
@@ -195,9 +113,9 @@ func report(logits []float32, id int32, best []int32, probs []float32) {
 	}
 }
 
-// Operands lists logits, parameters, draws and count, then ids, best and probabilities.
+// Operands lists logits, parameters, draws, edits and count, then ids, best and probabilities.
 func (o *Sample) Operands() (in, out []*Mat) {
-	return []*Mat{&o.Logits, &o.Params, &o.Draws, &o.N}, []*Mat{&o.IDs, &o.Best, &o.Probs}
+	return []*Mat{&o.Logits, &o.Params, &o.Draws, &o.Start, &o.Edits, &o.Biases, &o.N}, []*Mat{&o.IDs, &o.Best, &o.Probs}
 }
 
 // Cost counts one read of the logits and one operation a value.

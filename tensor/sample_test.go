@@ -19,16 +19,36 @@ func sampled(t *testing.T, logits []float32, params []float32, n int) []int {
 }
 
 func sampledAt(logits, params []float32, draws []int32) int32 {
+	return editedAt(logits, params, draws, nil, nil)
+}
+
+// editedAt runs Sample on one row with edits.
+func editedAt(logits, params []float32, draws, edits []int32, biases []float32) int32 {
 	o := Sample{
 		Logits: FromF32(1, len(logits), logits), Params: FromF32(1, SampleParams, params), Draws: FromI32(1, SampleDraws, draws),
-		IDs: FromI32(1, 1, []int32{-1}), Best: FromI32(1, 4, make([]int32, 4)), Probs: FromF32(1, 5, make([]float32, 5)),
+		Start: FromI32(2, 1, []int32{0, int32(len(biases))}), Edits: FromI32(len(biases), EditColumns, edits),
+		Biases: FromF32(len(biases), 1, biases),
+		IDs:    FromI32(1, 1, []int32{-1}), Best: FromI32(1, 4, make([]int32, 4)), Probs: FromF32(1, 5, make([]float32, 5)),
 	}
 	o.Reference()
 	return o.IDs.I32()[0]
 }
 
 // off is the value at which each step of the chain does nothing, at temperature 1.
-func off() []float32 { return []float32{1, 0, 1, 0} }
+func off() []float32 {
+	p := make([]float32, SampleParams)
+	p[Temperature], p[TopP], p[TypicalP], p[Repetition] = 1, 1, 1, 1
+	return p
+}
+
+// with is off, but for some parameters.
+func with(set map[int]float32) []float32 {
+	p := off()
+	for at, v := range set {
+		p[at] = v
+	}
+	return p
+}
 
 // spread is how far a share of draws may be from its probability: four standard deviations.
 func spread(p float64, n int) float64 { return 4 * math.Sqrt(p*(1-p)/float64(n)) }
@@ -49,12 +69,11 @@ func TestSampleDrawsTheSoftmax(t *testing.T) {
 		{"a third of the best", MinP, .35, []float64{0, 2. / 9, 5. / 9, 2. / 9}},
 		{"squared", Temperature, .5, []float64{1. / 34, 4. / 34, 25. / 34, 4. / 34}},
 		{"greedy", Temperature, 0, []float64{0, 0, 1, 0}},
+		// The entropy is 1.22: ids 1 and 3 have 1.61 each, id 2 has 0.69, id 0 has 2.30.
+		{"the two most typical", TypicalP, .39, []float64{0, .5, 0, .5}},
+		{"a little more", TypicalP, .41, []float64{0, 2. / 9, 5. / 9, 2. / 9}},
 	} {
-		params := off()
-		params[c.set] = c.value
-		if c.name == "a third of the best" {
-			params[MinP] = 0.35
-		}
+		params := with(map[int]float32{c.set: c.value})
 		for id, have := range sampled(t, logits, params, n) {
 			p := c.shares[id]
 			if share := float64(have) / n; math.Abs(share-p) > spread(p, n) {
@@ -76,10 +95,13 @@ func TestSampleChainInOrder(t *testing.T) {
 		params []float32
 		want   []bool
 	}{
-		{[]float32{1, 4, .68, 0}, []bool{true, true, false, false, false}},
-		{[]float32{1, 0, .68, 0}, []bool{true, true, true, false, false}},
-		{[]float32{1, 4, .68, .3}, []bool{true, true, false, false, false}},
-		{[]float32{1, 4, .9, .6}, []bool{true, true, false, false, false}},
+		{with(map[int]float32{TopK: 4, TopP: .68}), []bool{true, true, false, false, false}},
+		{with(map[int]float32{TopP: .68}), []bool{true, true, true, false, false}},
+		{with(map[int]float32{TopK: 4, TopP: .68, MinP: .3}), []bool{true, true, false, false, false}},
+		{with(map[int]float32{TopK: 4, TopP: .9, MinP: .6}), []bool{true, true, false, false, false}},
+		// The entropy of all is 1.42, and 25 % are 1.39: the most typical. Of those that are left min-p counts from the likeliest.
+		{with(map[int]float32{TypicalP: .4, MinP: .79}), []bool{false, true, true, false, false}},
+		{with(map[int]float32{TypicalP: .4, MinP: .81}), []bool{false, true, false, false, false}},
 	} {
 		counts := sampled(t, logits, c.params, 2000)
 		for id, n := range counts {
@@ -112,7 +134,7 @@ func TestSampleDependsOnSeedAndPositionOnly(t *testing.T) {
 }
 
 func TestSampleTiesToTheLowerID(t *testing.T) {
-	for _, params := range [][]float32{{0, 0, 1, 0}, {1, 1, 1, 0}, {1, 0, 1e-6, 0}} {
+	for _, params := range [][]float32{with(map[int]float32{Temperature: 0}), with(map[int]float32{TopK: 1}), with(map[int]float32{TopP: 1e-6})} {
 		if id := sampledAt([]float32{1, 3, 3, 2, 3}, params, []int32{1, 2, 3, -1}); id != 1 {
 			t.Errorf("parameters %v choose %d, want 1", params, id)
 		}
@@ -121,7 +143,8 @@ func TestSampleTiesToTheLowerID(t *testing.T) {
 
 func TestSampleReports(t *testing.T) {
 	o := Sample{
-		Logits: FromF32(1, 5, []float32{1, 4, 2, 4, 3}), Params: FromF32(1, SampleParams, []float32{0, 0, 1, 0}),
+		Logits: FromF32(1, 5, []float32{1, 4, 2, 4, 3}), Params: FromF32(1, SampleParams, with(map[int]float32{Temperature: 0})),
+		Start: FromI32(2, 1, []int32{0, 1}), Edits: FromI32(1, EditColumns, []int32{3, 1, 5}), Biases: FromF32(1, 1, []float32{-100}),
 		Draws: FromI32(1, SampleDraws, []int32{0, 0, 0, 3}), IDs: FromI32(1, 1, []int32{-1}),
 		Best: FromI32(1, 4, []int32{-9, -9, -9, -9}), Probs: FromF32(1, 5, []float32{9, 9, 9, 9, 9}),
 	}
@@ -140,16 +163,52 @@ func TestSampleReports(t *testing.T) {
 	}
 }
 
-func TestLikeliestIsAPrefixOfTheSort(t *testing.T) {
+func TestSampleEdits(t *testing.T) {
+	logits := []float32{2, 3, -1, 0}
+	greedy := func(set map[int]float32) []float32 {
+		set[Temperature] = 0
+		return with(set)
+	}
+	for _, c := range []struct {
+		name   string
+		params []float32
+		edits  []int32
+		biases []float32
+		want   int32
+	}{
+		{"a bias", greedy(map[int]float32{}), []int32{0, 0, 0}, []float32{1.01}, 0},
+		{"a bias is added last", greedy(map[int]float32{Repetition: 2}), []int32{1, 1, 0}, []float32{.51}, 1},
+		{"above 0 divided", greedy(map[int]float32{Repetition: 1.6}), []int32{1, 1, 0}, []float32{0}, 0},
+		{"below 0 multiplied", greedy(map[int]float32{Repetition: 8}), []int32{0, 1, 0, 1, 1, 0, 2, 1, 0, 3, 0, 0}, []float32{0, 0, 0, -.5}, 1},
+		{"only biased: no penalty", greedy(map[int]float32{Repetition: 9, Presence: 2}), []int32{1, 0, 0}, []float32{0}, 1},
+		{"seen but not generated: no presence", greedy(map[int]float32{Presence: 2, Frequency: 2}), []int32{1, 1, 0}, []float32{0}, 1},
+		{"presence once", greedy(map[int]float32{Presence: .6}), []int32{1, 1, 9}, []float32{0}, 1},
+		{"presence", greedy(map[int]float32{Presence: 1.1}), []int32{1, 1, 1}, []float32{0}, 0},
+		{"frequency each time", greedy(map[int]float32{Frequency: .6}), []int32{1, 1, 2}, []float32{0}, 0},
+		{"a reward for repetition", greedy(map[int]float32{Frequency: -.6}), []int32{0, 1, 2}, []float32{0}, 0},
+		{"banned", greedy(map[int]float32{}), []int32{1, 0, 0}, []float32{float32(math.Inf(-1))}, 0},
+	} {
+		if id := editedAt(logits, c.params, []int32{1, 2, 3, -1}, c.edits, c.biases); id != c.want {
+			t.Errorf("%s: %d, want %d", c.name, id, c.want)
+		}
+	}
+	all := []float32{float32(math.Inf(-1)), float32(math.Inf(-1)), float32(math.Inf(-1)), float32(math.Inf(-1))}
+	everything := with(map[int]float32{TypicalP: .5, TopK: 2, TopP: .5, MinP: .1})
+	if id := editedAt(logits, everything, []int32{1, 2, 3, -1}, []int32{0, 0, 0, 1, 0, 0, 2, 0, 0, 3, 0, 0}, all); id < 0 || id > 3 {
+		t.Errorf("when all are banned: %d", id)
+	}
+}
+
+func TestFirstIsAPrefixOfTheSort(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		all := make([]candidate, 1+r.IntN(500))
 		for i := range all {
-			all[i] = candidate{int32(i), float64(r.IntN(40))}
+			all[i] = candidate{id: int32(i), rank: float64(r.IntN(40))}
 		}
-		sorted := likeliest(slices.Clone(all), len(all))
+		sorted := first(slices.Clone(all), len(all))
 		for _, k := range []int{1, 2, 3, 10, 40} {
-			if have, want := likeliest(slices.Clone(all), k), sorted[:min(k, len(all))]; !slices.Equal(have, want) {
+			if have, want := first(slices.Clone(all), k), sorted[:min(k, len(all))]; !slices.Equal(have, want) {
 				t.Fatalf("seed %d: the first %d of %d are %v, want %v", seed, k, len(all), have, want)
 			}
 		}

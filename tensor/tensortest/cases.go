@@ -211,7 +211,7 @@ func samples() []Case {
 	return cases
 }
 
-// Sample has rows of every kind: greedy and not, each step of the chain on and off, ties, with and without log-probabilities.
+// Sample has rows of every kind: greedy and not, each step of the chain on and off, ties, with and without edits and log-probabilities.
 func Sample(rows, vocab int) Case {
 	return Case{Labels("sample", rows, "x", vocab), rows, func(w *World) Trial {
 		logits, params, draws := w.Floats(rows, vocab), w.Floats(rows, tensor.SampleParams), w.Ints(tensor.SampleDraws, 1<<30)
@@ -226,14 +226,40 @@ func Sample(rows, vocab int) Case {
 			p[tensor.TopK] = []float32{0, 1, 3, 40}[w.IntN(4)]
 			p[tensor.TopP] = []float32{1, 0.9, 0.37}[w.IntN(3)]
 			p[tensor.MinP] = []float32{0, 0.05, 0.3}[w.IntN(3)]
+			p[tensor.TypicalP] = []float32{1, 0.8, 0.2}[w.IntN(3)]
+			p[tensor.Repetition] = []float32{1, 1.3, 0.5}[w.IntN(3)]
+			p[tensor.Presence], p[tensor.Frequency] = float32(w.IntN(3)-1), float32(w.IntN(3)-1)
 			d[tensor.Alternatives] = int32(w.IntN(min(vocab, 4)+2)) - 1
 		}
 		o := &tensor.Sample{
 			Logits: w.Pick(logits), Params: w.Pick(params), Draws: w.Pick(draws), N: w.Count(),
 			IDs: w.Output(quant.I32, 1, 1), Best: w.Output(quant.I32, 1, 4), Probs: w.Output(quant.F32, 1, 5),
 		}
+		o.Start, o.Edits, o.Biases = edits(w, vocab)
 		return Trial{o, []*tensor.Mat{&o.IDs, &o.Best, &o.Probs}}
 	}}
+}
+
+// edits are Sample's operands of that name. Every other row of the batch has some, at most one for each third id.
+func edits(w *World, vocab int) (start, edits, biases tensor.Mat) {
+	rows, bias := make([][]int32, w.Total), make([][]float32, w.Total)
+	for i := 1; i < w.Total; i += 2 {
+		for id := w.IntN(3); id < vocab && len(bias[i]) < 50; id += 3 {
+			seen := w.Int32N(2)
+			rows[i] = append(rows[i], int32(id), seen, seen*w.Int32N(3))
+			bias[i] = append(bias[i], []float32{0, 1.5, -100}[w.IntN(3)])
+		}
+	}
+	begins, all, added := []int32{0}, []int32{}, []float32{}
+	for _, i := range w.Picked {
+		all, added = append(all, rows[i]...), append(added, bias[i]...)
+		begins = append(begins, int32(len(added)))
+	}
+	for range Spare {
+		begins, added = append(begins, -1), append(added, float32(math.NaN()))
+		all = append(all, slices.Repeat([]int32{-1}, tensor.EditColumns)...)
+	}
+	return tensor.FromI32(len(begins), 1, begins), tensor.FromI32(len(added), tensor.EditColumns, all), tensor.FromF32(len(added), 1, added)
 }
 
 // Large are the shapes of real models, for benchmarks: the references take too long for them.
