@@ -128,7 +128,8 @@ func (r *chatRequest) whole(h head, all []serve.Delta, u usage) any {
 		head
 		Choices []chatChoice `json:"choices"`
 		Usage   usage        `json:"usage"`
-	}{h, choices, u}
+		Prompt  promptTokens `json:"prompt_logprobs,omitempty"`
+	}{h, choices, u, newPromptTokens(all[0].Prompt)}
 }
 
 // chatChunk is one event of a stream.

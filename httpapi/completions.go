@@ -125,6 +125,7 @@ type textChoice struct {
 	Index    int           `json:"index"`
 	Logprobs *textLogprobs `json:"logprobs"`
 	Finish   *string       `json:"finish_reason"`
+	Prompt   promptTokens  `json:"prompt_logprobs,omitempty"`
 }
 
 // textLogprobs are columns with a row for each token.
@@ -171,6 +172,7 @@ func (r *completionRequest) whole(h head, all []serve.Delta, u usage) any {
 	choices := make([]textChoice, len(all))
 	for i, a := range all {
 		choices[i] = textChoice{Text: a.Text, Index: i, Logprobs: r.logprobs(i, a.Tokens), Finish: &a.Finish}
+		choices[i].Prompt = newPromptTokens(all[i-i%r.N].Prompt)
 	}
 	return struct {
 		head

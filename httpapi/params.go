@@ -3,7 +3,6 @@ package httpapi
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"reflect"
 	"strconv"
 
@@ -31,9 +30,13 @@ type plan struct {
 	serve.Generation
 }
 
-// of is the generation of the i-th choice: with a seed each has its own, so that the choices differ and can be had again.
+// of is the generation of the i-th choice: with a seed each has its own, so that the choices differ and can be had again. What is asked
+// of the prompt the first one answers for all.
 func (p *plan) of(i int) serve.Generation {
 	g := p.Generation
+	if i > 0 {
+		g.PromptLogprobs = nil
+	}
 	if g.Seed != nil {
 		g.Seed = new(*g.Seed + int64(i))
 	}
@@ -57,15 +60,7 @@ func readPlan(o *object) plan {
 		p.Usage = so.flag("include_usage")
 		so.flag("include_obfuscation")
 	}
-	p.Temperature = o.number("temperature", 0, 2)
-	if p.TopP = o.number("top_p", 0, 1); p.TopP != nil && *p.TopP == 0 {
-		o.bad("top_p", "must be above 0 and at most 1")
-	}
-	p.MinP = o.number("min_p", 0, 1)
-	if k := o.integer("top_k", -1, math.MaxInt32); k != nil {
-		p.TopK = new(int(max(*k, 0)))
-	}
-	p.Seed = o.integer("seed", math.MinInt64, math.MaxInt64)
+	readSampling(o, &p.Generation)
 	p.Stop = readStop(o)
 	if raw := o.raw("stop_token_ids"); raw != nil {
 		p.StopIDs = o.ids("stop_token_ids", raw)
@@ -73,7 +68,11 @@ func readPlan(o *object) plan {
 			o.bad("stop_token_ids", "must be at most %d ids", mostStopIDs)
 		}
 	}
-	p.IgnoreEnd = o.flag("ignore_eos")
+	if n := o.integer("prompt_logprobs", 0, serve.MostAlternatives); n != nil {
+		if p.PromptLogprobs = new(int(*n)); p.Stream {
+			o.bad("prompt_logprobs", "is not for streams")
+		}
+	}
 	return p
 }
 
@@ -129,18 +128,17 @@ func (o *object) ids(name string, raw json.RawMessage) []int32 {
 // harmless are fields that change nothing about the answer, here or anywhere.
 var harmless = []string{
 	"user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-	"prediction", "verbosity", "parallel_tool_calls", "cache_prompt", "id_slot", "timings_per_token", "priority", "request_id",
+	"prediction", "verbosity", "parallel_tool_calls", "cache_prompt", "id_slot", "timings_per_token", "request_id",
 	"cache_salt", "keep_alive",
 }
 
 // refused are the fields that Winnow knows and does not support, with the values that ask for nothing and are accepted.
 var refused = map[string][]any{
-	"frequency_penalty": {0.}, "presence_penalty": {0.}, "repetition_penalty": {1.}, "repeat_penalty": {1., 0.}, "typical_p": {1.},
-	"logit_bias": {map[string]any{}}, "min_tokens": {0.}, "length_penalty": {1.}, "use_beam_search": {false}, "mirostat": {0.},
+	"length_penalty": {1.}, "use_beam_search": {false}, "mirostat": {0.},
 	"tools": {[]any{}}, "tool_choice": {"none", "auto"}, "functions": {[]any{}}, "function_call": {"none", "auto"},
 	"response_format": {map[string]any{"type": "text"}}, "modalities": {[]any{"text"}, []any{}}, "audio": {}, "web_search_options": {},
 	"moderation": {}, "store": {false}, "include_stop_str_in_output": {false}, "skip_special_tokens": {true},
-	"add_generation_prompt": {true}, "continue_final_message": {false}, "prompt_logprobs": {false}, "chat_template": {},
+	"add_generation_prompt": {true}, "continue_final_message": {false}, "chat_template": {},
 	"guided_json": {}, "guided_regex": {}, "guided_choice": {}, "guided_grammar": {}, "structural_tag": {}, "structured_outputs": {},
 	"grammar": {""}, "json_schema": {}, "truncate_prompt_tokens": {}, "return_token_ids": {false}, "num_ctx": {}, "options": {},
 	"suffix": {""}, "best_of": {1.}, "echo": {false}, "thinking_budget": {},

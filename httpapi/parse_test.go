@@ -41,7 +41,17 @@ var badChats = []refusal{
 	{chatWith(`"stop":[""]`), "stop", codeValue}, {chatWith(`"stop":[1]`), "stop", codeValue}, {chatWith(`"stop":[null]`), "stop[0]", codeValue},
 	{chatWith(`"stop":{}`), "stop", codeValue}, {chatWith(`"stop":"` + strings.Repeat("x", 1<<20) + `"`), "stop", codeValue},
 	{chatWith(`"stop_token_ids":[-1]`), "stop_token_ids[0]", codeValue}, {chatWith(`"stop_token_ids":[4294967296]`), "stop_token_ids[0]", codeValue},
-	{chatWith(`"stop_token_ids":7`), "stop_token_ids", codeValue}, {chatWith(`"logit_bias":{"x":1}`), "logit_bias", codeUnsupported},
+	{chatWith(`"stop_token_ids":7`), "stop_token_ids", codeValue}, {chatWith(`"logit_bias":{"x":"1"}`), "logit_bias", codeValue},
+	{chatWith(`"logit_bias":{"5":101}`), "logit_bias", codeValue}, {chatWith(`"logit_bias":{"":1}`), "logit_bias", codeValue},
+	{chatWith(`"logit_bias":{"5":true}`), "logit_bias", codeValue}, {chatWith(`"logit_bias":5`), "logit_bias", codeValue},
+	{chatWith(`"logit_bias":[5]`), "logit_bias", codeValue}, {chatWith(`"logit_bias":[[5]]`), "logit_bias[0]", codeValue},
+	{chatWith(`"logit_bias":[[5,1],[5.5,1]]`), "logit_bias[1]", codeValue}, {chatWith(`"logit_bias":[[{},1]]`), "logit_bias[0]", codeValue},
+	{chatWith(`"logit_bias":[["",1]]`), "logit_bias[0]", codeValue}, {chatWith(`"logit_bias":[[5,null]]`), "logit_bias[0]", codeValue},
+	{chatWith(`"frequency_penalty":2.5`), "frequency_penalty", codeValue}, {chatWith(`"presence_penalty":"1"`), "presence_penalty", codeValue},
+	{chatWith(`"repetition_penalty":0`), "repetition_penalty", codeValue}, {chatWith(`"repeat_penalty":-1`), "repeat_penalty", codeValue},
+	{chatWith(`"typical_p":0`), "typical_p", codeValue}, {chatWith(`"min_tokens":-1`), "min_tokens", codeValue},
+	{chatWith(`"priority":1.5`), "priority", codeValue}, {chatWith(`"prompt_logprobs":21`), "prompt_logprobs", codeValue},
+	{chatWith(`"prompt_logprobs":1,"stream":true`), "prompt_logprobs", codeValue},
 	// 23: conversations
 	{`{}`, "messages", codeValue}, {messages(`null`), "messages", codeValue}, {messages(`"hi"`), "messages", codeValue},
 	{messages(`[]`), "messages", codeValue}, {messages(`[123]`), "messages[0]", codeValue}, {messages(`[null]`), "messages[0]", codeValue},
@@ -69,8 +79,8 @@ var badChats = []refusal{
 	// what Winnow does not do
 	{chatWith(`"tools":[{"type":"function","function":{"name":"f"}}]`), "tools", codeUnsupported},
 	{chatWith(`"tool_choice":"required"`), "tool_choice", codeUnsupported}, {chatWith(`"response_format":{"type":"json_object"}`), "response_format", codeUnsupported},
-	{chatWith(`"frequency_penalty":0.5`), "frequency_penalty", codeUnsupported}, {chatWith(`"modalities":["text","audio"]`), "modalities", codeUnsupported},
-	{chatWith(`"logit_bias":{"5":-100}`), "logit_bias", codeUnsupported}, {chatWith(`"store":true`), "store", codeUnsupported},
+	{chatWith(`"modalities":["text","audio"]`), "modalities", codeUnsupported},
+	{chatWith(`"store":true`), "store", codeUnsupported},
 	{chatWith(`"grammar":"root ::= [a-z]+"`), "grammar", codeUnsupported}, {chatWith(`"num_ctx":-1`), "num_ctx", codeUnsupported},
 	{chatWith(`"best_of":3`), "best_of", codeUnsupported},
 }
@@ -110,6 +120,8 @@ func TestAccepted(t *testing.T) {
 		`"tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":"none"`, `"top_k":-1,"min_p":0.1,"ignore_eos":true`,
 		`"reasoning_effort":"low","enable_thinking":false,"chat_template_kwargs":{"a":[1,{"b":null}]}`,
 		`"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false}`,
+		`"logit_bias":{"5":-100," a":1.5,"7":false},"frequency_penalty":-2,"presence_penalty":0.5,"repetition_penalty":1.1,"typical_p":0.9`,
+		`"logit_bias":[[5,-100],["a",false],["7",1]],"repeat_penalty":0,"min_tokens":3,"priority":-5,"prompt_logprobs":0`,
 		`"temperature":5,"temperature":1`, `"user":"\ud800"`,
 	} {
 		if d, err := parseChat([]byte(chatWith(fields))); err != nil || len(d.shared().Warnings) > 0 {

@@ -17,6 +17,8 @@ const (
 	attrTemperature  = "gen_ai.request.temperature"
 	attrTopP         = "gen_ai.request.top_p"
 	attrTopK         = "gen_ai.request.top_k"
+	attrPresence     = "gen_ai.request.presence_penalty"
+	attrFrequency    = "gen_ai.request.frequency_penalty"
 	attrSeed         = "gen_ai.request.seed"
 	attrStop         = "gen_ai.request.stop_sequences"
 	attrChoices      = "gen_ai.request.choice.count"
@@ -55,6 +57,11 @@ func (r *record) asked(p *plan) {
 	for key, v := range map[string]*float32{attrTemperature: p.Temperature, attrTopP: p.TopP} {
 		if v != nil {
 			r.span.SetAttributes(attribute.Float64(key, float64(*v)))
+		}
+	}
+	for key, v := range map[string]float32{attrPresence: p.Presence, attrFrequency: p.Frequency} {
+		if v != 0 {
+			r.span.SetAttributes(attribute.Float64(key, float64(v)))
 		}
 	}
 	if p.TopK != nil {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	"github.com/winnow-llm/winnow/serve"
@@ -85,6 +86,32 @@ func newChatLogprobs(tokens []serve.TokenLogprob) *chatLogprobs {
 		}
 	}
 	return l
+}
+
+// promptTokens are the log-probabilities of a prompt as vLLM sends them: for each token null, or what might stand there by id: the
+// likeliest, and the token itself.
+type promptTokens []map[string]promptToken
+
+type promptToken struct {
+	Logprob float32 `json:"logprob"`
+	Rank    int     `json:"rank"` // 1 = the likeliest
+	Text    string  `json:"decoded_token"`
+}
+
+func newPromptTokens(tokens []serve.TokenLogprob) promptTokens {
+	var out promptTokens
+	for i, t := range tokens {
+		if i == 0 { // nothing comes before it
+			out = append(out, nil)
+			continue
+		}
+		at := map[string]promptToken{}
+		for _, one := range append(t.Top, t) {
+			at[strconv.Itoa(int(one.ID))] = promptToken{finite(one.Logprob), one.Rank, tokenText(one)}
+		}
+		out = append(out, at)
+	}
+	return out
 }
 
 // tokenText is a token's bytes as far as JSON can say them; part of a rune is U+FFFD here and exact in bytes.

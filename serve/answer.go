@@ -21,6 +21,11 @@ func (m *Model) answer(ctx context.Context, prompt []int32, g Generation) iter.S
 			yield(Delta{}, err)
 			return
 		}
+		var opening Delta
+		if opening.Prompt, err = m.promptLogprobs(ctx, prompt, &g); err != nil {
+			yield(Delta{}, err)
+			return
+		}
 		w := newWriter(m.tok, prompt, g.Stop)
 		usage := Usage{Prompt: len(prompt)}
 		for t, err := range m.engine.Generate(ctx, req) {
@@ -36,11 +41,13 @@ func (m *Model) answer(ctx context.Context, prompt []int32, g Generation) iter.S
 				usage.Cached, usage.Queued = t.Stats.Cached, t.Stats.Queued
 			}
 			d := w.push(m.piece(t, &g))
+			d.Prompt, opening.Prompt = opening.Prompt, nil
 			if d.Finish = w.finish(string(t.Finish)); d.Finish != "" {
 				d.add(w.flush())
 				d.Usage = &usage
 			}
 			if d.Text == "" && d.Finish == "" {
+				opening.Prompt = d.Prompt // goes with the first delta that is shown
 				continue
 			}
 			if !yield(d, nil) || d.Finish != "" {
@@ -68,7 +75,13 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	if err := m.checkIDs("stop_token_ids", g.StopIDs); err != nil {
 		return engine.Request{}, err
 	}
-	req := engine.Request{Prompt: prompt, MaxTokens: g.MaxTokens, Sampling: m.sampling(g), Alternatives: -1}
+	sampling, err := m.sampling(g)
+	if err != nil {
+		return engine.Request{}, err
+	}
+	req := engine.Request{
+		Prompt: prompt, MaxTokens: g.MaxTokens, MinTokens: g.MinTokens, Priority: g.Priority, Sampling: sampling, Alternatives: -1,
+	}
 	if g.Logprobs != nil {
 		req.Alternatives = min(*g.Logprobs, MostAlternatives)
 	}

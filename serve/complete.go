@@ -18,6 +18,7 @@ func (m *Model) Complete(ctx context.Context, r CompletionRequest) iter.Seq2[Del
 		first, err := m.opening(ctx, prompt, &r)
 		if r.PromptOnly && err == nil {
 			first.Finish, first.Usage = FinishLength, &Usage{Prompt: len(prompt)}
+			first.Prompt, err = m.promptLogprobs(ctx, prompt, &r.Generation)
 		}
 		if err != nil || r.PromptOnly {
 			yield(first, err)
@@ -25,7 +26,7 @@ func (m *Model) Complete(ctx context.Context, r CompletionRequest) iter.Seq2[Del
 		}
 		for d, err := range m.answer(ctx, prompt, r.Generation) {
 			first.add(d)
-			d.Text, d.Tokens = first.Text, first.Tokens
+			d.Text, d.Tokens, d.Prompt = first.Text, first.Tokens, first.Prompt
 			first = Delta{}
 			if !yield(d, err) {
 				return

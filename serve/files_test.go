@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -65,11 +66,15 @@ func TestRecommended(t *testing.T) {
 		temp  float32
 		topK  int
 		fails bool
+
+		repetition float32 // 0 = 1
 	}{
 		"nothing":   {c: gguf(nil), temp: 1},
 		"folder":    {c: folder(`{"do_sample":true,"temperature":0.7,"top_k":40}`), temp: 0.7, topK: 40},
 		"leftovers": {c: folder(`{"do_sample":false,"temperature":0.7}`), temp: 1},
 		"gguf":      {c: gguf(store.Meta{"general.sampling.temp": float32(0.5), "general.sampling.top_k": int32(3)}), temp: 0.5, topK: 3},
+		"penalty":   {c: gguf(store.Meta{"general.sampling.penalty_repeat": float32(1.1)}), temp: 1, repetition: 1.1},
+		"penalties": {c: folder(`{"repetition_penalty":1.05,"typical_p":1}`), temp: 1, repetition: 1.05},
 		"negative":  {c: folder(`{"temperature":-1}`), fails: true},
 		"no number": {c: folder(`{"top_p":"x"}`), fails: true},
 		"too large": {c: gguf(store.Meta{"general.sampling.top_p": float32(2)}), fails: true},
@@ -82,10 +87,11 @@ func TestRecommended(t *testing.T) {
 			continue
 		}
 		m := Model{recommended: r}
-		if s := m.sampling(&Generation{}); s.Temperature != c.temp || s.TopK != c.topK || s.TopP != 1 {
+		c.repetition = cmp.Or(c.repetition, 1)
+		if s, err := m.sampling(&Generation{}); err != nil || s.Temperature != c.temp || s.TopK != c.topK || s.TopP != 1 || s.Repetition != c.repetition {
 			t.Errorf("%s: %+v", name, s)
 		}
-		if s := m.sampling(&Generation{Temperature: new(float32(0)), TopK: new(0)}); s.Temperature != 0 || s.TopK != 0 {
+		if s, err := m.sampling(&Generation{Temperature: new(float32(0)), TopK: new(0)}); err != nil || s.Temperature != 0 || s.TopK != 0 {
 			t.Errorf("%s, overridden: %+v", name, s)
 		}
 	}

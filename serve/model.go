@@ -19,6 +19,9 @@ import (
 // MostAlternatives is how many alternatives can be reported beside a token.
 const MostAlternatives = model.MostAlternatives
 
+// MostBiases is how many tokens of a request can have a bias.
+const MostBiases = engine.MostBiases
+
 // Options are what a server decides about the models it opens.
 type Options struct {
 	Device     tensor.Device // where the model is
@@ -88,7 +91,6 @@ func (m *Model) open(opt Options) error {
 	if m.recommended, err = recommended(m.checkpoint); err != nil {
 		return err
 	}
-	m.ends = m.vocab.EndIDs()
 	m.template, m.templateErr = chatTemplate(m.checkpoint)
 	if m.spec, err = model.Describe(m.checkpoint); err != nil {
 		return err
@@ -96,6 +98,7 @@ func (m *Model) open(opt Options) error {
 	if n := len(m.vocab.Tokens); n > m.spec.Vocab {
 		return fmt.Errorf("%w: the tokenizer has %d tokens, the model %d", model.ErrSpec, n, m.spec.Vocab)
 	}
+	m.ends = slices.DeleteFunc(m.vocab.EndIDs(), func(id int32) bool { return int(id) >= m.spec.Vocab }) // files name ids that are not there
 	limits, err := fit(&m.spec, opt)
 	if err != nil {
 		return err

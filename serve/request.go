@@ -13,11 +13,27 @@ type Generation struct {
 	TopP        *float32 // share of probability to draw from; nil = as the files say, else 1
 	MinP        *float32 // least probability beside the likeliest token's; nil = as the files say, else 0
 	TopK        *int     // how many tokens to draw from, 0 = all; nil = as the files say, else 0
+	TypicalP    *float32 // share of probability to draw from, the most typical tokens first; nil = as the files say, else 1
+	Repetition  *float32 // above 1 makes tokens of the prompt and the answer less likely; nil = as the files say, else 1
+	Presence    float32  // above 0 makes tokens of the answer less likely
+	Frequency   float32  // above 0 makes tokens of the answer less likely each time
+	Bias        []Bias   // makes tokens likelier, or less likely
+	MinTokens   int      // so many tokens come before the answer may end by itself or by StopIDs
+	Priority    int      // the lowest number goes first; 0 is ordinary
 	Seed        *int64   // the same seed and request give the same answer; nil = another one each time
 	Stop        []string // the answer ends before the first of these
 	StopIDs     []int32  // ids that end the answer, beside the model's own
 	Logprobs    *int     // alternatives to report beside each token, at most MostAlternatives; nil = no log-probabilities
 	IgnoreEnd   bool     // go on after the model's own end tokens
+	// PromptLogprobs asks for the prompt's own log-probabilities with the first delta, and for so many alternatives beside each.
+	PromptLogprobs *int
+}
+
+// Bias changes how likely tokens are.
+type Bias struct {
+	ID   int32
+	Text string  // every token of this text, in place of ID; "" = ID
+	Add  float32 // to the logit; negative infinity bans
 }
 
 // ChatRequest asks for the next turn of a conversation.
@@ -46,6 +62,7 @@ const (
 type Delta struct {
 	Text   string
 	Tokens []TokenLogprob // what Text is made of; empty unless Logprobs was asked for
+	Prompt []TokenLogprob // the prompt, with the first delta; empty unless PromptLogprobs was asked for
 	Finish string         // Finish constant with the last delta, else ""
 	Usage  *Usage         // with the last delta, else nil
 }
@@ -53,7 +70,7 @@ type Delta struct {
 // add appends a further piece of text and its tokens.
 func (d *Delta) add(next Delta) {
 	d.Text += next.Text
-	d.Tokens = append(d.Tokens, next.Tokens...)
+	d.Tokens, d.Prompt = append(d.Tokens, next.Tokens...), append(d.Prompt, next.Prompt...)
 }
 
 // TokenLogprob is a token with its log-probability under the model's own distribution, before temperature and the like.
@@ -61,6 +78,7 @@ type TokenLogprob struct {
 	ID      int32
 	Bytes   []byte  // what it adds to the text: not always whole runes, and cut short where a stop string begins
 	Logprob float32 // <= 0
+	Rank    int     // 1 = the likeliest; 0 = nobody counted
 	Top     []TokenLogprob
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/store"
+	"github.com/winnow-llm/winnow/text"
 )
 
 // sampling is what a model's files recommend; nil where they say nothing.
@@ -14,6 +15,8 @@ type sampling struct {
 	Temperature *float32 `json:"temperature"`
 	TopP        *float32 `json:"top_p"`
 	MinP        *float32 `json:"min_p"`
+	TypicalP    *float32 `json:"typical_p"`
+	Repetition  *float32 `json:"repetition_penalty"`
 	TopK        *int     `json:"top_k"`
 	DoSample    *bool    `json:"do_sample"`
 }
@@ -22,7 +25,9 @@ type sampling struct {
 func recommended(c *store.Checkpoint) (sampling, error) {
 	var s sampling
 	if c.Kind == store.GGUF {
-		for key, dst := range map[string]**float32{"temp": &s.Temperature, "top_p": &s.TopP, "min_p": &s.MinP} {
+		for key, dst := range map[string]**float32{
+			"temp": &s.Temperature, "top_p": &s.TopP, "min_p": &s.MinP, "penalty_repeat": &s.Repetition,
+		} {
 			if key = "general.sampling." + key; !c.Meta.Has(key) {
 				continue
 			}
@@ -55,7 +60,7 @@ func (s *sampling) check() error {
 		name string
 		v    *float32
 		most float32
-	}{{"temperature", s.Temperature, 100}, {"top_p", s.TopP, 1}, {"min_p", s.MinP, 1}} {
+	}{{"temperature", s.Temperature, 100}, {"top_p", s.TopP, 1}, {"min_p", s.MinP, 1}, {"typical_p", s.TypicalP, 1}, {"repetition_penalty", s.Repetition, 100}} {
 		if f.v != nil && !(*f.v >= 0 && *f.v <= f.most) {
 			return fmt.Errorf("recommended %s is %v, want 0 to %v: %w", f.name, *f.v, f.most, store.ErrFormat)
 		}
@@ -77,17 +82,36 @@ func first[T any](def T, from ...*T) T {
 }
 
 // sampling resolves a request's wishes against what the files recommend.
-func (m *Model) sampling(g *Generation) engine.Sampling {
+func (m *Model) sampling(g *Generation) (engine.Sampling, error) {
 	s := engine.Sampling{
 		Temperature: first(1, g.Temperature, m.recommended.Temperature),
 		TopP:        first(1, g.TopP, m.recommended.TopP),
 		MinP:        first(0, g.MinP, m.recommended.MinP),
 		TopK:        first(0, g.TopK, m.recommended.TopK),
+		TypicalP:    first(1, g.TypicalP, m.recommended.TypicalP),
+		Repetition:  first(1, g.Repetition, m.recommended.Repetition),
+		Presence:    g.Presence,
+		Frequency:   g.Frequency,
 	}
 	if g.Seed != nil {
 		s.Seed = uint64(*g.Seed)
 	} else {
 		s.Seed = rand.Uint64()
 	}
-	return s
+	for _, b := range g.Bias {
+		ids := []int32{b.ID}
+		if b.Text != "" {
+			ids = m.tok.Encode(nil, text.Span{Text: b.Text})
+		}
+		if err := m.checkIDs("logit_bias", ids); err != nil {
+			return s, err
+		}
+		for _, id := range ids {
+			s.Bias = append(s.Bias, engine.Bias{ID: id, Add: b.Add})
+		}
+	}
+	if len(s.Bias) > MostBiases {
+		return s, &RequestError{Param: "logit_bias", Why: fmt.Sprintf("%d tokens, more than %d", len(s.Bias), MostBiases)}
+	}
+	return s, nil
 }

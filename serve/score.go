@@ -31,7 +31,15 @@ func (m *Model) score(ctx context.Context, prompt []int32, top int) ([]TokenLogp
 	return out, err
 }
 
-// judge fills in a token's log-probability under logits, and the likeliest ids, ties by the lower id.
+// promptLogprobs is the prompt's score; nil unless a generation asks for it.
+func (m *Model) promptLogprobs(ctx context.Context, prompt []int32, g *Generation) ([]TokenLogprob, error) {
+	if g.PromptLogprobs == nil {
+		return nil, nil
+	}
+	return m.score(ctx, prompt, min(*g.PromptLogprobs, MostAlternatives))
+}
+
+// judge fills in a token's log-probability and rank under logits, and the likeliest ids, ties by the lower id.
 func (m *Model) judge(t *TokenLogprob, logits []float32, top int) {
 	best := slices.Max(logits)
 	var total float64
@@ -40,9 +48,14 @@ func (m *Model) judge(t *TokenLogprob, logits []float32, top int) {
 	}
 	norm := float64(best) + math.Log(total)
 	logprob := func(id int32) float32 { return float32(min(0, float64(logits[id])-norm)) }
-	t.Logprob = logprob(t.ID)
-	for _, id := range likeliest(logits, top) {
-		t.Top = append(t.Top, TokenLogprob{ID: id, Bytes: m.tok.Piece(id), Logprob: logprob(id)})
+	t.Logprob, t.Rank = logprob(t.ID), 1
+	for id, v := range logits {
+		if v > logits[t.ID] || v == logits[t.ID] && int32(id) < t.ID {
+			t.Rank++
+		}
+	}
+	for i, id := range likeliest(logits, top) {
+		t.Top = append(t.Top, TokenLogprob{ID: id, Bytes: m.tok.Piece(id), Logprob: logprob(id), Rank: i + 1})
 	}
 }
 
