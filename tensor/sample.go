@@ -3,6 +3,7 @@ package tensor
 import (
 	"math"
 	"slices"
+	"sync"
 )
 
 // Columns of Sample.Params. A value that switches its step off stands behind it.
@@ -50,19 +51,23 @@ type Sample struct {
 	N      Mat // 1 x 1, I32: rows in use
 }
 
-// Reference works row by row.
+// Reference works row by row, several at a time.
 func (o *Sample) Reference() {
-	start := o.Start.I32()
+	var rows sync.WaitGroup
 	for i := range Live(o.N, o.Logits.Rows) {
-		logits, params := rowOf(o.Logits.F32(), i, o.Logits.Cols), rowOf(o.Params.F32(), i, SampleParams)
-		draws := rowOf(o.Draws.I32(), i, SampleDraws)
-		from, to := int(start[i]), int(start[i+1])
-		edited := edit(logits, params, o.Edits.I32()[from*EditColumns:to*EditColumns], o.Biases.F32()[from:to])
-		id := choose(edited, params, draws)
-		o.IDs.I32()[i] = id
-		if n := int(draws[Alternatives]); n >= 0 {
-			report(logits, id, rowOf(o.Best.I32(), i, o.Best.Cols)[:n], rowOf(o.Probs.F32(), i, o.Probs.Cols))
-		}
+		rows.Go(func() { o.row(i) })
+	}
+	rows.Wait()
+}
+
+func (o *Sample) row(i int) {
+	logits, params := rowOf(o.Logits.F32(), i, o.Logits.Cols), rowOf(o.Params.F32(), i, SampleParams)
+	draws, start := rowOf(o.Draws.I32(), i, SampleDraws), o.Start.I32()
+	from, to := int(start[i]), int(start[i+1])
+	id := choose(edit(logits, params, o.Edits.I32()[from*EditColumns:to*EditColumns], o.Biases.F32()[from:to]), params, draws)
+	o.IDs.I32()[i] = id
+	if n := int(draws[Alternatives]); n >= 0 {
+		report(logits, id, rowOf(o.Best.I32(), i, o.Best.Cols)[:n], rowOf(o.Probs.F32(), i, o.Probs.Cols))
 	}
 }
 
@@ -93,15 +98,15 @@ func report(logits []float32, id int32, best []int32, probs []float32) {
 	probs[0] = float32(float64(logits[id]) - norm)
 	have := best[:0]
 	for i, v := range logits {
+		if n := len(have); n == len(best) && (n == 0 || v <= logits[have[n-1]]) {
+			continue // as nearly all
+		}
 		at, _ := slices.BinarySearchFunc(have, v, func(b int32, v float32) int {
 			if logits[b] >= v {
 				return -1
 			}
 			return 1
 		})
-		if at == len(best) {
-			continue
-		}
 		if len(have) < len(best) {
 			have = have[:len(have)+1]
 		}

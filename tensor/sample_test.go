@@ -192,6 +192,15 @@ func TestSampleEdits(t *testing.T) {
 			t.Errorf("%s: %d, want %d", c.name, id, c.want)
 		}
 	}
+	nan := float32(math.NaN())
+	for _, params := range [][]float32{off(), with(map[int]float32{TopP: .9}), with(map[int]float32{MinP: .1}), with(map[int]float32{TypicalP: .5, TopK: 2})} {
+		if id := editedAt([]float32{1, nan, nan}, params, []int32{1, 2, 3, -1}, nil, nil); id != 0 {
+			t.Errorf("beside logits that are no numbers, %v: %d", params, id)
+		}
+		if id := editedAt([]float32{nan, 1, nan}, params, []int32{1, 2, 3, -1}, nil, nil); id < 0 || id > 2 {
+			t.Errorf("of logits that are no numbers, %v: %d", params, id)
+		}
+	}
 	all := []float32{float32(math.Inf(-1)), float32(math.Inf(-1)), float32(math.Inf(-1)), float32(math.Inf(-1))}
 	everything := with(map[int]float32{TypicalP: .5, TopK: 2, TopP: .5, MinP: .1})
 	if id := editedAt(logits, everything, []int32{1, 2, 3, -1}, []int32{0, 0, 0, 1, 0, 0, 2, 0, 0, 3, 0, 0}, all); id < 0 || id > 3 {
@@ -199,18 +208,60 @@ func TestSampleEdits(t *testing.T) {
 	}
 }
 
-func TestFirstIsAPrefixOfTheSort(t *testing.T) {
+// TestFewOfMany sees that the ways to keep few ids of a long row keep those that the sorted list begins with.
+func TestFewOfMany(t *testing.T) {
 	for seed := range uint64(20) {
-		r := rand.New(rand.NewPCG(seed, 0))
-		all := make([]candidate, 1+r.IntN(500))
-		for i := range all {
-			all[i] = candidate{id: int32(i), rank: float64(r.IntN(40))}
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		r := &row{logits: make([]float32, 1+rnd.IntN(3000)), temperature: 1.5}
+		for i := range r.logits {
+			r.logits[i] = float32(rnd.IntN(int(40*(1+seed)))) / 50 // with ties
 		}
-		sorted := first(slices.Clone(all), len(all))
-		for _, k := range []int{1, 2, 3, 10, 40} {
-			if have, want := first(slices.Clone(all), k), sorted[:min(k, len(all))]; !slices.Equal(have, want) {
-				t.Fatalf("seed %d: the first %d of %d are %v, want %v", seed, k, len(all), have, want)
+		r.top = slices.Max(r.logits)
+		sorted := r.listed(nil)
+		slices.SortFunc(sorted, candidate.compare)
+		for _, k := range []int{1, 2, 3, 10, few, few + 1, 1000, 2999} {
+			if k < len(sorted) {
+				same(t, fmt.Sprintf("seed %d: the first %d", seed, k), r.likeliest(k), sorted[:k])
 			}
 		}
+		for _, p := range []float64{.01, .2, .5, .9, .999} {
+			mass, n := p*sum(r.listed(nil)), 0
+			for have := 0.; have < mass && n < len(sorted); n++ {
+				have += sorted[n].weight
+			}
+			same(t, fmt.Sprintf("seed %d: share %v", seed, p), r.nucleus(p), sorted[:n])
+			keep := slices.DeleteFunc(r.listed(nil), func(c candidate) bool { return c.weight < p })
+			same(t, fmt.Sprintf("seed %d: %v of the best", seed, p), r.above(p), keep)
+		}
+		u := rnd.Float64()
+		if have, want := r.draw(u), draw(r.listed(nil), u); have != want {
+			t.Errorf("seed %d: draws %d, want %d", seed, have, want)
+		}
+	}
+}
+
+func same(t *testing.T, name string, have, want []candidate) {
+	t.Helper()
+	if !slices.Equal(have, want) {
+		t.Errorf("%s of them are %d ids, want %d, or others", name, len(have), len(want))
+	}
+}
+
+func BenchmarkChoose(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	logits := make([]float32, 151936)
+	for i := range logits {
+		logits[i] = float32(r.NormFloat64() * 3)
+	}
+	for name, params := range map[string][]float32{
+		"all": off(), "top-p": with(map[int]float32{TopP: .95}), "top-k": with(map[int]float32{TopK: 40, TopP: .95}),
+		"min-p": with(map[int]float32{MinP: .05}), "typical": with(map[int]float32{TypicalP: .9}), "top-k 5000": with(map[int]float32{TopK: 5000}),
+		"greedy": with(map[int]float32{Temperature: 0}),
+	} {
+		b.Run(name, func(b *testing.B) {
+			for i := range b.N {
+				choose(logits, params, []int32{1, 2, int32(i), -1})
+			}
+		})
 	}
 }
