@@ -35,7 +35,7 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	}
 	e := &Engine{loop: l, model: m, check: opt.Check, scheduler: newScheduler(m.Limits(), opt.Queue)}
 	e.root = e.scheduler.pool.root(m.Fingerprint())
-	e.scheduler.stride = min(firstStride, m.Limits().Rows)
+	e.scheduler.pace.stride = min(firstStride, m.Limits().Rows)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.closed = l.closed; !e.closed {
@@ -167,7 +167,7 @@ func (e *Engine) end(out *result, err error, took time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	plan := e.scheduler.plan
-	e.scheduler.pace(took)
+	e.scheduler.timed(took)
 	if err != nil {
 		e.scheduler.fail()
 		for _, a := range plan {

@@ -7,11 +7,13 @@ import (
 	"github.com/winnow-llm/winnow/model"
 )
 
+const ms = time.Millisecond
+
 // A prompt that arrives beside one that generates gets strides: shorter after slow steps, longer after quick ones, never none and never
 // more than a step has.
 func TestPace(t *testing.T) {
 	s := newScheduler(model.Limits{Rows: 512, Sequences: 4, Wanted: 4, Pages: 100, Context: 4096}, 4)
-	s.stride = firstStride
+	s.pace.stride = firstStride
 	root := s.pool.root("")
 	first, second := &sequence{tokens: make([]int32, 10), prompt: 10, limit: 1000, root: root}, &sequence{tokens: make([]int32, 3000), prompt: 3000, limit: 3001, root: root}
 	for i := range second.tokens {
@@ -23,7 +25,7 @@ func TestPace(t *testing.T) {
 				rows = a.rows
 			}
 		}
-		s.pace(took)
+		s.timed(took)
 		ids := make([]int32, 0, len(s.plan))
 		for _, a := range s.plan {
 			ids = append(ids, make([]int32, a.want)...)
@@ -34,8 +36,14 @@ func TestPace(t *testing.T) {
 	if err := s.add(first); err != nil {
 		t.Fatal(err)
 	}
-	if step(time.Second); s.stride != firstStride {
-		t.Errorf("a step of one prompt alone changed the stride to %d", s.stride)
+	if step(time.Second); s.pace.stride != firstStride || s.pace.alone != 0 {
+		t.Errorf("a step of one prompt alone changed the pace to %+v", s.pace)
+	}
+	for range 40 {
+		step(20 * ms)
+	}
+	if s.pace.alone != 20*ms || s.pace.goal() != 80*ms {
+		t.Errorf("after steps of 20 ms the pace is %+v", s.pace)
 	}
 	if err := s.add(second); err != nil {
 		t.Fatal(err)
@@ -43,13 +51,22 @@ func TestPace(t *testing.T) {
 	for i, test := range []struct {
 		took time.Duration
 		rows int // of the prompt in this step
-	}{
-		{200 * time.Millisecond, 64}, {50 * time.Millisecond, 32}, {time.Millisecond, 64}, {time.Hour, 128}, {100 * time.Millisecond, 8},
-		{time.Millisecond, 8}, {time.Millisecond, 16}, {time.Millisecond, 32}, {time.Millisecond, 64}, {time.Millisecond, 128},
-		{time.Millisecond, 256}, {time.Millisecond, 511},
+	}{ // 60 ms of each are the prompt's
+		{140 * ms, 64}, {80 * ms, 32}, {50 * ms, 32}, {20 * ms, 64}, {time.Hour, 128}, {80 * ms, 8}, {ms, 8}, {ms, 16}, {ms, 32}, {ms, 64},
+		{ms, 128}, {ms, 256}, {ms, 511},
 	} {
 		if got := step(test.took); got != test.rows {
 			t.Errorf("step %d gives the prompt %d rows, want %d", i, got, test.rows)
+		}
+	}
+}
+
+func TestPaceGoal(t *testing.T) {
+	for alone, want := range map[time.Duration]time.Duration{
+		0: 100 * ms, ms: 4 * ms, 25 * ms: 100 * ms, 40 * ms: 100 * ms, 80 * ms: 160 * ms, time.Second: 2 * time.Second,
+	} {
+		if p := (pace{alone: alone}); p.goal() != want {
+			t.Errorf("beside steps of %v a shared one may take %v, want %v", alone, p.goal(), want)
 		}
 	}
 }

@@ -21,8 +21,7 @@ type scheduler struct {
 	waiting []*sequence // hold none; in the same order
 	arrived int64       // sequences that ever came
 	plan    []advance   // the step in hand
-	stride  int         // most rows that those who catch up share in a step in which others generate
-	mixed   bool        // the step in hand is such a step
+	pace    pace        // of those who catch up while others generate
 	counts  Counters
 }
 
@@ -39,7 +38,7 @@ func newScheduler(lim model.Limits, queue int) *scheduler {
 	if min(lim.Sequences, lim.Pages, lim.Context) < 1 {
 		panic(fmt.Sprintf("winnow: bug: engine: nothing can be computed within %+v", lim))
 	}
-	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages), stride: lim.Rows}
+	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages), pace: pace{most: lim.Rows, stride: lim.Rows}}
 }
 
 // context is how many tokens a sequence may have: what the model was made for, or less where the pages end earlier.
@@ -202,9 +201,8 @@ func (s *scheduler) share() {
 		rest -= a.rows
 	}
 	if generating > 0 {
-		rest = min(rest, s.stride)
+		rest = min(rest, s.pace.stride)
 	}
-	defer func() { s.mixed = generating > 0 && len(s.plan) > generating }()
 	for _, q := range s.running {
 		if rest == 0 {
 			return
@@ -222,21 +220,21 @@ func (s *scheduler) share() {
 	}
 }
 
-// The stride aims at steps of stepTime, within these rows.
-const (
-	stepTime    = 100 * time.Millisecond
-	firstStride = 64
-	leastStride = 8
-)
-
-// pace adjusts the stride to what the step in hand took: a prompt that catches up must not make those who generate wait for long,
-// whatever the model, the machine and the prompt's depth.
-func (s *scheduler) pace(took time.Duration) {
-	if !s.mixed || took <= 0 {
-		return
+// timed learns from what the step in hand took.
+func (s *scheduler) timed(took time.Duration) {
+	single := 0
+	for _, a := range s.plan {
+		if a.seq.behind() == 1 {
+			single++
+		}
 	}
-	scaled := float64(s.stride) * min(2, float64(stepTime)/float64(took))
-	s.stride = max(min(leastStride, s.limits.Rows), min(int(scaled), s.limits.Rows))
+	switch {
+	case took <= 0 || single == 0:
+	case single == len(s.plan):
+		s.pace.plain(took)
+	default:
+		s.pace.shared(took)
+	}
 }
 
 func (s *scheduler) give(q *sequence, rows int) {
