@@ -20,7 +20,7 @@ struct wn_op {
 
 // Every operation that has a kernel. X(add) stands for wn_add_avx2 and wn_add_avx512, compiled from add.c.
 #define WN_OPS(X) \
-	X(add) X(angles) X(append) X(attend) X(dispatch) X(embed) X(ffn) X(gather) X(glu) X(linear) X(norm) X(rope) X(route) X(select_window)
+	X(add) X(angles) X(append) X(attend) X(dispatch) X(embed) X(ffn) X(gather) X(glu) X(linear) X(norm) X(rope) X(route) X(select_window) X(sum)
 
 #define WN_DECLARE(op) wn_run wn_##op##_avx2, wn_##op##_avx512;
 WN_OPS(WN_DECLARE)

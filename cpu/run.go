@@ -35,6 +35,7 @@ var kernels = table(
 	on(fillRope),
 	on(fillRoute),
 	on(fillSelectWindow),
+	on(fillSum),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 

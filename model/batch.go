@@ -22,6 +22,10 @@ type Step struct {
 	Draws [][tensor.SampleDraws]int32    // per wanted row, for Sample; empty when nothing is sampled
 	Param [][tensor.SampleParams]float32 // per wanted row, for Sample
 	Edits [][]Edit                       // per wanted row, for Sample: at most MostEdits
+
+	Pool      []int32     // rows whose hidden states are summed, ascending
+	PoolStart []int32     // sums+1: Pool[PoolStart[i]:PoolStart[i+1]] are the rows of sum i
+	Sums      [][]float32 // sums: dim values that each begins with
 }
 
 // Edit changes how likely an id is to be chosen.
@@ -36,6 +40,7 @@ type Edit struct {
 func (s *Step) Reset() {
 	s.IDs, s.Past, s.Pages, s.Want = s.IDs[:0], s.Past[:0], s.Pages[:0], s.Want[:0]
 	s.Draws, s.Param, s.Edits, s.Start = s.Draws[:0], s.Param[:0], s.Edits[:0], append(s.Start[:0], 0)
+	s.Pool, s.PoolStart, s.Sums = s.Pool[:0], append(s.PoolStart[:0], 0), s.Sums[:0]
 }
 
 // Limits are the sizes that a model's buffers are made for.
@@ -61,6 +66,7 @@ type Batch struct {
 	Layout attention.Layout
 	Logits tensor.Mat    // wanted x vocab, F32: what Forward writes
 	Sample tensor.Sample // chooses an id for every wanted row
+	Pooled Pooled        // sums of hidden states
 
 	limits Limits
 	seq    []int32 // scratch of Fill, as all below
@@ -72,7 +78,7 @@ type Batch struct {
 }
 
 // newBatch allocates a batch on a device.
-func newBatch(d tensor.Device, lim Limits, vocab int) (*Batch, error) {
+func newBatch(d tensor.Device, lim Limits, spec *Spec) (*Batch, error) {
 	b := &Batch{limits: lim}
 	b.Layout.Pages = make([]tensor.Mat, 1)
 	pages := (lim.Context + attention.PageTokens - 1) / attention.PageTokens
@@ -91,7 +97,7 @@ func newBatch(d tensor.Device, lim Limits, vocab int) (*Batch, error) {
 		{&b.Layout.Seq, quant.I32, lim.Rows, 1},
 		{&b.Layout.Pos, quant.I32, lim.Rows, 1},
 		{&b.Layout.Rows, quant.I32, 1, 1},
-		{&b.Logits, quant.F32, lim.Wanted, vocab},
+		{&b.Logits, quant.F32, lim.Wanted, spec.Vocab},
 		{&b.Sample.Params, quant.F32, lim.Wanted, tensor.SampleParams},
 		{&b.Sample.Draws, quant.I32, lim.Wanted, tensor.SampleDraws},
 		{&b.Sample.Start, quant.I32, lim.Wanted + 1, 1},
@@ -108,6 +114,11 @@ func newBatch(d tensor.Device, lim Limits, vocab int) (*Batch, error) {
 		}
 	}
 	b.Sample.Logits, b.Sample.N = b.Logits, b.Wanted
+	var err error
+	if b.Pooled, err = newPooled(d, lim, spec.Dim); err != nil {
+		b.free(d)
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -137,6 +148,7 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	write(q, b.Sample.Params, s.Param)
 	write(q, b.Sample.Draws, s.Draws)
 	b.fillEdits(q, s)
+	b.Pooled.fill(q, s)
 }
 
 // fillEdits writes the edits of all wanted rows, one after another.
@@ -194,4 +206,5 @@ func (b *Batch) free(d tensor.Device) {
 			d.Free(m.Buf)
 		}
 	}
+	b.Pooled.free(d)
 }

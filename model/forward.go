@@ -20,12 +20,13 @@ type Model struct {
 	pick      tensor.Gather // the wanted rows
 	norm      tensor.Norm
 	output    tensor.Linear
+	pool      []tensor.Op                // sums of hidden states
 	selectors map[int]attention.Selector // by window
 	caches    []*attention.Cache         // one a layer
 	loader    *loader
 }
 
-// Forward runs the network on the batch that Fill wrote and returns its logits, one row a wanted row.
+// Forward runs the network on the batch that Fill wrote, adds to its sums of hidden states, and returns its logits, one row a wanted row.
 func (m *Model) Forward(b *Batch) tensor.Mat {
 	q := m.queue
 	q.Run(&m.embed)
@@ -53,6 +54,7 @@ func (m *Model) Forward(b *Batch) tensor.Mat {
 	q.Run(&m.pick)
 	q.Run(&m.norm)
 	q.Run(&m.output)
+	each(q, m.pool)
 	return b.Logits
 }
 
@@ -69,7 +71,7 @@ func (l *loader) model(s Spec) *Model {
 	if l.verify(&s); l.err != nil {
 		return m
 	}
-	m.batch, l.err = newBatch(l.device, l.opt.Limits, s.Vocab)
+	m.batch, l.err = newBatch(l.device, l.opt.Limits, &s)
 	m.scratch = l.scratch(&s)
 	if l.err != nil {
 		return m
@@ -86,6 +88,7 @@ func (l *loader) model(s Spec) *Model {
 	m.pick = tensor.Gather{X: m.scratch.x, Rows: m.batch.Want, Y: wanted, N: m.batch.Wanted}
 	m.norm = tensor.Norm{X: wanted, W: l.vector("output_norm.weight", s.Dim), Y: wanted, N: m.batch.Wanted, Groups: 1, Eps: s.Eps}
 	m.output = tensor.Linear{X: wanted, W: table, Y: m.batch.Logits, N: m.batch.Wanted}
+	m.pool = m.batch.Pooled.ops(m.scratch.x, m.scratch.h, m.norm)
 	return m
 }
 

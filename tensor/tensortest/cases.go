@@ -141,19 +141,38 @@ func moves() []Case {
 	var cases []Case
 	for rows := 1; rows <= most; rows++ {
 		for dim := 1; dim <= most; dim++ {
-			cases = append(cases, Gather(rows, dim), Embed(quant.F32, rows, dim))
+			cases = append(cases, Gather(rows, dim), Embed(quant.F32, rows, dim), Sum(rows, dim))
 		}
 	}
 	for _, f := range Formats() {
 		cases = append(cases, Embed(f, 5, 768))
 	}
-	return append(cases, Gather(17, 100))
+	return append(cases, Gather(17, 100), Sum(3, 127), Sum(3, 129), Sum(17, 576))
 }
 
 // Gather picks from eleven rows.
 func Gather(rows, dim int) Case {
 	return Case{Labels("gather", rows, "x", dim), rows, func(w *World) Trial {
 		o := &tensor.Gather{X: w.Floats(11, dim), Rows: w.Pick(w.Ints(1, 11)), Y: w.Output(quant.F32, 1, dim), N: w.Count()}
+		return Trial{o, []*tensor.Mat{&o.Y}}
+	}}
+}
+
+// Sum adds runs of none to eleven rows to sums begun before.
+func Sum(sums, dim int) Case {
+	return Case{Labels("sum", sums, "x", dim), sums, func(w *World) Trial {
+		const longest = 11
+		x, lengths := w.Floats(sums*longest, dim).F32(), w.Ints(1, longest+1).I32()
+		var rows []float32
+		start := []int32{0}
+		for _, i := range w.Picked {
+			rows = append(rows, x[i*longest*dim:][:int(lengths[i])*dim]...)
+			start = append(start, int32(len(rows)/dim))
+		}
+		rows = append(rows, slices.Repeat([]float32{float32(math.NaN())}, Spare*dim)...)
+		o := &tensor.Sum{
+			X: tensor.FromF32(len(rows)/dim, dim, rows), Start: tensor.FromI32(len(start), 1, start), Y: w.Batch(1, dim), N: w.Count(),
+		}
 		return Trial{o, []*tensor.Mat{&o.Y}}
 	}}
 }
@@ -271,7 +290,7 @@ func Large() []Case {
 		}
 	}
 	return append(cases, Norm(1, 1, 4096), Norm(128, 1, 4096), Rope(tensor.Halves, 128, 32, 64), Angles(128, 64),
-		Embed(quant.Q8_0, 128, 4096), GLU(128, 4096), Add(128, 4096), Sample(1, 151936), Sample(8, 151936))
+		Embed(quant.Q8_0, 128, 4096), Sum(16, 4096), GLU(128, 4096), Add(128, 4096), Sample(1, 151936), Sample(8, 151936))
 }
 
 // Drawn is a case of random shape.
@@ -280,7 +299,7 @@ func Drawn(r *rand.Rand) Case {
 	fs := Formats()
 	f := fs[r.IntN(len(fs))]
 	in := (dim + f.Block - 1) / f.Block * f.Block
-	switch r.IntN(9) {
+	switch r.IntN(10) {
 	case 0:
 		return Norm(rows, 1+r.IntN(4), dim)
 	case 1:
@@ -293,6 +312,8 @@ func Drawn(r *rand.Rand) Case {
 		return GLU(rows, dim)
 	case 5:
 		return Sample(rows, dim)
+	case 6:
+		return Sum(rows, dim)
 	}
 	return Linear(f, rows, in, 1+r.IntN(100))
 }

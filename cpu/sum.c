@@ -1,0 +1,4 @@
+//go:build linux && cgo && amd64
+
+#define WN_FILE "sum_kernel.h"
+#include "variants.h"
