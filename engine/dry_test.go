@@ -58,8 +58,13 @@ func (d *dry) at(q *sequence, i int) *slot {
 	return &d.cache[int(q.pages[i/attention.PageTokens])*attention.PageTokens+i%attention.PageTokens]
 }
 
-// settleWith commits the planned step. The id sampled at a position is 1000 more than it.
+// settleWith commits the planned step. The id sampled at a position is 1000 more than it; as with a model, there are no ids in a step
+// that samples nothing.
 func (d *dry) settleWith(plan []advance) error {
+	if len(d.work.Draws) == 0 {
+		d.commit(nil)
+		return d.check()
+	}
 	var ids []int32
 	for _, a := range plan {
 		for range a.want {

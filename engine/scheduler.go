@@ -309,10 +309,13 @@ func (s *scheduler) commit(ids []int32) {
 		s.counts.Rows += int64(a.rows)
 		if !q.gone {
 			before := len(q.tokens)
-			if q.every {
+			switch {
+			case q.every:
 				q.advance(a.rows, nil)
 				q.held = a.want > 0
-			} else {
+			case a.want == 0: // where nothing is sampled there are no ids at all
+				q.advance(a.rows, nil)
+			default:
 				q.advance(a.rows, ids[row:row+a.want])
 			}
 			s.pool.seal(q)
