@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 
@@ -95,5 +96,36 @@ func TestKernelsKeepRowsIndependent(t *testing.T) {
 	}
 	if hits := together.Usage().Cached; hits == 0 {
 		t.Error("no prompt was found in the prefix cache")
+	}
+}
+
+// So do embeddings.
+func TestKernelsKeepEmbeddingsIndependent(t *testing.T) {
+	lim := model.Limits{Rows: 512, Sequences: 16, Wanted: 16, Pages: 160, Context: 512}
+	together := start(t, lim)
+	lim.Rows = 37
+	chunked := start(t, lim)
+	r := rand.New(rand.NewPCG(5, 6))
+	texts, crowd := make([][]int32, 16), make([][]float32, 16)
+	var wg sync.WaitGroup
+	for i := range texts {
+		for range 1 + 23*i {
+			texts[i] = append(texts[i], r.Int32N(4000))
+		}
+		wg.Go(func() {
+			var err error
+			if crowd[i], err = together.Embed(t.Context(), texts[i], engine.MeanPooling); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for i, ids := range texts {
+		for name, e := range map[string]*engine.Engine{"alone": together, "alone, in chunks": chunked} {
+			got, err := e.Embed(t.Context(), ids, engine.MeanPooling)
+			if err != nil || !slices.Equal(got, crowd[i]) {
+				t.Errorf("text %d %s has other bits than among others, %v", i, name, err)
+			}
+		}
 	}
 }

@@ -58,9 +58,14 @@ func (d *dry) at(q *sequence, i int) *slot {
 	return &d.cache[int(q.pages[i/attention.PageTokens])*attention.PageTokens+i%attention.PageTokens]
 }
 
-// settleWith commits the planned step. The id sampled at a position is 1000 more than it; as with a model, there are no ids in a step
-// that samples nothing.
+// settleWith commits the planned step. The id sampled at a position is 1000 more than it, and a token's hidden state is its id; as with a
+// model, there are no ids in a step that samples nothing.
 func (d *dry) settleWith(plan []advance) error {
+	for i, sum := range d.work.Sums {
+		for _, row := range d.work.Pool[d.work.PoolStart[i]:d.work.PoolStart[i+1]] {
+			sum[0] += float32(d.work.IDs[row])
+		}
+	}
 	if len(d.work.Draws) == 0 {
 		d.commit(nil)
 		return d.check()
@@ -83,6 +88,16 @@ func (d *dry) request(r Request) (*sequence, error) {
 	q := newSequence(&r, d.context())
 	q.root = d.pool.root("full")
 	return q, d.add(q)
+}
+
+// embedding makes a sequence that pools, as an engine would.
+func (d *dry) embedding(ids []int32, p Pooling) *sequence {
+	q := newEmbedding(ids, p, 1)
+	q.root = d.pool.root("full")
+	if err := d.add(q); err != nil {
+		panic(err) // embeddings are never refused
+	}
+	return q
 }
 
 // idlePages are the cached pages that nobody holds, the first to be evicted first.

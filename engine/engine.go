@@ -30,6 +30,8 @@ type Engine struct {
 	check bool
 	root  int32 // of the prefix tree, for the model's selectors
 
+	embeddings chan struct{} // has a place for each embedding under way
+
 	turn   sync.Mutex // held while the loop steps the engine
 	work   model.Step // the step in hand; guarded by turn, as is result
 	result result
@@ -83,11 +85,8 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 // position first+i. See runs on the caller's goroutine and must not keep the slice. Meanwhile the sequence holds its pages and takes part
 // in no step, and others go on. Rows come in chunks of at most the model's Limits.Wanted.
 func (e *Engine) Score(ctx context.Context, ids []int32, see func(first int, logits []float32)) error {
-	if err := checkIDs(ids, e.model.Spec().Vocab); err != nil {
+	if err := e.checkText(ids); err != nil {
 		return err
-	}
-	if len(ids) > e.Context() {
-		return &ContextError{len(ids), e.Context()}
 	}
 	q := newScore(ids)
 	leave, err := e.enter(ctx, q)

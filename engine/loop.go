@@ -36,6 +36,7 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	e := &Engine{loop: l, model: m, check: opt.Check, scheduler: newScheduler(m.Limits(), opt.Queue)}
 	e.root = e.scheduler.pool.root(m.Fingerprint())
 	e.scheduler.pace.stride = min(firstStride, m.Limits().Rows)
+	e.embeddings = make(chan struct{}, 2*e.scheduler.limits.Sequences)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.closed = l.closed; !e.closed {
@@ -154,6 +155,7 @@ func (e *Engine) compute() (*result, error) {
 		}
 		row += a.want
 	}
+	readSums(e.model, &e.work)
 	if asked {
 		out.best, out.probs = resize(out.best, n*model.MostAlternatives), resize(out.probs, n*(1+model.MostAlternatives))
 		model.ReadI32(q, b.Sample.Best, out.best)

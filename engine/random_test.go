@@ -47,7 +47,7 @@ func TestRandomTraffic(t *testing.T) {
 	}
 }
 
-// randomRequest adds a generation or a score whose prompt begins like many others.
+// randomRequest adds a generation, a score or an embedding whose prompt begins like many others.
 func randomRequest(r *rand.Rand, d *dry) *sequence {
 	prompt := make([]int32, 1+r.IntN(min(300, d.context())))
 	family := r.Int32N(3)
@@ -57,7 +57,12 @@ func randomRequest(r *rand.Rand, d *dry) *sequence {
 			prompt[i] += 1000 * (1 + r.Int32N(2)*family)
 		}
 	}
-	if r.IntN(5) == 0 {
+	switch r.IntN(8) {
+	case 0:
+		return d.embedding(prompt, MeanPooling)
+	case 1:
+		return d.embedding(prompt, LastPooling)
+	case 2:
 		q := newScore(prompt)
 		q.root = d.pool.root("full")
 		if d.add(q) != nil {
@@ -70,6 +75,17 @@ func randomRequest(r *rand.Rand, d *dry) *sequence {
 		return nil
 	}
 	return q
+}
+
+// pooledIDs is what an embedding's sum must come to. Ids are small enough for float32 to add them exactly.
+func pooledIDs(q *sequence) (sum float32) {
+	if q.pooling == LastPooling {
+		return float32(q.tokens[len(q.tokens)-1])
+	}
+	for _, id := range q.tokens {
+		sum += float32(id)
+	}
+	return sum
 }
 
 func abortAny(r *rand.Rand, d *dry, open map[*sequence]bool) {
@@ -108,6 +124,9 @@ func randomStep(t *testing.T, r *rand.Rand, d *dry, open map[*sequence]bool) {
 		q := a.seq
 		if q.ended() && open[q] {
 			delete(open, q)
+			if want := pooledIDs(q); q.pooling != "" && q.sum[0] != want {
+				t.Fatalf("%s of %d tokens is %v, want %v", q.pooling, q.prompt, q.sum[0], want)
+			}
 			for i, id := range q.tokens[q.prompt:] {
 				if id != int32(1000+q.prompt+i) {
 					t.Fatalf("token %d is %d", i, id)

@@ -46,9 +46,9 @@ func (s *scheduler) context() int {
 	return min(s.limits.Context, s.limits.Pages*attention.PageTokens)
 }
 
-// add lets a sequence wait for its turn.
+// add lets a sequence wait for its turn. Embeddings are limited before they come, see Engine.Embed.
 func (s *scheduler) add(q *sequence) error {
-	if len(s.running)+len(s.waiting) >= s.limits.Sequences+s.queue {
+	if q.pooling == "" && s.requests() >= s.limits.Sequences+s.queue {
 		return ErrQueueFull
 	}
 	q.arrival = s.arrived
@@ -294,6 +294,7 @@ func (s *scheduler) fill(step *model.Step) {
 			sampled = sampled || !q.every
 		}
 	}
+	s.fillSums(step)
 	if !sampled {
 		step.Draws, step.Param, step.Edits = step.Draws[:0], step.Param[:0], step.Edits[:0]
 	}

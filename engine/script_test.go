@@ -23,6 +23,7 @@ var update = flag.Bool("update", false, "rewrite the scripts in testdata with wh
 //	new rows=8 pages=4 sequences=2 [wanted=2 context=256 queue=4]
 //	add NAME prompt=1..70,5 [max=3 stop=1071,1072 priority=-1 selector=window]   a request; the id sampled at position p is 1000+p
 //	score NAME prompt=1..70                                          a request for all logits
+//	embed NAME prompt=1..70 pooling=mean                             a request for the sum of hidden states, which are the ids
 //	plan | commit | fail                                             the halves of a step; a step that the device fails
 //	step | run                                                       a whole step; steps until nobody advances
 //	skip n | finish                                                  n steps; all steps; showing only what is not everyday
@@ -105,7 +106,7 @@ func (s *script) do(words []string) error {
 	switch words[0] {
 	case "new":
 		return s.open(args)
-	case "add", "score":
+	case "add", "score", "embed":
 		return s.admitNamed(words[0], name, args)
 	case "plan":
 		return s.planned()
@@ -187,6 +188,8 @@ func (s *script) admitNamed(kind, name string, args map[string]string) (err erro
 		q = newScore(numbers(args["prompt"]))
 		q.root = s.pool.root("full")
 		err = s.add(q)
+	} else if kind == "embed" {
+		q = s.embedding(numbers(args["prompt"]), Pooling(args["pooling"]))
 	} else {
 		q, err = s.request(Request{
 			Prompt: numbers(args["prompt"]), MaxTokens: atoi(args["max"]), Stop: numbers(args["stop"]), Alternatives: -1,
@@ -224,6 +227,9 @@ func (s *script) planned() (err error) {
 		if a.want > 0 {
 			wants = fmt.Sprintf(", wants %d", a.want)
 		}
+		if n := a.seq.pooled(a.rows); n > 0 {
+			wants = fmt.Sprintf(", sums %d", n)
+		}
 		s.say("  %s computes %d:%d on pages %v%s", s.names[a.seq], a.seq.computed, a.seq.computed+a.rows, a.seq.pages, wants)
 	}
 	if len(s.parts) == 0 {
@@ -243,6 +249,8 @@ func (s *script) committed() error {
 		switch q := a.seq; {
 		case q.gone:
 			s.say("  %s is gone", s.names[q])
+		case q.ended() && q.pooling != "":
+			s.say("  %s ends with %v", s.names[q], q.sum[0])
 		case q.ended() && q.limit == q.prompt:
 			s.say("  %s ends", s.names[q])
 		case q.ended():

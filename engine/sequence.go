@@ -24,11 +24,14 @@ type sequence struct {
 	root   int32   // of the prefix tree: sequences with different selectors share nothing
 
 	every bool // a score: the logits of every row are wanted, and none are sampled
-	seen  int  // of a score: leading tokens whose logits were handed over
+	seen  int  // of a score: leading tokens whose logits were handed over; of an embedding: those that are in its sum
 	held  bool // of a score: its consumer has the last logits still; it does not advance
 
 	priority int   // the lowest number goes first
 	arrival  int64 // orders those of one priority
+
+	pooling Pooling   // an embedding: hidden states are summed, and no logits are wanted
+	sum     []float32 // of an embedding: as wide as the model
 
 	sampling     Sampling
 	edits        edits
@@ -94,15 +97,15 @@ func (q *sequence) wanted(rows int) int {
 	case q.every:
 		return max(0, to-max(q.seen, q.computed))
 	case to == len(q.tokens) && to < q.limit:
-		return 1
+		return 1 // an embedding is at its limit from the beginning
 	}
 	return 0
 }
 
 // adoptable is how many leading tokens it may take from the prefix tree. At least one token is left to compute, since its logits
-// are wanted; of a score, all those whose logits were not handed over.
+// are wanted; of a score, all those whose logits were not handed over; of a mean, all those that are not in its sum.
 func (q *sequence) adoptable() int {
-	if q.every {
+	if q.every || q.pooling == MeanPooling {
 		return q.seen
 	}
 	return len(q.tokens) - 1
@@ -116,7 +119,7 @@ func (q *sequence) room() int {
 // advance moves it past rows that were computed. Sampled is the id that follows, where wanted asked for one.
 func (q *sequence) advance(rows int, sampled []int32) {
 	q.computed += rows
-	if q.every {
+	if q.every || q.pooling == MeanPooling {
 		q.seen = max(q.seen, q.computed)
 	}
 	q.tokens = append(q.tokens, sampled...)
