@@ -66,6 +66,7 @@ type Model struct {
 	template    *text.Template
 	templateErr error // why there is no template
 	recommended sampling
+	pooling     Pooling // as the files say; "" where they do not
 	engine      *engine.Engine
 	net         *model.Model
 	checkpoint  *store.Checkpoint
@@ -93,6 +94,9 @@ func (m *Model) open(opt Options) error {
 	}
 	m.template, m.templateErr = chatTemplate(m.checkpoint)
 	if m.spec, err = model.Describe(m.checkpoint); err != nil {
+		return err
+	}
+	if m.pooling, err = declaredPooling(m.checkpoint, m.spec.Arch); err != nil {
 		return err
 	}
 	if n := len(m.vocab.Tokens); n > m.spec.Vocab {

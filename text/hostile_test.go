@@ -187,6 +187,28 @@ func TestSentencePieceErrors(t *testing.T) {
 	}
 }
 
+// What stands behind a text in tokenizer.json stays so when a configuration names another EOS.
+func TestClosing(t *testing.T) {
+	v, err := text.ParseTokenizerJSON([]byte(`{"model":{"type":"BPE","unk_token":"<unk>","byte_fallback":true,
+		"vocab":{"<unk>":0,"<s>":1,"<end>":2,"▁":3,"a":4},"merges":[]},
+		"added_tokens":[{"id":0,"content":"<unk>","special":true},{"id":1,"content":"<s>","special":true},{"id":2,"content":"<end>","special":true}],
+		"normalizer":{"type":"Sequence","normalizers":[{"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}]},
+		"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"SpecialToken":{"id":"<end>"}}],"special_tokens":{"<end>":{"ids":[2]}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := text.ParseTokenizerConfig([]byte(`{"eos_token":"<s>"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Apply(c); err != nil {
+		t.Fatal(err)
+	}
+	if v.EOS != 1 || !v.AddEOS || v.AddBOS || !slices.Equal(v.Closing, []int32{2}) {
+		t.Errorf("eos %d %v, closing %v", v.EOS, v.AddEOS, v.Closing)
+	}
+}
+
 func TestTokenizerConfig(t *testing.T) {
 	c, err := text.ParseTokenizerConfig([]byte(`{"bos_token":{"content":"<|bos|>"},"eos_token":"<|late|>","pad_token":null,"add_bos_token":true,
 		"chat_template":[{"name":"tool_use","template":"T"},{"name":"default","template":"D"}],

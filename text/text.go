@@ -52,6 +52,7 @@ type Vocab struct {
 
 	BOS, EOS, UNK, PAD int32   // -1 = none
 	EOG                []int32 // further ids that end a generation
+	Closing            []int32 // what AddEOS wants behind a whole text; empty = EOS
 
 	AddBOS, AddEOS bool // wishes for whoever builds a prompt; Encode adds neither
 	AddSpacePrefix bool // SentencePiece: text begins with a space that is not there; GGUF means true where it is silent
@@ -138,7 +139,7 @@ func (v *Vocab) check() error {
 	for _, f := range []struct {
 		name string
 		ids  []int32
-	}{{"eog", v.EOG}, {"lstrip", v.LStrip}, {"rstrip", v.RStrip}} {
+	}{{"eog", v.EOG}, {"closing", v.Closing}, {"lstrip", v.LStrip}, {"rstrip", v.RStrip}} {
 		for i, id := range f.ids {
 			if id < 0 || int(id) >= n {
 				return bad("%s[%d] is %d, outside the %d tokens", f.name, i, id, n)

@@ -371,7 +371,7 @@ func (j *jsonTokenizer) template(v *Vocab) error {
 			return err
 		}
 		if last >= 0 && len(p.Single) > 1 {
-			v.EOS, v.AddEOS = last, true
+			v.EOS, v.AddEOS, v.Closing = last, true, []int32{last} // a configuration may name another EOS
 		}
 	}
 	return nil
