@@ -37,7 +37,7 @@ func parseCompletion(body []byte) (dialect, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &completionRequest{plan: readPlan(o), prompts: readPrompts(o), echo: o.flag("echo")}
+	r := &completionRequest{plan: readPlan(o), prompts: o.prompts("prompt", mostPrompts), echo: o.flag("echo")}
 	r.MaxTokens = defaultTokens
 	if most := o.integer("max_tokens", 0, 1<<31-1); most != nil {
 		r.MaxTokens, r.empty = int(*most), *most == 0
@@ -58,34 +58,34 @@ func parseCompletion(body []byte) (dialect, error) {
 	return r, o.err()
 }
 
-// readPrompts reads a text, ids, or an array of either. Without any the prompt is the beginning of a document.
-func readPrompts(o *object) []prompt {
-	raw := o.raw("prompt")
+// prompts reads a text, ids, or an array of either, at most that many. Without any the prompt is the beginning of a document.
+func (o *object) prompts(name string, most int) []prompt {
+	raw := o.raw(name)
 	if raw == nil {
 		return []prompt{{}}
 	}
 	if raw[0] == '"' {
-		if s := o.text("prompt"); s != nil {
+		if s := o.text(name); s != nil {
 			return []prompt{{text: *s}}
 		}
 		return nil
 	}
-	list := decoded[[]json.RawMessage](o, "prompt", "a string, an array of strings, token ids, or an array of arrays of token ids")
+	list := decoded[[]json.RawMessage](o, name, "a string, an array of strings, token ids, or an array of arrays of token ids")
 	switch {
 	case list == nil:
 		return nil
 	case len(*list) == 0:
-		o.bad("prompt", "must not be empty")
+		o.bad(name, "must not be empty")
 		return nil
 	case isNumber((*list)[0]):
-		return []prompt{{ids: o.ids("prompt", raw)}}
-	case len(*list) > mostPrompts:
-		o.bad("prompt", "must be at most %d prompts", mostPrompts)
+		return []prompt{{ids: o.ids(name, raw)}}
+	case len(*list) > most:
+		o.bad(name, "must be at most %d", most)
 		return nil
 	}
 	out := make([]prompt, len(*list))
 	for i, one := range *list {
-		at := fmt.Sprintf("prompt[%d]", i)
+		at := fmt.Sprintf("%s[%d]", name, i)
 		switch {
 		case one[0] == '"' && (*list)[0][0] == '"':
 			if err := json.Unmarshal(one, &out[i].text); err != nil {

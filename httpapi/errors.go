@@ -49,6 +49,7 @@ const (
 	codeJSON        = "invalid_json"
 	codeValue       = "invalid_value"
 	codeUnsupported = "unsupported_parameter"
+	codeContext     = "context_length_exceeded"
 	codeHost        = "host_not_allowed"
 	codeOrigin      = "origin_not_allowed"
 	codeMedia       = "unsupported_media_type"
@@ -100,13 +101,16 @@ func faultOf(err error) *fault {
 		return &fault{Status: http.StatusRequestEntityTooLarge, Type: typeRequest, Code: "request_too_large",
 			Message: fmt.Sprintf("the request's body has more than %d bytes", e.Limit)}
 	}
-	if e, ok := errors.AsType[*serve.ContextError](err); ok {
-		return &fault{Status: http.StatusBadRequest, Type: typeRequest, Code: "context_length_exceeded", Message: fmt.Sprintf(
-			"the prompt has %d tokens; this model's context is %d tokens, the answer's included", e.Prompt, e.Context)}
-	}
 	if e, ok := errors.AsType[*serve.RequestError](err); ok {
-		return &fault{Status: http.StatusBadRequest, Type: typeRequest, Code: codeValue, Param: e.Param,
-			Message: strings.TrimPrefix(e.Error(), e.Param+": ")}
+		f := badValue(e.Param, "%s", strings.TrimPrefix(e.Error(), e.Param+": "))
+		if _, long := errors.AsType[*serve.ContextError](e.Err); long {
+			f.Code, f.Message = codeContext, e.Why // which has the numbers
+		}
+		return f
+	}
+	if e, ok := errors.AsType[*serve.ContextError](err); ok {
+		return &fault{Status: http.StatusBadRequest, Type: typeRequest, Code: codeContext, Message: fmt.Sprintf(
+			"the prompt has %d tokens; this model's context is %d tokens, the answer's included", e.Prompt, e.Context)}
 	}
 	return &fault{Status: http.StatusInternalServerError, Type: typeServer, Code: codeInternal,
 		Message: "the server failed to answer; its log says why"}

@@ -43,19 +43,25 @@ type exchange struct {
 	out    *stream
 }
 
-// generate answers a request to an endpoint.
+// generate answers requests to an endpoint.
 func (s *Server) generate(e endpoint) gin.HandlerFunc {
+	return s.exchange(e.operation, func(ctx context.Context, x *exchange) error { return x.run(ctx, e) })
+}
+
+// exchange answers requests by a function, whose context ends with the client or with the drain: it counts them, traces them, and tells
+// the client of an error.
+func (s *Server) exchange(operation string, answer func(context.Context, *exchange) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := s.gate.enter(); err != nil {
 			s.fail(c, err)
 			return
 		}
 		defer s.gate.leave()
-		x := &exchange{s: s, c: c, record: s.telemetry.start(c.Request, e.operation), out: newStream(c.Writer, s.opt.WriteTimeout)}
+		x := &exchange{s: s, c: c, record: s.telemetry.start(c.Request, operation), out: newStream(c.Writer, s.opt.WriteTimeout)}
 		defer x.record.end()
 		ctx, cancel := s.cancellable(x.record.ctx)
 		defer cancel()
-		if err := x.run(ctx, e); err != nil {
+		if err := answer(ctx, x); err != nil {
 			x.fail(err)
 		}
 	}

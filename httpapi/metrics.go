@@ -48,7 +48,7 @@ func newTelemetry(pool *serve.Pool, tracers trace.TracerProvider) *telemetry {
 		tracers = noop.NewTracerProvider()
 	}
 	t := &telemetry{tracer: tracers.Tracer(scope), page: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
-	t.requests, err = meter.Int64Counter("winnow.requests", metric.WithDescription("Requests for generated text"))
+	t.requests, err = meter.Int64Counter("winnow.requests", metric.WithDescription("Requests for generated text and for embeddings"))
 	must(err)
 	t.tokens, err = meter.Int64Counter("winnow.tokens", metric.WithDescription("Tokens of answered requests"))
 	must(err)

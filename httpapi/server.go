@@ -1,4 +1,4 @@
-// Package httpapi is the wire: OpenAI's routes for chat and completions, the list of models, health and metrics, over gin. It decodes and
+// Package httpapi is the wire: OpenAI's routes for chat, completions and embeddings, the list of models, health and metrics, over gin. It decodes and
 // checks what clients send, and hands the rest to package serve.
 package httpapi
 
@@ -21,7 +21,7 @@ type Options struct {
 	Hosts        []string             // names under which it may be called; where it listens on loopback, beside the loopback names
 	Origins      []string             // web origins that may call it beside its own and local ones: "https://chat.example", or "*"
 	BodyLimit    int64                // bytes of a request; 0 = 8 MiB
-	Requests     int                  // most requests for text in progress; 0 = 1024
+	Requests     int                  // most requests for text or embeddings in progress; 0 = 1024
 	Ping         time.Duration        // silence after which a stream gets a comment; 0 = 15 s
 	BodyTimeout  time.Duration        // for a request's body to arrive; 0 = 30 s
 	WriteTimeout time.Duration        // for a client to take one write; 0 = 30 s
@@ -84,9 +84,11 @@ func New(pool *serve.Pool, opt Options) *Server {
 	})
 	chat := s.generate(endpoint{"chat", "chatcmpl-", parseChat})
 	completions := s.generate(endpoint{"text_completion", "cmpl-", parseCompletion})
+	embeddings := s.exchange("embeddings", func(ctx context.Context, x *exchange) error { return x.embed(ctx) })
 	for _, base := range []string{"/v1", ""} {
 		r.POST(base+"/chat/completions", chat)
 		r.POST(base+"/completions", completions)
+		r.POST(base+"/embeddings", embeddings)
 		r.GET(base+"/models", s.models)
 		r.GET(base+"/models/*id", s.model)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -58,13 +59,18 @@ func (s *stream) send(b []byte) error {
 	return nil
 }
 
-// write sends bytes within a time, or finds the client gone.
+// pieceBytes is how much a client must take within one deadline.
+const pieceBytes = 256 << 10
+
+// write sends bytes, each piece within a time, or finds the client gone.
 func write(w http.ResponseWriter, control *http.ResponseController, b []byte, patience time.Duration) error {
-	if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("%w: set deadline: %w", errGone, err)
-	}
-	if _, err := w.Write(b); err != nil {
-		return fmt.Errorf("%w: write: %w", errGone, err)
+	for piece := range slices.Chunk(b, pieceBytes) {
+		if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return fmt.Errorf("%w: set deadline: %w", errGone, err)
+		}
+		if _, err := w.Write(piece); err != nil {
+			return fmt.Errorf("%w: write: %w", errGone, err)
+		}
 	}
 	return nil
 }

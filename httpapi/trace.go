@@ -29,6 +29,8 @@ const (
 	attrInputTokens  = "gen_ai.usage.input_tokens"
 	attrOutputTokens = "gen_ai.usage.output_tokens"
 	attrCachedTokens = "gen_ai.usage.cache_read.input_tokens"
+	attrEncodings    = "gen_ai.request.encoding_formats"
+	attrDimensions   = "gen_ai.embeddings.dimension.count"
 	attrError        = "error.type"
 )
 
@@ -45,11 +47,7 @@ func (r *record) asked(p *plan) {
 	if !r.span.IsRecording() {
 		return
 	}
-	name := p.Model[:min(len(p.Model), longestName)]
-	if name != "" {
-		r.span.SetName(r.operation + " " + name)
-		r.span.SetAttributes(attribute.String(attrModel, name))
-	}
+	r.named(p.Model)
 	r.span.SetAttributes(attribute.Bool(attrStream, p.Stream), attribute.Int(attrChoices, p.N))
 	if p.MaxTokens > 0 {
 		r.span.SetAttributes(attribute.Int(attrMaxTokens, p.MaxTokens))
@@ -75,11 +73,34 @@ func (r *record) asked(p *plan) {
 	}
 }
 
-// answering notes which model answers under which id.
+// embedding notes what the client wants embedded.
+func (r *record) embedding(e *embeddingRequest) {
+	if !r.span.IsRecording() {
+		return
+	}
+	r.named(e.model)
+	r.span.SetAttributes(attribute.StringSlice(attrEncodings, []string{string(e.format)}))
+	if n := e.ask.Dimensions; n > 0 {
+		r.span.SetAttributes(attribute.Int(attrDimensions, n))
+	}
+}
+
+// named notes the client's word for a model.
+func (r *record) named(model string) {
+	if name := model[:min(len(model), longestName)]; name != "" {
+		r.span.SetName(r.operation + " " + name)
+		r.span.SetAttributes(attribute.String(attrModel, name))
+	}
+}
+
+// answering notes which model answers, and under which id where the answer has one.
 func (r *record) answering(h head) {
 	r.model = h.Model
 	r.span.SetName(r.operation + " " + h.Model)
-	r.span.SetAttributes(attribute.String(attrResponseID, h.ID), attribute.String(attrAnswering, h.Model))
+	r.span.SetAttributes(attribute.String(attrAnswering, h.Model))
+	if h.ID != "" {
+		r.span.SetAttributes(attribute.String(attrResponseID, h.ID))
+	}
 }
 
 // endSpan notes how it ended.
