@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"github.com/winnow-llm/winnow/quant"
@@ -153,6 +154,9 @@ func (l *loader) host(name string, rows, cols int) tensor.Mat {
 		return tensor.Mat{}
 	}
 	file := l.arch.fileName(l.c.Kind, name)
+	if bare := strings.TrimPrefix(file, "model."); !l.c.Has(file) && l.c.Has(bare) {
+		file = bare // as embedding models are published: the network without what generates
+	}
 	t, err := l.c.Tensor(file)
 	if err != nil {
 		l.fail(err)

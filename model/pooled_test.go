@@ -1,8 +1,10 @@
 package model_test
 
 import (
+	"maps"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/winnow-llm/winnow/attention"
@@ -173,4 +175,25 @@ func TestNothingPooled(t *testing.T) {
 	if step(m, s); sums[0][0] != 7 || slices.Max(sums[0][1:]) != 0 {
 		t.Errorf("a sum of no rows changed: %v", sums[0])
 	}
+}
+
+// Embedding models are published without the prefix that tells a network from what generates with it.
+func TestBareNames(t *testing.T) {
+	c, err := store.Open("testdata/llama_tied")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, w := range maps.Clone(c.Tensors) {
+		delete(c.Tensors, name)
+		c.Tensors[strings.TrimPrefix(name, "model.")] = w
+	}
+	m, err := model.Load(c, model.Placement{Device: devices(t)[0]}, model.Options{DType: model.Float32, Limits: limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	g := readGoldens(t, "testdata/llama_tied")
+	s := g.Sequences[1]
+	checkLogits(t, s.Name, pick(run(m, s.IDs, 0), s.Positions, m.Spec().Vocab), g.tensors[s.Logits])
 }
