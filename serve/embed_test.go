@@ -183,6 +183,12 @@ func TestDeclaredPooling(t *testing.T) {
 	folder := func(s string) *store.Checkpoint {
 		return &store.Checkpoint{Kind: store.HF, Files: map[string][]byte{poolingFile: []byte(s)}}
 	}
+	modules := func(pooling, modules string) *store.Checkpoint {
+		c := folder(pooling)
+		c.Files[modulesFile] = []byte(modules)
+		return c
+	}
+	const last = `{"pooling_mode_lasttoken":true}`
 	gguf := func(v any) *store.Checkpoint {
 		return &store.Checkpoint{Kind: store.GGUF, Meta: store.Meta{"qwen3.pooling_type": v}}
 	}
@@ -202,8 +208,13 @@ func TestDeclaredPooling(t *testing.T) {
 		"folder, none":   {c: folder(`{}`)},
 		"folder, last":   {c: folder(`{"pooling_mode_mean_tokens":false,"pooling_mode_lasttoken":true,"include_prompt":true}`), want: LastPooling},
 		"folder, cls":    {c: folder(`{"pooling_mode_cls_token":true}`), want: "cls"},
-		"folder, two":    {c: folder(`{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true}`), want: "several at once, [mean cls]"},
+		"folder, two":    {c: folder(`{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true}`), want: "mean with cls"},
 		"folder, broken": {c: folder(`[]`), fails: true},
+		"plain modules": {c: modules(last, `[{"type":"sentence_transformers.models.Transformer"},{"type":"sentence_transformers.models.Pooling"},
+			{"type":"sentence_transformers.models.Normalize"}]`), want: LastPooling},
+		"dense module":    {c: modules(last, `[{"type":"sentence_transformers.models.Dense"}]`), want: `last with module "Dense"`},
+		"nameless module": {c: modules(last, `[{}]`), want: `last with module ""`},
+		"broken modules":  {c: modules(last, `{}`), fails: true},
 	} {
 		got, err := declaredPooling(c.c, "qwen3")
 		if (err != nil) != c.fails || err != nil && !errors.Is(err, store.ErrFormat) || err == nil && got != c.want {

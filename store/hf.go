@@ -22,7 +22,7 @@ const (
 
 // hfFiles are the small files that are read when they are there. A directory without config.json is no model.
 var hfFiles = []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-	"tokenizer.model", "chat_template.jinja", "1_Pooling/config.json"}
+	"tokenizer.model", "chat_template.jinja", "modules.json", "1_Pooling/config.json"}
 
 // openHF opens a Hugging Face directory: its small files, and one file of weights or the shards that an index names.
 func openHF(dir string) (c *Checkpoint, err error) {
