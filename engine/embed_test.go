@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -267,7 +266,7 @@ func TestMeanIsOfAllTokens(t *testing.T) {
 	}
 	for i, v := range mean {
 		if want := sum[i] / float64(len(ids)); math.Abs(float64(v)-want) > 1e-6 {
-			t.Fatal(fmt.Sprintf("value %d is %v, want %v", i, v, want))
+			t.Fatalf("value %d is %v, want %v", i, v, want)
 		}
 	}
 }
