@@ -21,7 +21,7 @@ var (
 )
 
 // TestTraffic lets four times as many clients as there are places ask at random for a while, with all priorities, on kernels. Some leave
-// early, some are told to, some score prompts. Whoever stays gets bit for bit what he got alone. The books are proved after every step,
+// early, some are told to, some score prompts or embed them. Whoever stays gets bit for bit what he got alone. The books are proved after every step,
 // and in the end nobody holds a page; that no goroutine is left TestMain sees.
 func TestTraffic(t *testing.T) {
 	lim := model.Limits{Rows: 64, Sequences: 4, Wanted: 8, Pages: 14, Context: 512}
@@ -105,6 +105,12 @@ func visit(e *engine.Engine, q engine.Request, r *rand.Rand) (got []engine.Token
 		})
 		if err == nil {
 			err = context.Canceled // it brings no answer
+		}
+		return nil, err
+	case 2:
+		_, err := e.Embed(ctx, q.Prompt, []engine.Pooling{engine.MeanPooling, engine.LastPooling}[r.IntN(2)])
+		if err == nil {
+			err = context.Canceled
 		}
 		return nil, err
 	}
