@@ -1,12 +1,14 @@
 package quant
 
+import "encoding/binary"
+
 // Q4_K keeps 256 values as 4-bit codes in 8 sub-blocks of 32, each with a 6-bit scale and a 6-bit minimum: 4.5 bits a
-// value. Winnow only reads it.
+// value.
 //
 // Layout: 144 bytes. d, binary16, at 0; dmin, binary16, at 2; 12 bytes of packed scales and minimums at 4; 128 code
 // bytes at 16. Code bytes 32c..32c+31 hold values 64c..64c+63: low nibbles the first 32, sub-block 2c, high nibbles the
 // next 32, sub-block 2c+1. A value is d*scale*code - dmin*minimum.
-var Q4_K = register(Format{Name: "Q4_K", Block: 256, Bytes: 144, Decode: decodeQ4_K})
+var Q4_K = register(Format{Name: "Q4_K", Block: 256, Bytes: 144, Encode: encodeQ4_K, Decode: decodeQ4_K})
 
 func decodeQ4_K(dst []float32, src []byte) {
 	for range blocks("Q4_K", len(dst), 256, len(src), 144) {
@@ -42,4 +44,35 @@ func subScales(head []byte) (out subScale) {
 		out.minimum[j+4] = dmin * float32(s[j+8]>>4|s[j+4]>>6<<4)
 	}
 	return out
+}
+
+var gridQ4_K = &grid{sub: 32, top: 15, scaleHi: 63, minimumHi: 63}
+
+func encodeQ4_K(dst []byte, src []float32) {
+	for range blocks("Q4_K", len(src), 256, len(dst), 144) {
+		b := gridQ4_K.fit(src)
+		packQ4_K(dst[:144:144], &b)
+		dst, src = dst[144:], src[256:]
+	}
+}
+
+func packQ4_K(dst []byte, b *superblock) {
+	packSubScales(dst[:16], b)
+	for i := range 128 {
+		c := b.code[i/32*64+i%32:]
+		dst[16+i] = c[0] | c[32]<<4
+	}
+}
+
+// packSubScales writes what subScales reads.
+func packSubScales(head []byte, b *superblock) {
+	binary.LittleEndian.PutUint16(head, b.d)
+	binary.LittleEndian.PutUint16(head[2:], b.dmin)
+	s := head[4:16:16]
+	for j := range 4 {
+		sl, sh, ml, mh := byte(b.scale[j]), byte(b.scale[j+4]), byte(b.minimum[j]), byte(b.minimum[j+4])
+		s[j] = sl | sh>>4<<6
+		s[j+4] = ml | mh>>4<<6
+		s[j+8] = sh&15 | mh<<4
+	}
 }

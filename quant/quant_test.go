@@ -241,12 +241,12 @@ func reencode(f *Format, src []float32) []float32 {
 }
 
 // TestRoundTrip encodes what was decoded: the second encoding stores the same values as the first, as long as the scales
-// are not subnormal.
+// are not subnormal. Encoders that search, those of blocks of 256, do not promise that.
 func TestRoundTrip(t *testing.T) {
 	const seed = 7
 	r := rand.New(rand.NewPCG(seed, 0))
 	for _, f := range decodable() {
-		if f.Encode == nil {
+		if f.Encode == nil || f.Block == 256 {
 			continue
 		}
 		src := make([]float32, 64*f.Block)
