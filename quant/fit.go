@@ -125,18 +125,17 @@ func (f *fitting) of(j int) []float64 { return f.value[j*f.sub:][:f.sub] }
 
 // start finds a line for sub-block j that need not be storable.
 func (f *fitting) start(j int) (best line) {
-	least := math.Inf(1)
+	x, sum, least := f.of(j), f.sum[j], math.Inf(1)
 	try := func(l line) bool {
-		m := f.round(j, l)
-		l = f.solve(&m)
-		e := m.err(l)
+		sum.q, sum.qq, sum.xq = f.round(x, l)
+		l = f.solve(&sum)
+		e := sum.err(l)
 		better := e < least
 		if better {
 			least, best = e, l
 		}
 		return better
 	}
-	x := f.of(j)
 	lo, hi := x[0], x[0]
 	for _, v := range x {
 		lo, hi = min(lo, v), max(hi, v)
@@ -170,25 +169,25 @@ func (f *fitting) start(j int) (best line) {
 func (f *fitting) search(b *superblock, reach int) (total float64) {
 	d, dmin := float64(F16ToF32(b.d)), float64(F16ToF32(b.dmin))
 	for j := range f.sum[:256/f.sub] {
-		least, chosen := math.Inf(1), f.sum[j]
-		if chosen.xx == 0 {
+		if f.sum[j].xx == 0 {
 			b.scale[j], b.minimum[j] = 0, 0
 			continue
 		}
+		x, sum, least := f.of(j), f.sum[j], math.Inf(1)
 		s0, s1 := window(f.line[j].scale/d, reach, f.scaleLo, f.scaleHi)
 		m0, m1 := window(f.line[j].minimum/dmin, reach, 0, f.minimumHi)
 		for s := s0; s <= s1; s++ {
 			for m := m0; m <= m1; m++ {
 				l := line{d * float64(s), dmin * float64(m)}
-				sum := f.round(j, l)
+				sum.q, sum.qq, sum.xq = f.round(x, l)
 				if e := sum.err(l); e < least {
-					least, chosen = e, sum
+					least, f.sum[j] = e, sum
 					b.scale[j], b.minimum[j] = s, m
 				}
 			}
 		}
 		total += least
-		f.sum[j], f.line[j] = chosen, f.solve(&chosen)
+		f.line[j] = f.solve(&f.sum[j])
 	}
 	return total
 }
@@ -243,21 +242,18 @@ func (g *grid) divide(l line) (inv, shift float64) {
 	return inv, l.minimum*inv + float64(g.zero) + 0.5
 }
 
-// round is the sums of sub-block j with the codes nearest on line l.
-func (f *fitting) round(j int, l line) moments {
-	inv, shift := f.divide(l)
-	top, zero := f.top, f.zero
-	var q, qq int
-	var xq float64
-	for _, v := range f.of(j) {
+// round returns Σq, Σq² and Σxq of the codes that are nearest to x on line l.
+func (g *grid) round(x []float64, l line) (q, qq, xq float64) {
+	inv, shift := g.divide(l)
+	top, zero := g.top, g.zero
+	var sum, squares int
+	for _, v := range x {
 		c := min(max(int(v*inv+shift), 0), top) - zero
-		q += c
-		qq += c * c
+		sum += c
+		squares += c * c
 		xq += v * float64(c)
 	}
-	m := f.sum[j]
-	m.q, m.qq, m.xq = float64(q), float64(qq), xq
-	return m
+	return float64(sum), float64(squares), xq
 }
 
 // solve is the best line for the codes in m.
