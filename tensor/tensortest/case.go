@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor"
@@ -95,22 +96,30 @@ func (w *World) Ints(cols, below int) tensor.Mat {
 // Weight is a host matrix in any format, with values of ordinary size.
 func (w *World) Weight(f *quant.Format, rows, cols int) tensor.Mat {
 	raw := make([]byte, rows*f.RowBytes(cols))
-	if f.Encode != nil {
+	if f.Block < 256 && f.Encode != nil {
 		f.Encode(raw, w.Floats(rows, cols).F32())
-	} else {
-		for b := range slices.Chunk(raw, f.Bytes) {
-			w.block(f, b)
-		}
+		return tensor.HostMat("w", f, rows, cols, raw)
+	}
+	some := blocks(f) // encoders that search take too long
+	for b := range slices.Chunk(raw, f.Bytes) {
+		copy(b, some[w.IntN(len(some))])
 	}
 	return tensor.HostMat("w", f, rows, cols, raw)
 }
 
-// block draws one block of a format that has no encoder: bytes at random until they decode to ordinary values.
-func (w *World) block(f *quant.Format, b []byte) {
-	values := make([]float32, f.Block)
-	for {
+var drawn sync.Map // *quant.Format -> [][]byte
+
+// blocks are some blocks of a format: bytes at random that decode to ordinary values.
+func blocks(f *quant.Format) [][]byte {
+	if some, ok := drawn.Load(f); ok {
+		return some.([][]byte)
+	}
+	r := rand.New(rand.NewPCG(uint64(f.Bytes), uint64(f.Block)))
+	some, values := make([][]byte, 0, 64), make([]float32, f.Block)
+	for len(some) < cap(some) {
+		b := make([]byte, f.Bytes)
 		for i := range b {
-			b[i] = byte(w.Uint32())
+			b[i] = byte(r.Uint32())
 		}
 		f.Decode(values, b)
 		var top float64
@@ -118,9 +127,11 @@ func (w *World) block(f *quant.Format, b []byte) {
 			top = max(top, math.Abs(float64(v)))
 		}
 		if top > 0.1 && top < 10 {
-			return
+			some = append(some, b)
 		}
 	}
+	drawn.Store(f, some)
+	return some
 }
 
 // Formats are the formats a weight can have.
