@@ -13,6 +13,7 @@ const (
 	reGPT2    = `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 	reQwen2   = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 	reQwen35  = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	reSeed    = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+`
 	reLlama3  = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 	reBailing = `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+`
 	reGPT4o   = `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|` +
@@ -21,18 +22,31 @@ const (
 	reTekken = `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|` +
 		`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|` +
 		`\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	reExaoneMoE = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|` +
+		`\s*[\r\n]|\s+(?!\S)|\s+`
+	reKimi = `[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}-[\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}-[\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|` +
+		`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}-[\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}-[\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|` +
+		`\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	reYoutu      = "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+"
+	reYoutuWords = `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|` +
+		`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|` +
+		`\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 	reDeepseek3 = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" +
 		"\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-	reDigit       = `\p{N}`
-	reDigits      = `\p{N}+`
-	reDigits3     = `\p{N}{1,3}`
-	reHanKana     = "[一-龥぀-ゟ゠-ヿ]+"
-	reHanHangul   = "[一-龥ࠀ-一가-퟿]+"
-	reLine        = `[\r\n]`
-	reFalconPunct = "[\\p{P}\\$\\+<=>\\^~\\|`]+"
-	reTriple      = `[0-9][0-9][0-9]`
-	reWhole       = `(?s).+` // no cut at all
-	reBloom       = ` ?[^(\s|.,!?…。，、।۔،)]+`
+	reDigit     = `\p{N}`
+	reDigits    = `\p{N}+`
+	reDigits3   = `\p{N}{1,3}`
+	reHanKana   = "[一-龥぀-ゟ゠-ヿ]+"
+	reHanHangul = "[一-龥ࠀ-一가-퟿]+"
+	reLine      = `[\r\n]`
+	rePunctTick = "[\\p{P}\\$\\+<=>\\^~\\|`]+"
+	rePunct     = `[\p{P}\$\+<=>\^~\|]+`
+	reTriple    = `[0-9][0-9][0-9]`
+	reWhole     = `(?s).+`                                // no cut at all
+	reGroups    = `\p{N}{1,3}?(?=(?:\p{N}{3})*(?!\p{N}))` // threes from the right
+	reLines     = `[^\n]+|[\n]+`
+	reAsia      = "[一-鿿㐀-䶿豈-\ufaff぀-ゟ゠-ヿ･-ﾟ⼀-\u2fdfเ-\u0e7f\u0e80-\u0effក-\u17ffက-႟ꩠ-ꩿꧠ-\ua9ff가-\ud7afᄀ-ᇿ]+"
+	reBloom     = ` ?[^(\s|.,!?…。，、।۔،)]+`
 
 	reTrailing      = `\s+$`
 	reSpacedLetters = `\s?\p{L}+`
@@ -55,17 +69,23 @@ var handSteps = map[string]step{
 	reQwen2:   pieces(words{digits: 1, word: clLetter}.next),
 	reBailing: pieces(words{digits: 1, word: clLetter}.next),
 	reQwen35:  pieces(words{digits: 1, word: clLetter | clMark}.next),
+	reSeed:    pieces(words{digits: 1, word: clLetter, trail: trailNothing}.next),
 	reLlama3:  pieces(words{digits: 3, word: clLetter}.next),
 	reGPT4o: pieces(func(s string) int {
-		return words{digits: 3, word: clLetter, slash: true}.nextCased(s, anyCase)
+		return words{digits: 3, word: clLetter, trail: trailSlashes}.nextCased(s, anyCase)
 	}),
 	reTekken: pieces(func(s string) int {
-		return words{digits: 1, word: clLetter, slash: true}.nextCased(s, noTail)
+		return words{digits: 1, word: clLetter, trail: trailSlashes}.nextCased(s, noTail)
+	}),
+	reYoutuWords: pieces(func(s string) int {
+		return words{digits: 1, word: clLetter, trail: trailSlashes}.nextCased(s, anyCase)
 	}),
 	reDeepseek3: isolate(clAny, matchDeepseek3),
 	reDigit:     isolate(clNumber, words{digits: 1}.numbers),
 	reDigits3:   isolate(clNumber, words{digits: 3}.numbers),
-	reDigits:    isolate(clNumber, plainRun(clNumber)),
+	reDigits:    digitRuns,
+	reGroups:    stepGroups,
+	reLines:     pieces(nextLines),
 	reHanKana:   isolate(clHanKana, plainRun(clHanKana)),
 	reHanHangul: isolate(clHanHangul, plainRun(clHanHangul)),
 	reLine: isolate(clNewline, func(s string) int {
@@ -74,7 +94,8 @@ var handSteps = map[string]step{
 		}
 		return 0
 	}),
-	reFalconPunct:     isolate(clPunct|clSymbol, falconPunct),
+	rePunctTick:       isolate(clPunct|clSymbol, punctOr("$+<=>^~|`")),
+	rePunct:           isolate(clPunct|clSymbol, punctOr("$+<=>^~|")),
 	reWhole:           func(s string, yield func(string)) { yield(s) },
 	reTriple:          isolate(clNumber, matchTriple),
 	reDeepseekLetters: isolate(clSpace|clDeepseekLetter, spacedRun(clDeepseekLetter)),
@@ -82,63 +103,6 @@ var handSteps = map[string]step{
 	reTrailing:        pieces(nextTrailing),
 	reSpacedLetters:   isolate(clSpace|clLetter, spacedRun(clLetter)),
 	reSpacedPunct:     isolate(clSpace|clPunct, spacedRun(clPunct)),
-}
-
-// preTokenizer is what a name in tokenizer.ggml.pre stands for.
-type preTokenizer struct {
-	names        []string
-	split        []string
-	ignoreMerges bool
-}
-
-// preTokenizers is searched in order, so the first that has given expressions also names them.
-var preTokenizers = []preTokenizer{
-	{names: []string{"gpt-2", "", "default", "mpt", "olmo", "jais", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat",
-		"trillion", "granite-docling", "exaone4", "a.x-4.0", "mellum"}, split: []string{reGPT2}},
-	{names: []string{"qwen2", "stablelm2", "hunyuan", "deepseek-r1-qwen", "kormo", "megrez", "grok-2", "seed-coder"}, split: []string{reQwen2}},
-	{names: []string{"bailingmoe", "bailingmoe2", "llada-moe"}, split: []string{reBailing}},
-	{names: []string{"qwen35"}, split: []string{reQwen35}},
-	{names: []string{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}, split: []string{reLlama3}, ignoreMerges: true},
-	{names: []string{"glm4", "chatglm-bpe", "dbrx", "smaug-bpe"}, split: []string{reLlama3}},
-	{names: []string{"gpt-4o", "llama4", "minimax-m2"}, split: []string{reGPT4o}},
-	{names: []string{"tekken"}, split: []string{reTekken}, ignoreMerges: true},
-	{names: []string{"smollm", "refact", "starcoder", "command-r", "codeshell", "exaone", "minerva-7b"}, split: []string{reDigit, reGPT2}},
-	{names: []string{"falcon"}, split: []string{reFalconPunct, reGPT2, reTriple}},
-	{names: []string{"deepseek-llm"}, split: []string{reLine, reDeepseekLetters, reDeepseekPunct, reTrailing, reHanHangul, reDigits}},
-	{names: []string{"deepseek-coder"}, split: []string{reLine, reSpacedLetters, reSpacedPunct, reHanHangul, reDigit}},
-	{names: []string{"deepseek-v3", "hunyuan-dense"}, split: []string{reDigits3, reHanKana, reDeepseek3}},
-	{names: []string{"bloom", "poro-chat", "gpt3-finnish"}, split: []string{reBloom}},
-	{names: []string{"viking"}, split: []string{reBloom, reDigit}},
-}
-
-// preTokenizerOf finds what v asks for. A name nobody knows is an error, since a wrong pre-tokenizer gives
-// worse text and no complaint.
-func preTokenizerOf(v *Vocab) (preTokenizer, error) {
-	if v.Pre == "" && len(v.SplitRegex) > 0 {
-		return preTokenizer{split: v.SplitRegex}, nil
-	}
-	for _, p := range preTokenizers {
-		for _, n := range p.names {
-			if n == v.Pre {
-				return p, nil
-			}
-		}
-	}
-	return preTokenizer{}, bad("pre-tokenizer %q is unknown", v.Pre)
-}
-
-// namePre is the name of a list of expressions, or "".
-func namePre(split []string) string {
-	for _, p := range preTokenizers {
-		same := len(p.split) == len(split)
-		for i := 0; same && i < len(split); i++ {
-			same = p.split[i] == split[i]
-		}
-		if same {
-			return p.names[0]
-		}
-	}
-	return ""
 }
 
 // step chains the expressions: each cuts the pieces of the one before.

@@ -120,7 +120,27 @@ func nextGPT2(s string) int {
 type words struct {
 	digits int    // most digits of one piece
 	word   uint16 // what a word is made of: letters, or letters and marks
-	slash  bool   // what trails punctuation is [\r\n/]* and not [\r\n]*
+	trail  trail  // what punctuation takes with it
+}
+
+// trail is what follows punctuation in the same piece.
+type trail int
+
+const (
+	trailLines   trail = iota // [\r\n]*
+	trailSlashes              // [\r\n/]*
+	trailNothing
+)
+
+// end is the end of the trail that starts at i.
+func (t trail) end(s string, i int) int {
+	if t == trailNothing {
+		return i
+	}
+	for i < len(s) && (s[i] == '\n' || s[i] == '\r' || s[i] == '/' && t == trailSlashes) {
+		i++
+	}
+	return i
 }
 
 // next is (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?W+|\p{N}{1,digits}| ?[^\s\p{N}W]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
@@ -201,11 +221,7 @@ func (w words) rest(s string) int {
 		}
 	}
 	if c&avoid == 0 {
-		i = runNot(s, i, avoid)
-		for i < len(s) && (s[i] == '\r' || s[i] == '\n' || w.slash && s[i] == '/') {
-			i++
-		}
-		return i
+		return w.trail.end(s, runNot(s, i, avoid))
 	}
 	if c&clSpace == 0 { // of the word class, which a word before this would have taken
 		return n
@@ -284,15 +300,17 @@ func plainRun(want uint16) func(s string) int {
 	return func(s string) int { return run(s, 0, want) }
 }
 
-// falconPunct is [\p{P}$+<=>^~|`]+ .
-func falconPunct(s string) int {
-	i := 0
-	for {
-		c, n := class(s, i)
-		if n == 0 || c&clPunct == 0 && (n > 1 || strings.IndexByte("$+<=>^~|`", s[i]) < 0) {
-			return i
+// punctOr makes a match of [\p{P}...]+ for some ASCII symbols beside punctuation.
+func punctOr(symbols string) func(s string) int {
+	return func(s string) int {
+		i := 0
+		for {
+			c, n := class(s, i)
+			if n == 0 || c&clPunct == 0 && (n > 1 || strings.IndexByte(symbols, s[i]) < 0) {
+				return i
+			}
+			i += n
 		}
-		i += n
 	}
 }
 
@@ -317,4 +335,36 @@ func nextTrailing(s string) int {
 		i -= n
 	}
 	return len(s)
+}
+
+// nextLines is [^\n]+|[\n]+ .
+func nextLines(s string) int {
+	for i := 1; i < len(s); i++ {
+		if (s[i] == '\n') != (s[0] == '\n') {
+			return i
+		}
+	}
+	return len(s)
+}
+
+var digitRuns = isolate(clNumber, plainRun(clNumber))
+
+// stepGroups cuts out runs of digits in threes from the right: 1|234|567.
+func stepGroups(s string, yield func(string)) {
+	digitRuns(s, func(piece string) {
+		if c, _ := class(piece, 0); c&clNumber == 0 {
+			yield(piece)
+			return
+		}
+		for left := utf8.RuneCountInString(piece); left > 0; {
+			n := 0
+			for range (left-1)%3 + 1 {
+				_, k := utf8.DecodeRuneInString(piece[n:])
+				n += k
+				left--
+			}
+			yield(piece[:n])
+			piece = piece[n:]
+		}
+	})
 }

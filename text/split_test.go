@@ -72,6 +72,16 @@ func TestPreTokenizers(t *testing.T) {
 		{"llama-bpe", "It|'s| |123| DON|'T|  | x|\n"},
 		{"smollm", "It|'s| |1|2|3| DON|'|T|  | x|\n"},
 		{"gpt-4o", "It's| |123| DON'T|  | x|\n"},
+		{"default", "It|'|s| |123|4| x|!|`|\n"},
+		{"", "It|'|s| |123|4| x|!|`|\n"},
+		{"falcon", "It|'|s| |123|4| x|!`|\n"},
+		{"seed-coder", " x|!|\n\n"},
+		{"afmoe", "It|'s| |12|345|678|\n"},
+		{"laguna", "x|!|\n\n|y| |1|2"},
+		{"minicpm5", "It|'s| |123|4|!\n"},
+		{"kimi-k2", "Aé|世界|b|C's| |123|4|!\n"},
+		{"exaone-moe", "a b c|!\n|\n"},
+		{"youtu", "가나|！|a|B|1|2"},
 	} {
 		p, err := preTokenizerOf(&Vocab{Pre: c.pre})
 		if err != nil {

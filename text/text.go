@@ -43,7 +43,7 @@ type Span struct {
 // user-defined tokens as they look in text.
 type Vocab struct {
 	Model      string   // "gpt2" (byte-level BPE) or "llama" (SentencePiece BPE)
-	Pre        string   // pre-tokenizer, as GGUF's tokenizer.ggml.pre; "" and "default" are GPT-2's
+	Pre        string   // pre-tokenizer, as GGUF's tokenizer.ggml.pre; "" is "default", which is nobody's but llama.cpp's
 	SplitRegex []string // used in order in place of Pre where that is ""
 	Tokens     []string
 	Scores     []float32 // of SentencePiece tokens; empty where Merges ranks them

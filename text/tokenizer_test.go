@@ -1,6 +1,7 @@
 package text_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -193,5 +194,26 @@ func TestEncodeFromManyGoroutines(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	}
+}
+
+// An expression that holds line ends means what one does that spells them, and has its name.
+func TestLineEndsInExpression(t *testing.T) {
+	var j map[string]any
+	if err := json.Unmarshal(fixture(t, "tiny.json"), &j); err != nil {
+		t.Fatal(err)
+	}
+	expr := strings.NewReplacer(`\r`, "\r", `\n`, "\n").Replace(
+		`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`)
+	j["pre_tokenizer"] = map[string]any{"type": "Sequence", "pretokenizers": []any{
+		map[string]any{"type": "Split", "pattern": map[string]any{"Regex": expr}, "behavior": "Isolated"},
+		map[string]any{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false},
+	}}
+	raw, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := text.ParseTokenizerJSON(raw); err != nil || v.Pre != "qwen2" {
+		t.Errorf("%v, %v", v, err)
 	}
 }

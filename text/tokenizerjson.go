@@ -256,7 +256,7 @@ func (j *jsonTokenizer) byteLevel(v *Vocab) error {
 		case p.Type == "Digits":
 			split = append(split, reDigits)
 		case p.Type == "Punctuation" && p.Behavior == "Contiguous":
-			split = append(split, reFalconPunct)
+			split = append(split, rePunctTick)
 		case p.Type == "ByteLevel":
 			if p.AddPrefixSpace == nil || *p.AddPrefixSpace {
 				return bad("pre_tokenizer[%d].add_prefix_space is not supported", i)
@@ -272,8 +272,8 @@ func (j *jsonTokenizer) byteLevel(v *Vocab) error {
 	if !mapped {
 		return bad("pre_tokenizer has no ByteLevel and the model no byte_fallback")
 	}
-	if len(split) > 1 && split[0] == reFalconPunct && split[len(split)-1] == reTriple {
-		split = []string{reFalconPunct, reGPT2, reTriple} // Falcon also cuts at digits, which its last step repeats
+	if len(split) > 1 && split[0] == rePunctTick && split[len(split)-1] == reTriple {
+		split = []string{rePunctTick, reGPT2, reTriple} // Falcon also cuts at digits, which its last step repeats
 	}
 	if v.Pre = namePre(split); v.Pre == "" {
 		if len(split) == 0 {
@@ -289,7 +289,8 @@ func (p *jsonPart) splitRegex() (string, error) {
 	if p.Pattern == nil || p.Pattern.Regex == nil {
 		return "", fmt.Errorf("a Split without an expression is not supported")
 	}
-	expr := *p.Pattern.Regex
+	// Some files hold line ends where others spell them; both mean the same.
+	expr := strings.NewReplacer("\r", `\r`, "\n", `\n`).Replace(*p.Pattern.Regex)
 	_, known := handSteps[expr]
 	switch {
 	case p.Behavior == "Isolated":
