@@ -15,7 +15,7 @@ type bpe struct {
 	split step
 	bytes [256]int32       // the token of each byte; -1 = none, and the byte is dropped
 	words map[string]int32 // set where a whole piece may be a token whatever the merges say
-	pairs pairs
+	pairs *pairs
 	cache *pieceCache
 }
 
@@ -28,7 +28,7 @@ func newBPE(v *Vocab) (*bpe, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bpe{table: t, cache: newPieceCache(), pairs: make(pairs, len(v.Merges))}
+	b := &bpe{table: t, cache: newPieceCache(), pairs: newPairs(len(v.Merges))}
 	if b.split, err = pre.step(); err != nil {
 		return nil, err
 	}

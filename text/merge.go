@@ -1,34 +1,81 @@
 package text
 
-import "strings"
+import (
+	"math/bits"
+	"math/rand/v2"
+	"strings"
+)
 
 // pairs says which neighbours become one token: left<<32 | right -> rank<<32 | merged. A smaller rank goes
-// first.
-type pairs map[uint64]uint64
+// first. It is one flat table with open addressing, since merging does little else than look here. The hash is
+// drawn anew for each table, so that no file can make its pairs meet in one place.
+type pairs struct {
+	slots []pair // a power of two of them, at most half taken
+	taken int
+	odd   uint64 // the hash is the highest bits of key * odd
+	shift int
+}
+
+type pair struct{ key, value uint64 }
+
+// none is no pair's value: larger than all. A slot that has it is free.
+const none = ^uint64(0)
+
+// newPairs makes a table with room for n pairs; it grows where there are more.
+func newPairs(n int) *pairs {
+	size := bits.Len(uint(2*n + 1))
+	p := &pairs{slots: make([]pair, 1<<size), odd: rand.Uint64() | 1, shift: 64 - size}
+	for i := range p.slots {
+		p.slots[i].value = none
+	}
+	return p
+}
 
 func pairKey(left, right int32) uint64 { return uint64(uint32(left))<<32 | uint64(uint32(right)) }
 
-// none is no pair's value: larger than all.
-const none = ^uint64(0)
-
-func (p pairs) find(left, right int32) uint64 {
-	if v, ok := p[pairKey(left, right)]; ok {
-		return v
+// slot is where a key is or, with the value none, would be.
+func (p *pairs) slot(key uint64) *pair {
+	i := key * p.odd >> p.shift
+	for {
+		s := &p.slots[i&uint64(len(p.slots)-1)]
+		if s.key == key || s.value == none {
+			return s
+		}
+		i++
 	}
-	return none
 }
 
+func (p *pairs) find(left, right int32) uint64 { return p.slot(pairKey(left, right)).value }
+
 // add enters a pair; of two for the same neighbours the better rank counts.
-func (p pairs) add(left, right, merged int32, rank int) {
-	v := uint64(rank)<<32 | uint64(uint32(merged))
-	if old, ok := p[pairKey(left, right)]; !ok || v < old {
-		p[pairKey(left, right)] = v
+func (p *pairs) add(left, right, merged int32, rank int) {
+	key := pairKey(left, right)
+	s := p.slot(key)
+	if s.value == none {
+		if p.taken++; 2*p.taken > len(p.slots) {
+			p.grow()
+			s = p.slot(key)
+		}
 	}
+	if v := uint64(rank)<<32 | uint64(uint32(merged)); v < s.value {
+		*s = pair{key, v}
+	}
+}
+
+func (p *pairs) grow() {
+	next := newPairs(len(p.slots))
+	for _, s := range p.slots {
+		if s.value != none {
+			*next.slot(s.key) = s
+		}
+	}
+	next.taken = p.taken
+	*p = *next
 }
 
 // learn enters the merge "left right" of the given rank. Every part and what they make must be a token that
 // text may become.
-func (p pairs) learn(rank int, merge string, id func(string) (int32, bool)) error {
+func (p *pairs) learn(rank int, merge string, id func(string) (int32, bool)) error {
 	if merge == "" {
 		return bad("merges[%d] is empty", rank)
 	}
@@ -51,7 +98,7 @@ func (p pairs) learn(rank int, merge string, id func(string) (int32, bool)) erro
 const shortPiece = 48
 
 // merge merges ids in place and returns how many are left.
-func (p pairs) merge(ids []int32) int {
+func (p *pairs) merge(ids []int32) int {
 	if len(ids) > shortPiece {
 		return p.mergeLong(ids)
 	}
@@ -93,7 +140,7 @@ type candidate struct {
 }
 
 // mergeLong does the same with a linked list and a heap: n log n for a piece of n ids.
-func (p pairs) mergeLong(ids []int32) int {
+func (p *pairs) mergeLong(ids []int32) int {
 	n := len(ids)
 	links := make([]int32, 2*n)
 	prev, next := links[:n], links[n:]

@@ -111,7 +111,7 @@ func TestMerge(t *testing.T) {
 	seed := uint64(11)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for range 300 {
-		p := pairs{}
+		p := newPairs(0)
 		for id := int32(4); id < 40; id++ {
 			p.add(rnd.Int32N(id), rnd.Int32N(id), id, rnd.IntN(20))
 		}

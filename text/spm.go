@@ -17,7 +17,7 @@ type spm struct {
 	*table
 	chars map[rune]int32 // characters that are tokens
 	bytes [256]int32     // byte tokens; -1 = none
-	pairs pairs
+	pairs *pairs
 	cuts  bool // no token has a space behind something else, so text can be cut there
 	cache *pieceCache
 }
@@ -36,7 +36,7 @@ func newSPM(v *Vocab) (*spm, error) {
 	if len(v.Scores) == 0 && len(v.Merges) == 0 {
 		return nil, bad("neither scores nor merges")
 	}
-	s := &spm{table: t, chars: map[rune]int32{}, pairs: pairs{}, cuts: true, cache: newPieceCache()}
+	s := &spm{table: t, chars: map[rune]int32{}, pairs: newPairs(len(v.Merges)), cuts: true, cache: newPieceCache()}
 	ids, err := s.normal()
 	if err != nil {
 		return nil, err
