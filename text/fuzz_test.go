@@ -82,7 +82,7 @@ func FuzzSentencePiece(f *testing.F) {
 func FuzzRoundTrip(f *testing.F) {
 	v := tiny(f).Vocab()
 	var toks []text.Tokenizer
-	for _, pre := range []string{"gpt-2", "llama-bpe", "qwen2", "gpt-4o", "tekken", "falcon", "smollm", "deepseek-llm", "deepseek-coder", "deepseek-v3", "qwen35", "viking"} {
+	for _, pre := range []string{"gpt-2", "llama-bpe", "qwen2", "gpt-4o", "tekken", "falcon", "smollm", "deepseek-llm", "deepseek-coder", "deepseek-v3", "qwen35", "viking", "default", "seed-coder", "kimi-k2", "afmoe", "exaone-moe", "youtu"} {
 		w := *v
 		w.Pre = pre
 		toks = append(toks, tokenizer(f, &w))

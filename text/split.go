@@ -105,26 +105,34 @@ var handSteps = map[string]step{
 	reSpacedPunct:     isolate(clSpace|clPunct, spacedRun(clPunct)),
 }
 
-// step chains the expressions: each cuts the pieces of the one before.
+// step chains the expressions, those written by hand where there are such.
 func (p preTokenizer) step() (step, error) {
-	var chain step
-	for i := len(p.split) - 1; i >= 0; i-- {
-		this, ok := handSteps[p.split[i]]
-		if !ok {
-			var err error
-			if this, err = matcherStep(p.split[i]); err != nil {
-				return nil, bad("split[%d]: %v", i, err)
-			}
+	return chain(p.split, func(expr string) (step, error) {
+		if hand, ok := handSteps[expr]; ok {
+			return hand, nil
 		}
-		if rest := chain; rest != nil {
-			chain = func(s string, yield func(string)) {
-				this(s, func(piece string) { rest(piece, yield) })
-			}
-		} else {
-			chain = this
+		return matcherStep(expr)
+	})
+}
+
+// chain makes the steps of some expressions into one: each cuts the pieces of the one before.
+func chain(split []string, of func(expr string) (step, error)) (step, error) {
+	var whole step
+	for i := len(split) - 1; i >= 0; i-- {
+		this, err := of(split[i])
+		if err != nil {
+			return nil, bad("split[%d]: %v", i, err)
+		}
+		rest := whole
+		if rest == nil {
+			whole = this
+			continue
+		}
+		whole = func(s string, yield func(string)) {
+			this(s, func(piece string) { rest(piece, yield) })
 		}
 	}
-	return chain, nil
+	return whole, nil
 }
 
 // matchTime bounds one search of the slow path, matchPerByte what all searches of a text add to it. Where

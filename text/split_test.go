@@ -119,20 +119,7 @@ func TestMerge(t *testing.T) {
 		for i := range ids {
 			ids[i] = rnd.Int32N(4)
 		}
-		want := slices.Clone(ids)
-		for {
-			best := -1
-			for i := 0; i+1 < len(want); i++ {
-				if v := p.find(want[i], want[i+1]); v != none && (best < 0 || v>>32 < p.find(want[best], want[best+1])>>32) {
-					best = i
-				}
-			}
-			if best < 0 {
-				break
-			}
-			want[best] = int32(uint32(p.find(want[best], want[best+1])))
-			want = slices.Delete(want, best+1, best+2)
-		}
+		want := mergePlainly(p, slices.Clone(ids))
 		long := slices.Clone(ids)
 		long = long[:p.mergeLong(long)]
 		ids = ids[:p.merge(ids)]
