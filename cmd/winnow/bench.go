@@ -29,6 +29,8 @@ type benchmark struct {
 	repetitions                    int
 	asJSON                         bool
 	form                           string
+	tokenizer                      bool   // measure the tokenizer in place of the network
+	text                           string // file that the tokenizer is measured with; "" = made of its vocabulary
 }
 
 // benchResult is one test. The first fields have the names and meanings of llama-bench's.
@@ -57,9 +59,19 @@ func benchVerb() *cobra.Command {
 		Use:   "bench MODEL",
 		Short: "Measure prompt processing and generation, beside the machine's memory bandwidth",
 		Long: `Every combination of the lists is one test, of a prompt (-p) or of generation (-n), as llama-bench has them; 0 leaves that kind
-out. The engine runs them as it runs requests. A depth is a cached prefix, so it should be a multiple of 64 tokens.`,
+out. The engine runs them as it runs requests. A depth is a cached prefix, so it should be a multiple of 64 tokens.
+
+--tokenizer measures the model's tokenizer and chat template instead; MODEL may then be a tokenizer.json alone.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return b.run(c, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if b.form != "table" && b.form != "json" || b.repetitions < 1 {
+				return fmt.Errorf("bench: -o is table or json, not %q, and -r at least 1", b.form)
+			}
+			if b.tokenizer {
+				return b.runTokenizer(c, args[0])
+			}
+			return b.run(c, args[0])
+		},
 	}
 	f := c.Flags()
 	f.IntSliceVarP(&b.prompts, "n-prompt", "p", []int{512}, "tokens of a prompt")
@@ -67,6 +79,8 @@ out. The engine runs them as it runs requests. A depth is a cached prefix, so it
 	f.IntSliceVarP(&b.depths, "n-depth", "d", []int{0}, "tokens cached before the test")
 	f.IntSliceVarP(&b.threads, "threads", "t", nil, "threads (default: the configured number, else all cores)")
 	f.IntVarP(&b.repetitions, "repetitions", "r", 5, "times that a test is measured")
+	f.BoolVar(&b.tokenizer, "tokenizer", false, "measure the tokenizer and the chat template")
+	f.StringVar(&b.text, "text", "", "text file for --tokenizer, of which 1 MiB is used (default: words of the vocabulary)")
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
 	configs.Flags(f, "models", "cpu", "dtype", "rows", "log")
@@ -77,9 +91,6 @@ func (b *benchmark) run(c *cobra.Command, name string) error {
 	cfg, log, err := settings(c)
 	if err != nil {
 		return err
-	}
-	if b.form != "table" && b.form != "json" || b.repetitions < 1 {
-		return fmt.Errorf("bench: -o is table or json, not %q, and -r at least 1", b.form)
 	}
 	if len(b.threads) == 0 {
 		b.threads = []int{cfg.Threads}
