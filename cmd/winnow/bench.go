@@ -29,7 +29,7 @@ type benchmark struct {
 	repetitions                    int
 	asJSON                         bool
 	form                           string
-	tokenizer                      bool   // measure the tokenizer in place of the network
+	tokenizer, ops                 bool   // what is measured in place of the tests: the tokenizer; each op of one test of each kind
 	text                           string // file that the tokenizer is measured with; "" = made of its vocabulary
 }
 
@@ -61,14 +61,25 @@ func benchVerb() *cobra.Command {
 		Long: `Every combination of the lists is one test, of a prompt (-p) or of generation (-n), as llama-bench has them; 0 leaves that kind
 out. The engine runs them as it runs requests. A depth is a cached prefix, so it should be a multiple of 64 tokens.
 
---tokenizer measures the model's tokenizer and chat template instead; MODEL may then be a tokenizer.json alone.`,
+--tokenizer measures the model's tokenizer and chat template instead; MODEL may then be a tokenizer.json alone.
+
+--ops traces the first prompt and the first generation of the lists and prints where their time goes, op by op. "Of roof" is the time that
+memory or arithmetic would allow as a share of the time taken; what caches hold may take less than memory allows.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if b.form != "table" && b.form != "json" || b.repetitions < 1 {
 				return fmt.Errorf("bench: -o is table or json, not %q, and -r at least 1", b.form)
 			}
-			if b.tokenizer {
+			for _, n := range slices.Concat(b.prompts, b.gens, b.depths) {
+				if n < 0 {
+					return fmt.Errorf("bench: %d tokens", n)
+				}
+			}
+			switch {
+			case b.tokenizer:
 				return b.runTokenizer(c, args[0])
+			case b.ops:
+				return b.runOps(c, args[0])
 			}
 			return b.run(c, args[0])
 		},
@@ -80,6 +91,7 @@ out. The engine runs them as it runs requests. A depth is a cached prefix, so it
 	f.IntSliceVarP(&b.threads, "threads", "t", nil, "threads (default: the configured number, else all cores)")
 	f.IntVarP(&b.repetitions, "repetitions", "r", 5, "times that a test is measured")
 	f.BoolVar(&b.tokenizer, "tokenizer", false, "measure the tokenizer and the chat template")
+	f.BoolVar(&b.ops, "ops", false, "trace one prompt and one generation and print where their time goes, op by op")
 	f.StringVar(&b.text, "text", "", "text file for --tokenizer, of which 1 MiB is used (default: words of the vocabulary)")
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
@@ -96,11 +108,6 @@ func (b *benchmark) run(c *cobra.Command, name string) error {
 		b.threads = []int{cfg.Threads}
 		if cfg.Threads == 0 {
 			b.threads[0] = runtime.NumCPU()
-		}
-	}
-	for _, n := range slices.Concat(b.prompts, b.gens, b.depths) {
-		if n < 0 {
-			return fmt.Errorf("bench: %d tokens", n)
 		}
 	}
 	ctx, stop := interruptible(c)
@@ -134,13 +141,7 @@ func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name st
 	defer func() { err = errors.Join(err, m.Close()) }()
 	meter := &meter{Device: m.device}
 	m.device = meter
-	most := slices.Max(append(slices.Clone(b.depths), 0)) + slices.Max(slices.Concat(b.prompts, b.gens, []int{0})) + 2
-	rows := cfg.Rows
-	if rows == 0 {
-		rows = 512
-	}
-	pages := (most + attention.PageTokens - 1) / attention.PageTokens
-	n, err := m.network(name, model.Limits{Rows: rows, Sequences: 1, Wanted: 1, Pages: pages + 1, Context: pages * attention.PageTokens})
+	n, err := m.network(name, b.limits(cfg.Rows))
 	if err != nil {
 		return nil, err
 	}
@@ -160,6 +161,16 @@ func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name st
 		}
 	}
 	return results, nil
+}
+
+// limits hold the longest test; rows are the most tokens of a step, 0 = 512.
+func (b *benchmark) limits(rows int) model.Limits {
+	if rows == 0 {
+		rows = 512
+	}
+	most := slices.Max(append(slices.Clone(b.depths), 0)) + slices.Max(slices.Concat(b.prompts, b.gens, []int{0})) + 2
+	pages := (most + attention.PageTokens - 1) / attention.PageTokens
+	return model.Limits{Rows: rows, Sequences: 1, Wanted: 1, Pages: pages + 1, Context: pages * attention.PageTokens}
 }
 
 // trial is a prompt to process or a number of tokens to generate.
@@ -222,12 +233,19 @@ func (w *workout) warmUp(ctx context.Context, r *benchResult, past []int32) erro
 	if r.NPrompt == 0 {
 		return w.countStep(ctx, r, w.after(past, 1))
 	}
-	if len(past) > 0 {
-		if _, err := w.ask(ctx, past, 1); err != nil {
-			return err
-		}
+	if err := w.cache(ctx, past); err != nil {
+		return err
 	}
 	return w.count(r, r.NPrompt, func() error { _, err := w.ask(ctx, w.after(past, r.NPrompt), 1); return err })
+}
+
+// cache leaves the past in the prefix cache.
+func (w *workout) cache(ctx context.Context, past []int32) error {
+	if len(past) == 0 {
+		return nil
+	}
+	_, err := w.ask(ctx, past, 1)
+	return err
 }
 
 // sample is how long the test takes once: a prompt from the request to its first token; generation from the first token, which the prompt
