@@ -97,6 +97,12 @@ func (b *bpe) Encode(dst []int32, spans ...Span) []int32 {
 
 // piece appends the ids of one piece.
 func (b *bpe) piece(dst []int32, piece string) []int32 {
+	if len(piece) == 1 {
+		if id := b.bytes[piece[0]]; id >= 0 {
+			dst = append(dst, id)
+		}
+		return dst
+	}
 	if id, ok := b.words[piece]; ok {
 		return append(dst, id)
 	}

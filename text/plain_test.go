@@ -68,6 +68,9 @@ func FuzzEncode(f *testing.F) {
 		twins = append(twins, twin{fast, cut})
 	}
 	f.Add("Hello, World's end 1234567\r\n\t  x `!` DON'T\n\n")
+	f.Add("a,b.c 1 2  3\n\n\n\tThe CAT's hat; thE cAt'LL say: \"no!\" (42%)\r\n")
+	f.Add("func main() { fmt.Println(\"日本語\", x+=1) }\n// ~~~ |||  ===> ¡olé! ΑΒΓ αβγ ʰʰ")
+	f.Add("    \n   \t\u3000\u00a0 \n x \xff\xfe\xe4\xb8 ١٢٣ ⅷ Ⅳ ½ 👩\u200d👩\u200d👧 한국어 ㄱㄴ ไทย မြန်မာ")
 	f.Add("\u00a0世界ア 가나！e\u0301Ａ½ ǅ the the ththethethe")
 	f.Fuzz(func(t *testing.T, s string) {
 		if len(s) > 200 {

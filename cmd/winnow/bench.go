@@ -125,9 +125,7 @@ func (b *benchmark) run(c *cobra.Command, name string) error {
 		results = append(results, some...)
 	}
 	if b.asJSON || b.form == "json" {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(results)
+		return writeJSON(c.OutOrStdout(), results)
 	}
 	return printBench(c.OutOrStdout(), results)
 }
@@ -324,6 +322,13 @@ func meanAndDeviation(v []float64) (mean, deviation float64) {
 		deviation += (x - mean) * (x - mean) / max(1, float64(len(v)-1))
 	}
 	return mean, math.Sqrt(deviation)
+}
+
+// writeJSON prints results as programs read them.
+func writeJSON(out io.Writer, results any) error {
+	enc := json.NewEncoder(out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(results)
 }
 
 func printBench(out io.Writer, results []benchResult) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -102,9 +101,7 @@ func (b *benchmark) runOps(c *cobra.Command, name string) (err error) {
 		r.Phases = append(r.Phases, p)
 	}
 	if b.asJSON || b.form == "json" {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return writeJSON(c.OutOrStdout(), r)
 	}
 	return printOps(c.OutOrStdout(), &r)
 }

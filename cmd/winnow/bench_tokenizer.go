@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -63,9 +62,7 @@ func (b *benchmark) runTokenizer(c *cobra.Command, name string) error {
 		results = append(results, r)
 	}
 	if b.asJSON || b.form == "json" {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(results)
+		return writeJSON(c.OutOrStdout(), results)
 	}
 	return printText(c.OutOrStdout(), name, loaded, results)
 }
