@@ -2,7 +2,6 @@ package text
 
 import (
 	"hash/maphash"
-	"strings"
 	"sync/atomic"
 
 	"golang.org/x/text/unicode/norm"
@@ -156,16 +155,21 @@ func fromVisible(s string) []byte {
 // it. Any number of goroutines may use it.
 type pieceCache struct {
 	seed  maphash.Seed
-	slots [1 << 13]atomic.Pointer[cachedPiece]
+	slots [1 << 15]atomic.Pointer[cachedPiece]
 }
 
+// cachedPiece fills a cache line and never changes once it is in a slot.
 type cachedPiece struct {
-	text string
-	ids  []int32
+	size, count uint8
+	text        [maxCachedText]byte
+	ids         [maxCachedIDs]int32
 }
 
-// maxCached is the longest piece worth a slot, in bytes.
-const maxCached = 48
+// The longest piece worth a slot, in bytes and in ids.
+const (
+	maxCachedText = 30
+	maxCachedIDs  = 8
+)
 
 func newPieceCache() *pieceCache { return &pieceCache{seed: maphash.MakeSeed()} }
 
@@ -174,17 +178,21 @@ func (c *pieceCache) slot(piece string) *atomic.Pointer[cachedPiece] {
 }
 
 func (c *pieceCache) find(piece string) ([]int32, bool) {
-	if len(piece) > maxCached {
+	if len(piece) > maxCachedText {
 		return nil, false
 	}
-	if e := c.slot(piece).Load(); e != nil && e.text == piece {
-		return e.ids, true
+	if e := c.slot(piece).Load(); e != nil && string(e.text[:e.size]) == piece {
+		return e.ids[:e.count], true
 	}
 	return nil, false
 }
 
 func (c *pieceCache) keep(piece string, ids []int32) {
-	if len(piece) <= maxCached {
-		c.slot(piece).Store(&cachedPiece{strings.Clone(piece), append([]int32(nil), ids...)})
+	if len(piece) > maxCachedText || len(ids) > maxCachedIDs {
+		return
 	}
+	e := &cachedPiece{size: uint8(len(piece)), count: uint8(len(ids))}
+	copy(e.text[:], piece)
+	copy(e.ids[:], ids)
+	c.slot(piece).Store(e)
 }

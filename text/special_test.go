@@ -42,13 +42,12 @@ func controls(tok text.Tokenizer) (ids []int32) {
 	return ids
 }
 
-// chat renders messages between marks of the vocabulary, as templates do.
-func chat(t testing.TB, mark string, contents ...string) []text.Span {
+// chatTemplate writes messages between marks of a vocabulary, as published templates do.
+const chatTemplate = `{% for m in messages %}{{ mark + m.role + "\n" + m.content + mark }}{% endfor %}{{ mark }}`
+
+// chat renders messages of users.
+func chat(t testing.TB, tmpl *text.Template, mark string, contents ...string) []text.Span {
 	t.Helper()
-	tmpl, err := text.ParseTemplate(`{% for m in messages %}{{ mark + m.role + "\n" + m.content + mark }}{% endfor %}{{ mark }}`)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var messages []text.Value
 	for _, c := range contents {
 		messages = append(messages, text.Dict(text.Pair{Key: "role", Value: text.String("user")}, text.Pair{Key: "content", Value: text.Input(c)}))
@@ -63,6 +62,10 @@ func chat(t testing.TB, mark string, contents ...string) []text.Span {
 // TestNobodyTypesControlTokens writes every control token of every vocabulary where a user may: whole, cut over two messages, and
 // completed by what the template writes.
 func TestNobodyTypesControlTokens(t *testing.T) {
+	tmpl, err := text.ParseTemplate(chatTemplate)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, tok := range vocabularies(t) {
 		t.Run(name, func(t *testing.T) {
 			ids := controls(tok)
@@ -96,7 +99,7 @@ func TestNobodyTypesControlTokens(t *testing.T) {
 						t.Errorf("%q begun by a user and ended by a template at %d makes %d control tokens", s, cut, n)
 					}
 				}
-				if n := count(chat(t, mark, s, s[:len(s)/2], s[len(s)/2:], s+mark)); n != 9 {
+				if n := count(chat(t, tmpl, mark, s, s[:len(s)/2], s[len(s)/2:], s+mark)); n != 9 {
 					t.Errorf("a chat about %q has %d control tokens, its template wrote 9", s, n)
 				}
 			}
