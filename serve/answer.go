@@ -75,8 +75,9 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	if err := m.checkIDs("stop_token_ids", g.StopIDs); err != nil {
 		return engine.Request{}, err
 	}
-	sampling, err := m.sampling(g)
-	if err != nil {
+	sampling := m.sampling(g)
+	var err error
+	if sampling.Bias, err = m.biases(g); err != nil {
 		return engine.Request{}, err
 	}
 	req := engine.Request{

@@ -88,10 +88,10 @@ func TestRecommended(t *testing.T) {
 		}
 		m := Model{recommended: r}
 		c.repetition = cmp.Or(c.repetition, 1)
-		if s, err := m.sampling(&Generation{}); err != nil || s.Temperature != c.temp || s.TopK != c.topK || s.TopP != 1 || s.Repetition != c.repetition {
+		if s := m.sampling(&Generation{}); s.Temperature != c.temp || s.TopK != c.topK || s.TopP != 1 || s.Repetition != c.repetition {
 			t.Errorf("%s: %+v", name, s)
 		}
-		if s, err := m.sampling(&Generation{Temperature: new(float32(0)), TopK: new(0)}); err != nil || s.Temperature != 0 || s.TopK != 0 {
+		if s := m.sampling(&Generation{Temperature: new(float32(0)), TopK: new(0)}); s.Temperature != 0 || s.TopK != 0 {
 			t.Errorf("%s, overridden: %+v", name, s)
 		}
 	}

@@ -82,7 +82,7 @@ func first[T any](def T, from ...*T) T {
 }
 
 // sampling resolves a request's wishes against what the files recommend.
-func (m *Model) sampling(g *Generation) (engine.Sampling, error) {
+func (m *Model) sampling(g *Generation) engine.Sampling {
 	s := engine.Sampling{
 		Temperature: first(1, g.Temperature, m.recommended.Temperature),
 		TopP:        first(1, g.TopP, m.recommended.TopP),
@@ -98,20 +98,25 @@ func (m *Model) sampling(g *Generation) (engine.Sampling, error) {
 	} else {
 		s.Seed = rand.Uint64()
 	}
+	return s
+}
+
+// biases are a request's, by id.
+func (m *Model) biases(g *Generation) (all []engine.Bias, err error) {
 	for _, b := range g.Bias {
 		ids := []int32{b.ID}
 		if b.Text != "" {
 			ids = m.tok.Encode(nil, text.Span{Text: b.Text})
 		}
 		if err := m.checkIDs("logit_bias", ids); err != nil {
-			return s, err
+			return nil, err
 		}
 		for _, id := range ids {
-			s.Bias = append(s.Bias, engine.Bias{ID: id, Add: b.Add})
+			all = append(all, engine.Bias{ID: id, Add: b.Add})
 		}
 	}
-	if len(s.Bias) > MostBiases {
-		return s, &RequestError{Param: "logit_bias", Why: fmt.Sprintf("%d tokens, more than %d", len(s.Bias), MostBiases)}
+	if len(all) > MostBiases {
+		return nil, &RequestError{Param: "logit_bias", Why: fmt.Sprintf("%d tokens, more than %d", len(all), MostBiases)}
 	}
-	return s, nil
+	return all, nil
 }
