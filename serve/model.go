@@ -161,6 +161,9 @@ func (m *Model) Name() string { return m.name }
 // Spec is its architecture.
 func (m *Model) Spec() model.Spec { return m.spec }
 
+// Checkpoint is what it was opened from, open until Close.
+func (m *Model) Checkpoint() *store.Checkpoint { return m.checkpoint }
+
 // Context is the most tokens that a prompt and its answer can have together.
 func (m *Model) Context() int { return m.context }
 

@@ -81,6 +81,9 @@ func first[T any](def T, from ...*T) T {
 	return def
 }
 
+// Sampling is how the tokens of an answer are drawn: as it asks, else as the model's files recommend.
+func (m *Model) Sampling(g Generation) engine.Sampling { return m.sampling(&g) }
+
 // sampling resolves a request's wishes against what the files recommend.
 func (m *Model) sampling(g *Generation) engine.Sampling {
 	s := engine.Sampling{

@@ -26,6 +26,9 @@ func chatTemplate(c *store.Checkpoint) (*text.Template, error) {
 	return t, nil
 }
 
+// Template is the source of the model's chat template, "" where it has none.
+func (m *Model) Template() (string, error) { return templateSource(m.checkpoint) }
+
 func templateSource(c *store.Checkpoint) (string, error) {
 	if c.Kind == store.GGUF {
 		return c.Meta.String("tokenizer.chat_template", "")
