@@ -28,7 +28,7 @@ func commands() []command {
 		{"/set", "...", "change how answers are made: /? set", func(s *session, _ context.Context, arg string) error { return s.set(arg) }},
 		{"/show", "...", "print what is known of the model: /? show", func(s *session, _ context.Context, arg string) error { return s.show(arg) }},
 		{"/load", "MODEL|FILE", "go on with another model, or with a saved chat", func(s *session, _ context.Context, arg string) error { return s.load(arg) }},
-		{"/save", "FILE", "save the chat, to a file whose name ends in .json", func(s *session, _ context.Context, arg string) error { return s.store(arg) }},
+		{"/save", "FILE", "save the chat to a file that ends in .json", func(s *session, _ context.Context, arg string) error { return s.store(arg) }},
 		{"/retry", "", "answer the last message again", func(s *session, ctx context.Context, _ string) error { return s.retry(ctx) }},
 		{"/undo", "", "forget the last message and its answer", func(s *session, _ context.Context, _ string) error {
 			said, err := s.undo()
@@ -44,7 +44,7 @@ func commands() []command {
 		}},
 		{"/receipt", "", "what the last answer was made of", (*session).showReceipt},
 		{"/bye /exit", "", "end the chat, as Ctrl-D does", func(*session, context.Context, string) error { return errBye }},
-		{"/? /help", "[shortcuts|set|show]", "this help", func(s *session, _ context.Context, arg string) error { return s.help(arg) }},
+		{"/? /help", "[TOPIC]", "this help; topics are shortcuts, set and show", func(s *session, _ context.Context, arg string) error { return s.help(arg) }},
 	}
 }
 
@@ -99,7 +99,7 @@ func (s *session) help(arg string) error {
 		for _, c := range commands() {
 			fmt.Fprintf(w, "%s\t%s\n", strings.TrimSpace(strings.ReplaceAll(c.names, " ", ", ")+" "+c.takes), c.does)
 		}
-		fmt.Fprintf(w, "\t\n\"\"\"\tbegins and ends a message of several lines\n/? shortcuts\tthe keys\n")
+		fmt.Fprintf(w, "\"\"\"\tbegins and ends a message of several lines\n")
 	case "shortcuts":
 		fmt.Fprint(w, shortcuts)
 	case "set", "/set":

@@ -187,7 +187,16 @@ func (c *console) during(ctx context.Context) (answer context.Context, stop func
 	if c.editor != nil {
 		ahead = &c.editor.typed
 	}
-	typed := c.typed
+	keep := func(b []byte) {
+		if at := bytes.LastIndexByte(b, byte(ctrlC)); at >= 0 && c.editor != nil {
+			cancel(errInterrupted)
+			b, *ahead = b[at+1:], nil
+		}
+		*ahead = append(*ahead, b[:min(len(b), max(0, mostAhead-len(*ahead)))]...)
+	}
+	typed, before := c.typed, *ahead
+	*ahead = nil
+	keep(before)
 	if c.ended {
 		typed = nil
 	}
@@ -203,11 +212,7 @@ func (c *console) during(ctx context.Context) (answer context.Context, stop func
 				if !ok {
 					c.ended, typed = true, nil
 				}
-				if at := bytes.LastIndexByte(b, byte(ctrlC)); at >= 0 && c.editor != nil {
-					cancel(errInterrupted)
-					b, *ahead = b[at+1:], nil
-				}
-				*ahead = append(*ahead, b[:min(len(b), max(0, mostAhead-len(*ahead)))]...)
+				keep(b)
 			}
 		}
 	}()

@@ -12,6 +12,7 @@ type page struct {
 	out      io.Writer
 	columns  func() int // of the terminal; nil = none is there
 	wordwrap bool
+	first    func() // called once before anything is written, or at the end; nil = nothing to do
 
 	buf    strings.Builder
 	column int
@@ -29,6 +30,7 @@ func (p *page) write(s string) error {
 	if s == "" {
 		return nil
 	}
+	p.begin()
 	p.began, p.ended = true, strings.HasSuffix(s, "\n")
 	if p.columns == nil {
 		_, err := io.WriteString(p.out, s)
@@ -41,6 +43,13 @@ func (p *page) write(s string) error {
 	_, err := io.WriteString(p.out, p.buf.String())
 	p.buf.Reset()
 	return err
+}
+
+func (p *page) begin() {
+	if p.first != nil {
+		p.first()
+		p.first = nil
+	}
 }
 
 // put writes a rune of the answer.
@@ -107,6 +116,7 @@ func (p *page) newLine() {
 
 // end finishes an answer with a line break, its own or one that is added. The next answer begins anew.
 func (p *page) end() error {
+	p.begin()
 	var err error
 	if p.began && !p.ended {
 		_, err = io.WriteString(p.out, "\n")

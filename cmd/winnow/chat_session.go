@@ -26,10 +26,12 @@ type session struct {
 	history *history
 	console *console
 	color   bool
+	waits   bool // the terminal shows that something takes its time
 }
 
 // open loads MODEL.
 func (s *session) open(name string) (err error) {
+	defer s.wait("loading " + name + ", ")()
 	began := time.Now()
 	s.model, err = s.machine.serve(name)
 	s.loaded = time.Since(began)
@@ -94,7 +96,7 @@ func (s *session) take(ctx context.Context, said string) error {
 // ask answers until the end or until Ctrl-C.
 func (s *session) ask(ctx context.Context, said string) error {
 	answer, stop := s.console.during(ctx)
-	err := s.answer(answer, said)
+	err := s.respond(answer, said)
 	stop()
 	var full *serve.ContextError
 	switch {

@@ -54,7 +54,11 @@ func (s *session) set(line string) error {
 			if v.takes == "" && arg != "" {
 				return fmt.Errorf("/set %s takes nothing more", n)
 			}
-			return v.run(s, n, arg)
+			if err := v.run(s, n, arg); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(s.notes, "set", excerpt(line))
+			return err
 		}
 	}
 	return fmt.Errorf("/set takes one of %s", strings.Join(known, ", "))

@@ -100,7 +100,7 @@ func (s *session) showParameters(out io.Writer) error {
 		case p.used != nil:
 			value, whose = p.used(&unasked), "from the model's files, or the default"
 		default:
-			value, whose = "-", p.means
+			value, whose = "-", "not set"
 		}
 		fmt.Fprintf(&b, "%-12s %-12s %s\n", p.name, value, whose)
 	}

@@ -31,7 +31,10 @@ func runVerb() *cobra.Command {
 		Short: "Chat with a model on a terminal, or answer standard input when it is piped",
 		Long: `On a terminal, run is a chat: Ctrl-C stops an answer, Ctrl-D or /bye ends, /? shows what else there is. With a PROMPT, or with
 something piped into it, it answers once and prints nothing but the answer. A model without a chat template continues the text it
-is given.`,
+is given.
+
+What is typed is remembered in ~/.local/state/winnow/history (XDG_STATE_HOME moves it), which nobody else may read. NO_COLOR and
+TERM=dumb are heeded.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return run(c, args, &w) },
 	}
@@ -73,9 +76,11 @@ func run(c *cobra.Command, args []string, w *wishes) (err error) {
 	}
 	s := &session{asked: args[0], history: &history{}}
 	s.page = &page{out: c.OutOrStdout(), wordwrap: !w.nowordwrap}
-	if out != nil && configs.ReadScreen().Codes {
+	look := configs.ReadScreen()
+	if out != nil && look.Codes {
 		s.page.columns = func() int { columns, _ := sizeOf(out); return columns }
 	}
+	s.waits = terminalOf(c.ErrOrStderr()) != nil && look.Codes
 	s.notes, s.system, s.generation, s.verbose = c.ErrOrStderr(), w.system, w.generation, w.verbose
 	if s.machine, err = openMachine(cfg, log); err != nil {
 		return err
@@ -92,7 +97,7 @@ func run(c *cobra.Command, args []string, w *wishes) (err error) {
 	if once != "" {
 		ctx, stop := interruptible(c)
 		defer stop()
-		return s.answer(ctx, once)
+		return s.respond(ctx, once)
 	}
 	if !w.nohistory {
 		if s.history, err = openHistory(configs.StateFile("history")); err != nil {
