@@ -68,7 +68,7 @@ var parameters = []*parameter{
 		},
 	},
 	{
-		name: "stop", means: `texts that end the answer, such as "\n\n" "User:"`, most: mostStops,
+		name: "stop", means: "texts that end the answer, each in quotes where it has spaces", most: mostStops,
 		set: func(g *serve.Generation, values []string) error {
 			if slices.Contains(values, "") {
 				return fmt.Errorf("an empty text would end every answer at once")
@@ -196,17 +196,35 @@ func cutSpace(s string) (word, rest string) {
 	return s, ""
 }
 
-// parameterFlag lets a command line set a parameter.
+// parameterFlag lets a command line set a parameter; one that takes several values, by being given several times.
 type parameterFlag struct {
 	*parameter
-	g *serve.Generation
+	g     *serve.Generation
+	given []string
 }
 
-func (f parameterFlag) Set(v string) error { return f.set(f.g, []string{v}) }
-func (f parameterFlag) Type() string       { return "number" }
-func (f parameterFlag) String() string {
+// Set takes one more value, or another one in place of the only one.
+func (f *parameterFlag) Set(v string) error {
+	if f.most == 1 {
+		f.given = nil
+	}
+	if f.given = append(f.given, v); len(f.given) > f.most {
+		return fmt.Errorf("at most %d", f.most)
+	}
+	return f.set(f.g, f.given)
+}
+
+// Type is what help shows for a value.
+func (f *parameterFlag) Type() string {
+	if f.most == 1 {
+		return "number"
+	}
+	return "text"
+}
+
+func (f *parameterFlag) String() string {
 	if f.parameter == nil {
-		return ""
+		return "" // pflag asks a flag that it made
 	}
 	return f.wish(f.g)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -40,7 +41,7 @@ var sets = []struct {
 }
 
 // errFormat refuses a format for answers.
-var errFormat = fmt.Errorf("answers cannot be held to a format yet: ask for it in the message")
+var errFormat = errors.New("answers cannot be held to a format yet: ask for it in the message")
 
 // set changes one of sets.
 func (s *session) set(line string) error {

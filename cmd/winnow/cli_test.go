@@ -117,6 +117,7 @@ func TestRefusalsNameTheTrouble(t *testing.T) {
 		{"run demo", "no prompt"},
 		{"run demo --format json hello", "cannot be held to a format"},
 		{"run demo --temperature 3 hello", "not a number from 0 to 2"},
+		{"run demo --stop= hello", "would end every answer"},
 		{"run demo --top-k -1 hello", "not a whole number from 0"},
 		{"version --server --addr 127.0.0.1:1", "no server answers"},
 		{"walk", "unknown command"},
@@ -168,6 +169,14 @@ func TestRunDrawsFromItsSeed(t *testing.T) {
 	}
 	if a, b, c := said("1"), said("1"), said("2"); a != b || a == c {
 		t.Errorf("seed 1: %q and %q, seed 2: %q", a, b, c)
+	}
+}
+
+func TestRunStopsAtAnyOfItsTexts(t *testing.T) {
+	alone(t)
+	args := []string{"run", "demo", "--temperature", "0", "--stop", "nowhere in it", "--stop", " time"}
+	if out := must(t, "Tell me a story.", args...); out != "Once upon a\n" {
+		t.Errorf("%q", out)
 	}
 }
 

@@ -41,11 +41,7 @@ TERM=dumb are heeded.`,
 	f := c.Flags()
 	f.StringVar(&w.system, "system", "", "system message before the conversation")
 	for _, p := range parameters {
-		if name := strings.ReplaceAll(p.name, "_", "-"); p.most == 1 {
-			f.Var(parameterFlag{p, &w.generation}, name, p.means)
-		} else {
-			f.StringArrayVar(&w.generation.Stop, name, nil, "text that ends the answer; may be given several times")
-		}
+		f.Var(&parameterFlag{parameter: p, g: &w.generation}, strings.ReplaceAll(p.name, "_", "-"), p.means)
 	}
 	f.BoolVar(&w.verbose, "verbose", false, "print token counts, durations and speed after each answer, on standard error")
 	f.BoolVar(&w.nowordwrap, "nowordwrap", false, "leave breaking lines to the terminal")
