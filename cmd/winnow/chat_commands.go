@@ -131,8 +131,7 @@ func (s *session) showReceipt(_ context.Context, _ string) error {
 	if s.last == nil {
 		return fmt.Errorf("there is no answer yet")
 	}
-	s.last.print(s.notes, s.model)
-	return nil
+	return s.last.print(s.notes, s.model)
 }
 
 func (s *session) store(arg string) error {

@@ -88,20 +88,21 @@ func (c *conversation) print(deltas func(func(serve.Delta, error) bool), g serve
 		c.last = r
 	}
 	if failed == nil {
-		c.account(r)
+		failed = c.account(r)
 	}
 	c.loaded = 0
 	return got.String(), failed
 }
 
 // account prints what the user wants to know after every answer.
-func (c *conversation) account(r *receipt) {
+func (c *conversation) account(r *receipt) error {
 	if c.verbose {
 		r.durations(c.notes, c.loaded)
 	}
 	if c.receipts {
-		r.print(c.notes, c.model)
+		return r.print(c.notes, c.model)
 	}
+	return nil
 }
 
 // undo forgets the last question with its answer, and returns the question.

@@ -47,7 +47,7 @@ func short(d time.Duration) time.Duration {
 }
 
 // print shows what the answer was made of: the prompt and what of it was found, how tokens were drawn, what the model ran.
-func (r *receipt) print(out io.Writer, m *serve.Model) {
+func (r *receipt) print(out io.Writer, m *serve.Model) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if u := r.usage; u != nil {
 		fmt.Fprintf(w, "prompt\t%d tokens: %d found in the cache, %d computed\n", u.Prompt, u.Cached, u.Prompt-u.Cached)
@@ -62,9 +62,7 @@ func (r *receipt) print(out io.Writer, m *serve.Model) {
 	if layers > 0 {
 		fmt.Fprintf(w, "experts\t%d of %d a token, in %d layers; %d pruned\n", used, experts, layers, pruned)
 	}
-	if err := w.Flush(); err != nil {
-		fmt.Fprintln(out, err) // the same writer failed: there is nowhere else to tell
-	}
+	return w.Flush()
 }
 
 // reason is why the answer ended, in words.

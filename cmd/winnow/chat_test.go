@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/winnow-llm/winnow/model/demo"
 )
@@ -154,6 +156,56 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%q: %q, want %q", c.line, got, c.want)
 		}
 	}
+}
+
+// The demo under another architecture opens and cannot be loaded; without its template's key it loads and cannot chat.
+func TestLoadOfOddModels(t *testing.T) {
+	s, out := startSession(t)
+	for name, key := range map[string]string{"odd.gguf": "qwen3moe", "base.gguf": "tokenizer.chat_template"} {
+		odd := bytes.ReplaceAll(demo.GGUF, []byte(key), []byte(strings.ToUpper(key)))
+		if err := os.WriteFile(name, odd, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.command(t.Context(), "/load odd.gguf"); err == nil || s.model == nil || s.model.Name() != demo.Name {
+		t.Fatalf("%v; the model is %v", err, s.model)
+	}
+	if err := s.answer(t.Context(), "Tell me a story."); err != nil {
+		t.Error(err)
+	}
+	out.Reset()
+	if err := s.command(t.Context(), "/load base.gguf"); err != nil || !strings.Contains(out.String(), "no chat template") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if err := s.answer(t.Context(), "Once upon a time"); err != nil || len(s.turns) != 2 || s.last.usage.Completion != 4 {
+		t.Errorf("%v: %+v", err, s.turns)
+	}
+	out.Reset()
+	if err := s.command(t.Context(), "/show template"); err != nil || out.String() != "the model has no chat template\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// What is quick shows nothing, and what shows is wiped away.
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		s := &session{waits: true}
+		s.notes = &out
+		stop := s.wait("loading, ")
+		time.Sleep(patience / 2)
+		stop()
+		if out.Len() > 0 {
+			t.Errorf("%q", out.String())
+		}
+		stop = s.wait("loading, ")
+		time.Sleep(2*time.Second + patience)
+		stop()
+		stop()
+		if got := out.String(); !strings.Contains(got, "loading, 2 s") || !strings.HasSuffix(got, "\r\x1b[K") {
+			t.Errorf("%q", got)
+		}
+	})
 }
 
 // A saved chat comes back whole: its next answer is the one that it would have had.
