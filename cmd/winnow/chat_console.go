@@ -98,7 +98,7 @@ func (c *console) edit(ctx context.Context) (said string, err error) {
 		if b, err := c.next(ctx, resize.C); err != nil {
 			return "", errors.Join(err, e.screen.leave(&e.line))
 		} else {
-			e.typed = append(e.typed, b...)
+			e.feed(b)
 		}
 	}
 }

@@ -35,6 +35,14 @@ func (e *editor) begin() error {
 	return e.screen.paint(&e.line)
 }
 
+// feed adds what was typed. A lone Ctrl-C ends a paste that does not end by itself.
+func (e *editor) feed(b []byte) {
+	if e.pasting && string(b) == string(rune(ctrlC)) {
+		e.typed = append(e.typed, pasteEnd...)
+	}
+	e.typed = append(e.typed, b...)
+}
+
 // take works off what was typed until a message is complete, and says so.
 func (e *editor) take() (message string, complete bool, err error) {
 	for !complete && err == nil {
@@ -52,6 +60,9 @@ func (e *editor) take() (message string, complete bool, err error) {
 		complete, err = e.press(k)
 	}
 	if !complete && err == nil {
+		if e.pasting {
+			return "", false, nil // the screen follows when all of it is there
+		}
 		return "", false, e.screen.paint(&e.line)
 	}
 	message = string(e.text)

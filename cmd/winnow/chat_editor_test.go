@@ -193,6 +193,30 @@ func TestEditorLeaves(t *testing.T) {
 	}
 }
 
+// A paste whose end is lost leaves the user a way out, and a long one takes no longer than its length.
+func TestPastes(t *testing.T) {
+	e := newEditor(newGlass(t, 40, 5))
+	for i, piece := range []string{pasteBegin + "lost", "\r", "\x03"} {
+		e.feed([]byte(piece))
+		if _, complete, err := e.take(); complete || (err != nil) != (i == 2) {
+			t.Errorf("after %q: %v %v", piece, complete, err)
+		}
+	}
+	e = newEditor(newGlass(t, 40, 5))
+	long := strings.Repeat("漢字 text\n", 1<<17)
+	e.feed([]byte(pasteBegin))
+	for s := long; s != ""; s = s[min(4096, len(s)):] {
+		e.feed([]byte(s[:min(4096, len(s))]))
+		if _, _, err := e.take(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.feed([]byte(pasteEnd + "\r"))
+	if got, complete, err := e.take(); err != nil || !complete || got != string([]rune(long)[:mostTyped]) {
+		t.Errorf("%v %v: %d bytes of %d", complete, err, len(got), len(long))
+	}
+}
+
 func TestScreen(t *testing.T) {
 	for _, c := range []struct{ name, typed, want string }{
 		{"empty", "", ">>>@0:4"},
@@ -236,6 +260,9 @@ func FuzzEditor(f *testing.F) {
 			_, complete, err := e.take()
 			if e.at < 0 || e.at > len(e.text) {
 				t.Fatalf("at %d of %d", e.at, len(e.text))
+			}
+			if e.pasting {
+				continue
 			}
 			if complete || err != nil {
 				*g = *newGlass(t, g.columns, len(g.rows))

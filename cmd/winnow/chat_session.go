@@ -143,11 +143,10 @@ func (s *session) converse(ctx context.Context, in *os.File, out io.Writer) (err
 	var e *editor
 	prompts := s.notes
 	if f := terminalOf(out); f != nil {
-		prompts = out
+		prompts = f
 		if look.Codes {
-			prompts = f
 			e = &editor{history: s.history, screen: screen{out: f, size: func() (int, int) { return sizeOf(f) }}}
-			s.page.out = crlf{out}
+			s.page.out = crlf{f}
 			if s.color = look.Color; s.color {
 				e.screen.hint = "Send a message (/? for help)"
 			}
