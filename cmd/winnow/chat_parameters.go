@@ -31,6 +31,14 @@ var parameters = []*parameter{
 		func(s *engine.Sampling) float32 { return s.TopP }),
 	number("min_p", 1, "least probability beside the likeliest token's", func(g *serve.Generation) **float32 { return &g.MinP },
 		func(s *engine.Sampling) float32 { return s.MinP }),
+	number("typical_p", 1, "share of probability to draw from, the most typical first", func(g *serve.Generation) **float32 { return &g.TypicalP },
+		func(s *engine.Sampling) float32 { return s.TypicalP }),
+	alias("repeat_penalty", number("repetition_penalty", 10, "above 1 makes tokens of the prompt and the answer less likely",
+		func(g *serve.Generation) **float32 { return &g.Repetition }, func(s *engine.Sampling) float32 { return s.Repetition })),
+	penalty("presence_penalty", "above 0 makes tokens of the answer less likely", func(g *serve.Generation) *float32 { return &g.Presence },
+		func(s *engine.Sampling) float32 { return s.Presence }),
+	penalty("frequency_penalty", "above 0 makes tokens of the answer less likely each time", func(g *serve.Generation) *float32 { return &g.Frequency },
+		func(s *engine.Sampling) float32 { return s.Frequency }),
 	{
 		name: "top_k", means: "how many tokens to draw from, 0 = all", most: 1,
 		set: func(g *serve.Generation, values []string) error {
@@ -105,6 +113,35 @@ func number(name string, limit float64, means string, of func(*serve.Generation)
 		unset: func(g *serve.Generation) { *of(g) = nil },
 		wish:  func(g *serve.Generation) string { return shown(*of(g)) },
 		used:  func(s *engine.Sampling) string { return fmt.Sprint(used(s)) },
+	}
+}
+
+// alias gives a parameter another name.
+func alias(also string, p *parameter) *parameter {
+	p.also = also
+	return p
+}
+
+// penalty is a parameter from -2 to 2, of which 0 does nothing.
+func penalty(name, means string, of func(*serve.Generation) *float32, used func(*engine.Sampling) float32) *parameter {
+	return &parameter{
+		name: name, means: means, most: 1,
+		set: func(g *serve.Generation, values []string) error {
+			v, err := strconv.ParseFloat(values[0], 32)
+			if err != nil || !(v >= -2 && v <= 2) {
+				return fmt.Errorf("%s is not a number from -2 to 2", values[0])
+			}
+			*of(g) = float32(v)
+			return nil
+		},
+		unset: func(g *serve.Generation) { *of(g) = 0 },
+		wish: func(g *serve.Generation) string {
+			if *of(g) == 0 {
+				return ""
+			}
+			return fmt.Sprint(*of(g))
+		},
+		used: func(s *engine.Sampling) string { return fmt.Sprint(used(s)) },
 	}
 }
 
