@@ -20,17 +20,14 @@ func decodeQ4_0(dst []float32, src []byte) {
 	}
 }
 
-// encodeQ4_0 puts the value of largest magnitude on code -8, the end of the range that reaches further. NaN becomes 0.
+var q4 = integers(-8, 7)
+
 func encodeQ4_0(dst []byte, src []float32) {
 	for range blocks("Q4_0", len(src), 32, len(dst), 18) {
-		in, b := src[:32:32], dst[:18:18]
-		d := scale(extreme(in) / -8)
-		binary.LittleEndian.PutUint16(b, d)
-		inv := inverse(F16ToF32(d))
-		for j := range 16 {
-			lo, hi := nearest(in[j]*inv, -8, 7), nearest(in[j+16]*inv, -8, 7)
-			b[2+j] = byte(lo+8) | byte(hi+8)<<4
-		}
+		in := finite(src)
+		fit := q4.fit(&in, toF16)
+		binary.LittleEndian.PutUint16(dst, F32ToF16(fit.scale))
+		fit.codes.nibbles(dst[2:18])
 		src, dst = src[32:], dst[18:]
 	}
 }

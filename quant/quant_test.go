@@ -263,7 +263,7 @@ func TestRoundTrip(t *testing.T) {
 // TestEncodeEdges asks for finite values from blocks that hold none, and exact zeros from zeros.
 func TestEncodeEdges(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
-	for _, f := range []*Format{Q4_0, Q8_0} {
+	for _, f := range []*Format{Q4_0, Q5_0, Q8_0, MXFP4} {
 		for _, v := range []float32{0, 1e-45, 1e-8, math.MaxFloat32, -math.MaxFloat32, inf, -inf, nan} {
 			src := make([]float32, f.Block)
 			src[3] = v
@@ -311,7 +311,8 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// FuzzDecode gives every decoder arbitrary bytes of the right length: no panic, whatever they say.
+// FuzzDecode gives every decoder arbitrary bytes of the right length: no panic, whatever they say. What decodes to finite
+// values is encoded as finite values again.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{0xff}, 420))
@@ -319,9 +320,17 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, format := range decodable() {
 			n := len(raw) / format.Bytes
-			format.Decode(make([]float32, n*format.Block), raw[:n*format.Bytes])
+			values := make([]float32, n*format.Block)
+			format.Decode(values, raw[:n*format.Bytes])
+			if format.Encode != nil && allFinite(values) && !allFinite(reencode(format, values)) {
+				t.Errorf("%s: finite values become infinite or NaN", format)
+			}
 		}
 	})
+}
+
+func allFinite(v []float32) bool {
+	return !slices.ContainsFunc(v, func(x float32) bool { return x-x != 0 })
 }
 
 func BenchmarkDecode(b *testing.B) {
