@@ -12,6 +12,13 @@ func (c *codes) nibbles(dst []byte) {
 	}
 }
 
+// quarters stores the low 2 bits of the codes: those of codes j, j+8, j+16 and j+24 in byte j, from the lowest bits up.
+func (c *codes) quarters(dst []byte) {
+	for j := range dst[:8] {
+		dst[j] = c[j]&3 | c[j+8]&3<<2 | c[j+16]&3<<4 | c[j+24]&3<<6
+	}
+}
+
 // plane gathers bit n of the codes: bit j belongs to code j.
 func (c *codes) plane(n int) (bits uint32) {
 	for j, v := range c {

@@ -5,6 +5,7 @@ import "math"
 // ladder says where a format may put the evenly spaced levels of a block: base + code*step, with codes 0..top.
 type ladder struct {
 	top   int
+	zero  bool                                    // 0 is a level or lies between two
 	place func(step, base float64) (s, b float32) // as near as the format gets to what is asked for
 }
 
@@ -25,6 +26,9 @@ func (l *ladder) fit(in *[32]float32) laddered {
 	lo, hi := float64(in[0]), float64(in[0])
 	for _, v := range in {
 		lo, hi = min(lo, float64(v)), max(hi, float64(v))
+	}
+	if l.zero {
+		lo, hi = min(lo, 0), max(hi, 0)
 	}
 	r := laddered{err: math.Inf(1)}
 	put := func(step, base float64) bool {
