@@ -5,7 +5,7 @@ import "math"
 // codebook is what the codes of a format stand for, in units of a block's scale: whole numbers, in any order.
 type codebook struct {
 	levels []float32   // by code
-	exact  [32]float64 // the same
+	wide   [32]float64 // the same, for sums
 	lo, hi float32     // the outermost levels
 	near   []uint8     // code of the level nearest to each cell: cell i reaches from lo + i/2 to lo + (i+1)/2
 }
@@ -15,7 +15,7 @@ type codebook struct {
 func newCodebook(levels ...float32) *codebook {
 	c := &codebook{levels: levels}
 	for k, v := range levels {
-		c.exact[k], c.lo, c.hi = float64(v), min(c.lo, v), max(c.hi, v)
+		c.wide[k], c.lo, c.hi = float64(v), min(c.lo, v), max(c.hi, v)
 	}
 	c.near = make([]uint8, int(2*(c.hi-c.lo))+1)
 	for i := range c.near {
@@ -101,7 +101,7 @@ func (b *scaled) try(c *codebook, in *[32]float32, d float32) bool {
 		}
 		k := c.near[int(2*(y-lo))]
 		tried[i] = k
-		diff := x - float64(c.exact[k&31]*scale)
+		diff := x - float64(c.wide[k&31]*scale)
 		if err += float64(diff * diff); err >= b.err {
 			return false
 		}
