@@ -96,11 +96,11 @@ func (w *World) Ints(cols, below int) tensor.Mat {
 // Weight is a host matrix in any format, with values of ordinary size.
 func (w *World) Weight(f *quant.Format, rows, cols int) tensor.Mat {
 	raw := make([]byte, rows*f.RowBytes(cols))
-	if f.Block < 256 && f.Encode != nil {
+	if f.Block == 1 && f.Encode != nil {
 		f.Encode(raw, w.Floats(rows, cols).F32())
 		return tensor.HostMat("w", f, rows, cols, raw)
 	}
-	some := blocks(f) // encoders that search take too long
+	some := blocks(f) // encoders that search take too long, and use fewer codes than there are
 	for b := range slices.Chunk(raw, f.Bytes) {
 		copy(b, some[w.IntN(len(some))])
 	}
