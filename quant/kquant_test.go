@@ -95,16 +95,6 @@ func (g *grid) plain(src []float32) superblock {
 	return b
 }
 
-// relative is the error of got, root mean square, in units of the size of want.
-func relative(got, want []float32) float64 {
-	var diff, norm float64
-	for i, w := range want {
-		d := float64(got[i]) - float64(w)
-		diff, norm = diff+d*d, norm+float64(w)*float64(w)
-	}
-	return math.Sqrt(diff / norm)
-}
-
 // kRows are blocks of weights as they occur: of one size, heavy-tailed, with outliers, and of a size that differs between
 // sub-blocks.
 func kRows(kind string, count int) []float32 {
@@ -151,7 +141,7 @@ func TestKQuantError(t *testing.T) {
 		}
 		if ggml := index.Formats[f.Name].RMSE; ggml > 0 {
 			src := floats(fileTensors(t, f.Name)["encode.src"])
-			check("golden", "ggml", relative(reencode(f.Format, src), src), ggml)
+			check("golden", "ggml", rmse(reencode(f.Format, src), src), ggml)
 		}
 		for _, kind := range []string{"gauss", "laplace", "outlier", "uneven"} {
 			src := kRows(kind, 1000)
@@ -160,7 +150,7 @@ func TestKQuantError(t *testing.T) {
 				b := f.plain(src[at:])
 				plain = append(plain, f.restore(&b)...)
 			}
-			check(kind, "plain", relative(reencode(f.Format, src), src), relative(plain, src))
+			check(kind, "plain", rmse(reencode(f.Format, src), src), rmse(plain, src))
 		}
 	}
 	t.Log("\n" + strings.Join(lines, "\n"))
@@ -172,7 +162,7 @@ func TestKQuantAgain(t *testing.T) {
 	for _, f := range kFormats {
 		src := kRows("gauss", 100)
 		once := reencode(f.Format, src)
-		first, second := relative(once, src), relative(reencode(f.Format, once), once)
+		first, second := rmse(once, src), rmse(reencode(f.Format, once), once)
 		if second > first/5 {
 			t.Errorf("%s: relative rmse %v, and %v when encoded again", f.Name, first, second)
 		}
