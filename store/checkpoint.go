@@ -18,7 +18,7 @@ import (
 type Kind string
 
 const (
-	GGUF Kind = "gguf"        // one file with description, tokenizer and tensors
+	GGUF Kind = "gguf"        // description, tokenizer and tensors in one file, or in several that are opened as one
 	HF   Kind = "safetensors" // a Hugging Face directory
 )
 
@@ -29,7 +29,7 @@ const (
 type Checkpoint struct {
 	Path    string            // as given to Open
 	Kind    Kind              // what was found there
-	Meta    Meta              // GGUF key-values; empty for HF
+	Meta    Meta              // GGUF key-values, of several files the first's; empty for HF
 	Files   map[string][]byte // HF: the small files that are there, by name; empty for GGUF
 	Tensors map[string]Tensor // those in a format that Winnow reads, by name
 
@@ -46,32 +46,49 @@ type Tensor struct {
 	Data   []byte        // exactly the tensor, valid until Close; read-only; safetensors do not align it
 }
 
-// Open maps a GGUF file or a Hugging Face directory and checks its description, not its weights.
+// Open maps a GGUF file or a Hugging Face directory and checks its description, not its weights. Any file of a split GGUF opens the
+// whole model, and so does a directory that holds no other one.
 func Open(path string) (*Checkpoint, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, fileError(path, err)
 	}
 	if st.IsDir() {
-		return openHF(path)
+		return openDir(path)
 	}
 	if strings.EqualFold(filepath.Ext(path), ".safetensors") {
 		return nil, &FileError{File: path, Limit: "safetensors are opened by the directory that also holds config.json", Err: ErrUnsupported}
 	}
-	data, unmap, err := openMapped(path)
+	return openGGUF(path)
+}
+
+func openDir(dir string) (*Checkpoint, error) {
+	part, err := splitIn(dir)
+	if part == "" || isHF(dir) {
+		return openHF(dir)
+	}
 	if err != nil {
 		return nil, err
 	}
-	c, err := readGGUF(path, data)
-	if err != nil {
-		return nil, errors.Join(err, unmap())
+	c, err := openGGUF(part)
+	if err == nil {
+		c.Path = dir
 	}
-	c.unmap = append(c.unmap, unmap)
-	return c, nil
+	return c, err
 }
 
 // OpenBytes reads a GGUF that is in memory already; name stands for its path in errors. The bytes must not change.
-func OpenBytes(name string, gguf []byte) (*Checkpoint, error) { return readGGUF(name, gguf) }
+func OpenBytes(name string, gguf []byte) (*Checkpoint, error) {
+	c, s, err := readPart(name, gguf)
+	if err != nil {
+		return nil, err
+	}
+	if s.count > 1 {
+		limit := fmt.Sprintf("one of %d files of a split GGUF, which are opened by their paths", s.count)
+		return nil, &FileError{File: name, Part: `key "split.count"`, Limit: limit, Err: ErrUnsupported}
+	}
+	return c, nil
+}
 
 // Tensor finds a weight by the name the file gives it. ErrNoTensor: it is not there. ErrUnsupported: it is stored in a
 // format that Winnow does not read.

@@ -43,7 +43,7 @@ func readGGUF(file string, data []byte) (*Checkpoint, error) {
 	r := &ggufReader{file: file, data: data}
 	tensors, keys := r.header()
 	meta := r.keys(keys)
-	align := r.describe(meta)
+	align := r.alignment(meta)
 	infos := r.tensors(tensors, align)
 	if r.err != nil {
 		return nil, r.err
@@ -191,8 +191,8 @@ func (r *ggufReader) keys(n uint64) Meta {
 	return meta
 }
 
-// describe reads the keys that say how the rest of the file is laid out, and gives the alignment in bytes.
-func (r *ggufReader) describe(meta Meta) uint64 {
+// alignment reads the key that says how the rest of the file is laid out: to multiples of how many bytes.
+func (r *ggufReader) alignment(meta Meta) uint64 {
 	if r.err != nil {
 		return 1
 	}
@@ -206,12 +206,6 @@ func (r *ggufReader) describe(meta Meta) uint64 {
 		r.fail(ErrFormat, "has type %T, should have uint32", meta["general.alignment"])
 	case align < 8 || align&(align-1) != 0:
 		r.fail(ErrFormat, "%d is not a power of two from 8 on", align)
-	}
-	r.part = `key "split.count"`
-	if n, err := meta.Int("split.count", 1); err != nil {
-		r.fail(ErrFormat, "has type %T, should have an integer", meta["split.count"])
-	} else if n > 1 {
-		r.fail(ErrUnsupported, "one of %d files of a split GGUF, which are not read yet; merged into one file they are", n)
 	}
 	if r.err != nil {
 		return 1

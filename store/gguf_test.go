@@ -267,7 +267,7 @@ func TestGGUFHostile(t *testing.T) {
 		{"alignment 2^31", align(4, uint32(1<<31)), ErrFormat, "offset"},
 		{"alignment as int32", align(5, int32(32)), ErrFormat, "int32"},
 		{"alignment as string", align(ggufString, "32"), ErrFormat, "string"},
-		{"split", key("split.count", 2, uint16(3)), ErrUnsupported, "one of 3 files of a split GGUF"},
+		{"split without a number", key("split.count", 2, uint16(3)), ErrFormat, `key "split.no": missing, the file is one of 3`},
 		{"split of a string", key("split.count", ggufString, "3"), ErrFormat, "split.count"},
 		{"tensor twice", tensor("a", 0, 128, 1), ErrFormat, `tensor "a" at byte`},
 		{"tensor without a name", tensor("", 0, 128, 1), ErrFormat, "0 bytes"},
@@ -362,6 +362,7 @@ func FuzzGGUF(f *testing.F) {
 	old.version = 2
 	old.tensors = append(old.tensors, testTensor{"x", []uint64{256}, 300, 128})
 	f.Add(old.bytes())
+	f.Add(splitFiles()[1].bytes())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		c, err := OpenBytes("fuzz", raw)
 		if err != nil {

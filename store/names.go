@@ -13,11 +13,12 @@ import (
 	"github.com/ollama/ollama/types/model"
 )
 
-// Store is a folder of models in ollama's layout, which is read and never written. GGUF files and Hugging Face
+// Store is a folder of models in ollama's layout, which is read and never written. GGUF files, whole or split, and Hugging Face
 // directories placed directly in the folder are models too.
 //
 // Layout: manifests/<host>/<namespace>/<model>/<tag> is the manifest of a model, blobs/sha256-<64 hex> a file that
-// manifests name; <name>.gguf and <name>/config.json are models called <name>.
+// manifests name; <name>.gguf, <name>-00001-of-00002.gguf and its like, a directory <name> of such files, and <name>/config.json
+// are models called <name>.
 type Store struct{ Root string }
 
 // Entry is one model of a store.
@@ -30,18 +31,18 @@ type Entry struct {
 	Err      error     // why it cannot be opened, when that shows without opening it
 }
 
-// Resolve finds what a command line names: the path of a GGUF file or of a Hugging Face directory, or else a name in the
+// Resolve finds what a command line names: the path of a GGUF file or of a directory that Open takes, or else a name in the
 // store. Names that come from clients go to Find, which never leaves the store.
 func (s Store) Resolve(name string) (string, error) {
 	if st, err := os.Stat(name); err == nil {
 		separated := strings.ContainsRune(filepath.ToSlash(name), '/')
-		if st.IsDir() && isHF(name) || !st.IsDir() && (separated || strings.EqualFold(filepath.Ext(name), ".gguf")) {
+		if st.IsDir() && isModel(name) || !st.IsDir() && (separated || strings.EqualFold(filepath.Ext(name), ".gguf")) {
 			return name, nil
 		}
 	}
 	path, err := s.Find(name)
 	if errors.Is(err, ErrName) {
-		err = fmt.Errorf("%w: %.100q is neither a GGUF file, nor a Hugging Face directory, nor the name of a model", ErrNoModel, name)
+		err = fmt.Errorf("%w: %.100q is neither a GGUF file, nor a directory with a model, nor the name of a model", ErrNoModel, name)
 	}
 	return path, err
 }
@@ -87,10 +88,10 @@ func (s Store) plain(n model.Name) (string, bool) {
 		return "", false
 	}
 	path := filepath.Join(s.Root, n.Model)
-	if isHF(path) {
+	if isModel(path) {
 		return path, true
 	}
-	for _, p := range []string{path, path + ".gguf"} {
+	for _, p := range slices.Concat([]string{path, path + ".gguf"}, splits(path)) {
 		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && filepath.Ext(p) == ".gguf" {
 			return p, true
 		}
@@ -157,7 +158,7 @@ func (s Store) manifestEntry(n model.Name) Entry {
 
 // plainEntry describes a file or directory of the folder; false when it is no model that Find finds.
 func (s Store) plainEntry(file string) (Entry, bool) {
-	name := strings.TrimSuffix(file, ".gguf")
+	name := ModelName(file)
 	n := model.ParseName(name)
 	if n.Model != name || !n.IsValid() {
 		return Entry{}, false
@@ -170,25 +171,63 @@ func (s Store) plainEntry(file string) (Entry, bool) {
 	if err != nil {
 		return Entry{}, false
 	}
-	e := Entry{Name: name, Path: path, Size: st.Size(), Modified: st.ModTime()}
-	if st.IsDir() {
-		e.Size = weightBytes(path)
-	}
-	return e, true
+	return Entry{Name: name, Path: path, Size: weightBytes(path), Modified: st.ModTime()}, true
 }
 
-// weightBytes sums the safetensors files of a directory.
-func weightBytes(dir string) (sum int64) {
-	files, err := os.ReadDir(dir)
+// ModelName is what a model is called by its path: the last part, without .gguf and without the number of a split file.
+func ModelName(path string) string {
+	base := filepath.Base(path)
+	if p, ok := parsePartName(base); ok {
+		return p.stem
+	}
+	if ext := filepath.Ext(base); strings.EqualFold(ext, ".gguf") {
+		base = strings.TrimSuffix(base, ext)
+	}
+	return base
+}
+
+// splits lists the files NAME-00001-of-00002.gguf and so on of a path that ends in NAME. A name of a model holds nothing that Glob
+// reads in its own way.
+func splits(path string) (out []string) {
+	dir, name := filepath.Split(path)
+	files, err := fs.Glob(os.DirFS(filepath.Clean(dir)), name+"-?????-of-?????.gguf")
 	if err != nil {
-		return 0
+		panic("winnow: bug: store: " + err.Error())
 	}
 	for _, f := range files {
-		if st, err := os.Stat(filepath.Join(dir, f.Name())); err == nil && filepath.Ext(f.Name()) == ".safetensors" {
+		if p, ok := parsePartName(f); ok && p.stem == name {
+			out = append(out, filepath.Join(dir, f))
+		}
+	}
+	return out
+}
+
+// weightBytes sums the files with the weights of a model in the folder: safetensors or the parts of a split GGUF in a directory, the
+// file at path, or the set that it is one of.
+func weightBytes(path string) (sum int64) {
+	files := []string{path}
+	if entries, err := os.ReadDir(path); err == nil {
+		files = nil
+		for _, e := range entries {
+			if _, part := parsePartName(e.Name()); part || filepath.Ext(e.Name()) == ".safetensors" {
+				files = append(files, filepath.Join(path, e.Name()))
+			}
+		}
+	} else if p, part := parsePartName(filepath.Base(path)); part {
+		files = splits(filepath.Join(filepath.Dir(path), p.stem))
+	}
+	for _, f := range files {
+		if st, err := os.Stat(f); err == nil {
 			sum += st.Size()
 		}
 	}
 	return sum
+}
+
+// isModel says whether a path is a directory that Open takes.
+func isModel(path string) bool {
+	part, _ := splitIn(path) // one with two models is a model with an error
+	return part != "" || isHF(path)
 }
 
 // isHF says whether a path is a Hugging Face directory.

@@ -3,14 +3,13 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/winnow-llm/winnow/model/demo"
 	"github.com/winnow-llm/winnow/store"
 )
 
-// openCheckpoint opens MODEL of a command line: the embedded demo, a GGUF file, a Hugging Face directory or a name in the store.
+// openCheckpoint opens MODEL of a command line: the embedded demo, a GGUF file, a directory or a name in the store.
 func openCheckpoint(models, name string) (*store.Checkpoint, error) {
 	if name == demo.Name {
 		return store.OpenBytes(demo.Name, demo.GGUF)
@@ -34,11 +33,7 @@ func servedName(models, name string) (string, error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return "", err
 	}
-	base := filepath.Base(path)
-	if ext := filepath.Ext(base); strings.EqualFold(ext, ".gguf") {
-		base = strings.TrimSuffix(base, ext)
-	}
-	return base, nil
+	return store.ModelName(path), nil
 }
 
 // modified is when a model's files last changed; for the demo, when this binary was made.
