@@ -29,9 +29,8 @@ func (o *Attend) Reference() {
 		for h := range o.Heads {
 			keys, tiles = keys[:0], tiles[:0]
 			o.Plan.keys(o.Plan.row(i, h, o.Heads), int(pos[i]), func(k int) {
-				page := int(table[k/PageTokens])
 				keys = append(keys, k%PageTokens)
-				tiles = append(tiles, (page*c.Heads+h*c.Heads/o.Heads)*c.Dim*PageTokens)
+				tiles = append(tiles, c.Tile(table[k/PageTokens], h*c.Heads/o.Heads))
 			})
 			at := (i*o.Heads + h) * c.Dim
 			o.head(o.Q.F32()[at:at+c.Dim], y[at:at+c.Dim], keys, tiles)

@@ -25,7 +25,7 @@ func (o *Attend) boundOf(row, head int) float64 {
 	keys, values := reader(c.K), reader(c.V)
 	var key, value float64
 	o.Plan.keys(o.Plan.row(row, head, o.Heads), pos, func(k int) {
-		tile := (int(table[k/PageTokens])*c.Heads + head*c.Heads/o.Heads) * c.Dim * PageTokens
+		tile := c.Tile(table[k/PageTokens], head*c.Heads/o.Heads)
 		var sum float64
 		for d := range c.Dim {
 			x := float64(keys(tile + d*PageTokens + k%PageTokens))

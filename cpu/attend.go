@@ -18,7 +18,7 @@ func fillAttend(e *entry, o *attention.Attend) {
 	}
 	e.runs(e.kernels.attend)
 	e.operands(o.Q, o.Y, c.K, c.V, p.Sink, p.Local, p.BlockPtr, p.Blocks, p.KeyPtr, p.Keys, pages, l.Seq, l.Pos, l.Rows)
-	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Tile, p.Groups, pages.Cols, half(c.K))
+	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Tile, p.Groups, pages.Cols, half(c.K), c.Stride)
 	e.floats(o.Scale)
 }
 

@@ -18,7 +18,7 @@ typedef struct wn_attend {
 	const uint8_t *k, *v;
 	const int32_t *sink, *local, *block_ptr, *blocks, *key_ptr, *keys;
 	const int32_t *pages, *seq, *pos;
-	int64_t rows, heads, kv, dim, plan_tile, groups, columns; // columns: of the page table
+	int64_t rows, heads, kv, dim, plan_tile, groups, columns, stride; // columns: of the page table; stride: numbers from page to page
 	int f16;
 	float scale;
 
@@ -64,7 +64,7 @@ static inline int64_t wn_splits_of(const wn_list *l) { return (l->total + WN_SPL
 
 // wn_tile_of is the offset, in numbers, of a page's tile for the list's head: the same among keys and among values.
 static inline int64_t wn_tile_of(const wn_attend *a, const wn_list *l, int64_t page) {
-	return (l->table[page] * a->kv + l->head) * a->dim * WN_PAGE;
+	return l->table[page] * a->stride + l->head * a->dim * WN_PAGE;
 }
 
 static inline wn_segment wn_segment_of(const wn_attend *a, const wn_list *l, int64_t i) {

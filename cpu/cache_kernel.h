@@ -1,5 +1,5 @@
-// Append: p = k, v, cache k, cache v, pages, seq, pos, n; d = rows, heads, dim, columns of the page table, 1 where the cache is F16. An item
-// is 64 rows of one head, so that the tile they mostly share stays near.
+// Append: p = k, v, cache k, cache v, pages, seq, pos, n; d = rows, heads, dim, columns of the page table, 1 where the cache is F16, its
+// stride. An item is 64 rows of one head, so that the tile they mostly share stays near.
 
 enum { WN(APPEND_ROWS) = 64 };
 
@@ -24,7 +24,7 @@ static void WN(append_item)(void *arg, int64_t item, int worker) {
 	int64_t head = item % heads, first = item / heads * WN(APPEND_ROWS), last = wn_min(first + WN(APPEND_ROWS), rows);
 	(void)worker;
 	for (int64_t r = first; r < last; r++) {
-		int64_t slot = pos[r] % 64, page = pages[seq[r] * op->d[3] + pos[r] / 64], tile = (page * heads + head) * dim * 64;
+		int64_t slot = pos[r] % 64, page = pages[seq[r] * op->d[3] + pos[r] / 64], tile = page * op->d[5] + head * dim * 64;
 		uint8_t *key = (uint8_t *)op->p[2] + (tile + slot) * bytes, *value = (uint8_t *)op->p[3] + (tile + slot * dim) * bytes;
 		for (int64_t d = 0, from = (r * heads + head) * dim; d < dim; d += 16) {
 			int64_t n = wn_min(dim - d, 16);

@@ -76,6 +76,9 @@ func (l *loader) model(s Spec) *Model {
 	if l.err != nil {
 		return m
 	}
+	if m.caches = l.caches(&s); l.err != nil {
+		return m
+	}
 	lay, table := &m.batch.Layout, l.weight("token_embd.weight", s.Vocab, s.Dim)
 	m.embed = tensor.Embed{IDs: m.batch.IDs, Table: table, Y: m.scratch.x, N: lay.Rows}
 	for i := range s.Layers {
@@ -115,9 +118,6 @@ func (m *Model) Fingerprint() string {
 
 // Close gives the model's memory back to its device. It must not be stepping.
 func (m *Model) Close() {
-	for _, c := range m.caches {
-		c.Free(m.device)
-	}
 	for _, s := range m.selectors {
 		s.Plan().Free(m.device)
 	}

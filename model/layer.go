@@ -131,11 +131,12 @@ func (l *loader) attention(s *LayerSpec, m *Model, out *layer, name func(string)
 	out.turn = append(out.turn,
 		&tensor.Rope{X: qHeads, Angles: angles, N: lay.Rows, Heads: s.Heads, Pairs: s.Rope.Pairs},
 		&tensor.Rope{X: kHeads, Angles: angles, N: lay.Rows, Heads: s.KVHeads, Pairs: s.Rope.Pairs})
-	cache, selector := l.cache(s, m), l.selector(s.Window, m)
+	selector := l.selector(s.Window, m)
 	if l.err != nil {
 		return
 	}
 	i := len(m.layers)
+	cache := m.caches[i]
 	out.keep = append([]tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}, selector.Append(i)...)
 	out.choose = selector.Select(i)
 	out.attend = attention.Attend{
@@ -157,21 +158,23 @@ func (l *loader) angles(r Rope, m *Model) tensor.Mat {
 	return a.Y
 }
 
-func (l *loader) cache(s *LayerSpec, m *Model) *attention.Cache {
-	if l.err != nil {
-		return nil
-	}
+// caches are those of all layers.
+func (l *loader) caches(s *Spec) (out []*attention.Cache) {
 	kv := quant.F16
 	if l.opt.DType == Float32 {
 		kv = quant.F32
 	}
-	c, err := attention.NewCache(l.device, attention.Shape{Pages: l.opt.Limits.Pages, Heads: s.KVHeads, Dim: s.HeadDim, Format: kv})
+	var layers []attention.Shape
+	for _, ls := range s.Layers {
+		layers = append(layers, attention.Shape{Heads: ls.KVHeads, Dim: ls.HeadDim, Format: kv})
+	}
+	out, err := attention.NewCaches(l.device, l.opt.Limits.Pages, layers)
 	if err != nil {
 		l.fail(err)
 		return nil
 	}
-	m.caches = append(m.caches, c)
-	return c
+	l.owned = append(l.owned, out[0].K.Buf)
+	return out
 }
 
 // selector is the one that layers of a window share.

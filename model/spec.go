@@ -187,7 +187,7 @@ func (l *LayerSpec) check() error {
 func (s *Spec) PageBytes(kv *quant.Format) int {
 	total := 0
 	for _, l := range s.Layers {
-		total += attention.Shape{Pages: 1, Heads: l.KVHeads, Dim: l.HeadDim, Format: kv}.PageBytes()
+		total += attention.Shape{Heads: l.KVHeads, Dim: l.HeadDim, Format: kv}.PageBytes()
 	}
 	return total
 }

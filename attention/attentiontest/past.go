@@ -60,8 +60,8 @@ func (p *past) place(w *tensortest.World) (*attention.Cache, *attention.Layout) 
 			}
 			key, head := at/h.KV, at%h.KV
 			k, v := p.k[s][at*h.Dim:][:h.Dim], p.v[s][at*h.Dim:][:h.Dim]
-			page := int(tables.I32()[s*tables.Cols+key/attention.PageTokens])
-			tile, in := (page*h.KV+head)*h.Dim*attention.PageTokens, key%attention.PageTokens
+			page := tables.I32()[s*tables.Cols+key/attention.PageTokens]
+			tile, in := c.Tile(page, head), key%attention.PageTokens
 			for d := range h.Dim {
 				set(c.K, tile+d*attention.PageTokens+in, k[d])
 				set(c.V, tile+in*h.Dim+d, v[d])
@@ -71,13 +71,15 @@ func (p *past) place(w *tensortest.World) (*attention.Cache, *attention.Layout) 
 	return c, p.layout(w, tables)
 }
 
-// cache is a cache of which every bit is set, NaN in both formats.
+// cache is that of the second of two layers, of which every bit is set, NaN in both formats.
 func (p *past) cache(pages int) *attention.Cache {
 	h := p.heads
-	c, err := attention.NewCache(tensor.Reference(), attention.Shape{Pages: pages, Heads: h.KV, Dim: h.Dim, Format: h.Format})
+	layers := []attention.Shape{{Heads: 1, Dim: 3, Format: h.Format}, {Heads: h.KV, Dim: h.Dim, Format: h.Format}}
+	both, err := attention.NewCaches(tensor.Reference(), pages, layers)
 	if err != nil {
 		panic(err) // the reference has memory or the process has none
 	}
+	c := both[1]
 	for _, m := range []tensor.Mat{c.K, c.V} {
 		raw := m.Raw()
 		for i := range raw {
