@@ -122,11 +122,12 @@ func (l *loader) weight(name string, rows, cols int) tensor.Mat {
 	return l.load(l.host(name, rows, cols))
 }
 
-// load hands a host matrix to the device, widened first when everything is.
+// load hands a host matrix to the device, widened first when everything is. What a device has copied need not stay in memory twice.
 func (l *loader) load(m tensor.Mat) tensor.Mat {
 	if l.err != nil {
 		return m
 	}
+	file := m
 	if l.opt.DType == Float32 {
 		m = widened(m)
 	}
@@ -136,6 +137,9 @@ func (l *loader) load(m tensor.Mat) tensor.Mat {
 		return out
 	}
 	l.owned = append(l.owned, out.Buf)
+	if out.Buf != file.Buf {
+		l.c.Release(file.Raw())
+	}
 	return out
 }
 
@@ -197,6 +201,7 @@ func (l *loader) stack(name string, experts, rows, cols int) tensor.Mat {
 		}
 		m = one
 		all = append(all, one.Raw()...)
+		l.c.Release(one.Raw())
 	}
 	return tensor.HostMat(name, m.Format, experts*rows, cols, all)
 }

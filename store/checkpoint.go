@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/winnow-llm/winnow/quant"
 )
@@ -35,7 +36,8 @@ type Checkpoint struct {
 
 	refused map[string]error // tensors in other formats: the error that asking for one gives
 	size    int64            // bytes of all tensors
-	unmap   []func() error
+	mapped  [][]byte         // the files that are mapped
+	unmap   []func() error   // gives them back
 }
 
 // Tensor is one weight as it lies in the file.
@@ -120,14 +122,38 @@ func (c *Checkpoint) Names() []string {
 // Size is the bytes of all tensors.
 func (c *Checkpoint) Size() int64 { return c.size }
 
+// Release says that a tensor, or a part of one, will hardly be read again, so that its pages of the file need not stay in memory. Its
+// bytes remain valid, and reading them brings them back.
+func (c *Checkpoint) Release(part []byte) {
+	for _, m := range c.mapped {
+		if within(m, part) {
+			release(part)
+		}
+	}
+}
+
+// within says whether part is some of the bytes at whole.
+func within(whole, part []byte) bool {
+	if len(part) == 0 {
+		return false
+	}
+	at := uintptr(unsafe.Pointer(&part[0])) - uintptr(unsafe.Pointer(&whole[0])) // wraps to a large number before the start
+	return at < uintptr(len(whole)) && uintptr(len(part)) <= uintptr(len(whole))-at
+}
+
 // Close gives the mapped bytes back. A second Close does nothing.
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, unmap := range c.unmap {
 		errs = append(errs, unmap())
 	}
-	c.unmap, c.Tensors, c.refused = nil, nil, nil
+	c.mapped, c.unmap, c.Tensors, c.refused = nil, nil, nil, nil
 	return errors.Join(errs...)
+}
+
+// maps takes over a mapped file.
+func (c *Checkpoint) maps(data []byte, unmap func() error) {
+	c.mapped, c.unmap = append(c.mapped, data), append(c.unmap, unmap)
 }
 
 // add enters a checked tensor, or the reason why it cannot be read.

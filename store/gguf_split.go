@@ -69,7 +69,7 @@ func openPart(path string) (*Checkpoint, split, error) {
 	if err != nil {
 		return nil, split{}, errors.Join(err, unmap())
 	}
-	c.unmap = append(c.unmap, unmap)
+	c.maps(data, unmap)
 	return c, s, nil
 }
 
@@ -83,7 +83,7 @@ func readPart(file string, data []byte) (c *Checkpoint, s split, err error) {
 // joined is the whole model of which c, described by s, is one file. The result holds all that is open, also after an error.
 func (c *Checkpoint) joined(s split) (*Checkpoint, error) {
 	whole := newCheckpoint(c.Path, GGUF)
-	whole.unmap = c.unmap
+	whole.mapped, whole.unmap = c.mapped, c.unmap
 	dir, file := filepath.Split(c.Path)
 	name, ok := parsePartName(file)
 	if !ok || name.no != s.no+1 || name.count != s.count {
@@ -100,7 +100,7 @@ func (c *Checkpoint) joined(s split) (*Checkpoint, error) {
 			if err != nil {
 				return whole, err
 			}
-			whole.unmap = append(whole.unmap, part.unmap...)
+			whole.maps(part.mapped[0], part.unmap[0])
 		}
 		if err := part.belongs(has, split{no, s.count, s.tensors}, file); err != nil {
 			return whole, err

@@ -93,7 +93,7 @@ func (c *Checkpoint) addWeights(path string) error {
 	if err != nil {
 		return err
 	}
-	c.unmap = append(c.unmap, unmap)
+	c.maps(data, unmap)
 	return addSafetensors(c, path, data)
 }
 

@@ -15,3 +15,6 @@ func mapFile(f *os.File, size int) ([]byte, func() error, error) {
 	}
 	return data, func() error { return nil }, nil
 }
+
+// release does nothing, since the bytes are nowhere else.
+func release([]byte) {}

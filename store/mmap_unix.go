@@ -4,6 +4,7 @@ package store
 
 import (
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,4 +16,14 @@ func mapFile(f *os.File, size int) ([]byte, func() error, error) {
 		return nil, nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
 	return data, func() error { return unix.Munmap(data) }, nil
+}
+
+// release takes the memory from a part of a mapping, and from the pages that it shares. Whoever reads there again gets the file's bytes.
+func release(part []byte) {
+	if len(part) == 0 {
+		return
+	}
+	p, page := unsafe.Pointer(&part[0]), uintptr(os.Getpagesize())
+	into := int(uintptr(p) & (page - 1))
+	_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(p, -into)), into+len(part)), unix.MADV_DONTNEED) // a hint: refused, it costs memory only
 }
