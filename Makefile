@@ -36,7 +36,8 @@ bench: build
 
 # Every device against the references, the models against their goldens, and a real client against the API.
 conform:
-	$(GO) test -count=1 ./quant/... ./tensor/... ./attention/... ./moe/... ./cpu/... ./model/... ./text/... ./test/...
+	$(GO) test -count=1 ./quant/... ./tensor/... ./attention/... ./moe/... ./cpu/... ./model/... ./text/...
+	$(GO) test -count=1 -timeout 30m ./test/... -slow
 
 cuda gpu-bundle:
 	@echo 'make $@: there is no CUDA device in this version of Winnow; it runs on the CPU.' >&2; exit 1
