@@ -27,6 +27,7 @@ import (
 type benchmark struct {
 	prompts, gens, depths, threads []int
 	repetitions                    int
+	streams                        int
 	asJSON                         bool
 	form                           string
 	tokenizer, ops                 bool   // what is measured in place of the tests: the tokenizer; each op of one test of each kind
@@ -64,7 +65,10 @@ out. The engine runs them as it runs requests. A depth is a cached prefix, so it
 --tokenizer measures the model's tokenizer and chat template instead; MODEL may then be a tokenizer.json alone.
 
 --ops traces the first prompt and the first generation of the lists and prints where their time goes, op by op. "Of roof" is the time that
-memory or arithmetic would allow as a share of the time taken; what caches hold may take less than memory allows.`,
+memory or arithmetic would allow as a share of the time taken; what caches hold may take less than memory allows.
+
+--stall N is another test: N streams generate, and a prompt of -p tokens arrives. It says how long the streams then wait for
+their tokens, and how much longer the prompt takes than alone.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if b.form != "table" && b.form != "json" || b.repetitions < 1 {
@@ -93,6 +97,7 @@ memory or arithmetic would allow as a share of the time taken; what caches hold 
 	f.BoolVar(&b.tokenizer, "tokenizer", false, "measure the tokenizer and the chat template")
 	f.BoolVar(&b.ops, "ops", false, "trace one prompt and one generation and print where their time goes, op by op")
 	f.StringVar(&b.text, "text", "", "text file for --tokenizer, of which 1 MiB is used (default: words of the vocabulary)")
+	f.IntVar(&b.streams, "stall", 0, "instead: how much a prompt disturbs so many running streams")
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
 	configs.Flags(f, "models", "cpu", "dtype", "rows", "log")
@@ -110,13 +115,20 @@ func (b *benchmark) run(c *cobra.Command, name string) error {
 			b.threads[0] = runtime.NumCPU()
 		}
 	}
+	if t := slices.Min(b.threads); t < 1 {
+		return fmt.Errorf("bench: %d threads", t)
+	}
 	ctx, stop := interruptible(c)
 	defer stop()
+	if b.streams > 0 {
+		results, err := b.stall(ctx, cfg, name, log)
+		if err != nil {
+			return err
+		}
+		return printStall(c.OutOrStdout(), results, b.asJSON || b.form == "json")
+	}
 	var results []benchResult
 	for _, t := range b.threads {
-		if t < 1 {
-			return fmt.Errorf("bench: %d threads", t)
-		}
 		cfg.Threads = t
 		some, err := b.withThreads(ctx, cfg, name, log)
 		if err != nil {
