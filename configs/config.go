@@ -23,7 +23,7 @@ type Config struct {
 	Models string `koanf:"models" help:"folder of models, in ollama's layout or as plain files"`
 
 	Threads    int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
-	CPU        string `koanf:"cpu" help:"kernels of the CPU device: avx512, avx2 or go; auto = the best the machine has"`
+	CPU        string `koanf:"cpu" help:"kernels of the CPU device: avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
 	DType      string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
 	Context    int    `koanf:"context" help:"longest sequence in tokens; 0 = as the model says, within the cache"`
 	CacheBytes Bytes  `koanf:"cache_bytes" help:"memory for cached keys and values of a model, e.g. 2GiB; 0 = chosen by the engine"`
@@ -95,7 +95,7 @@ func (c *Config) check() error {
 		key, value string
 		allowed    []string
 	}{
-		{"cpu", c.CPU, []string{"auto", "avx512", "avx2", "go"}},
+		{"cpu", c.CPU, []string{"auto", "avx512", "avx2", "dotprod", "neon", "go"}},
 		{"dtype", c.DType, []string{"native", "f32"}},
 		{"log_format", c.LogFormat, []string{"text", "json"}},
 	} {

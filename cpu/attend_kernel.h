@@ -32,11 +32,11 @@ WN_INLINE v16f WN(number_n)(const uint8_t *p, int f16, int64_t n) {
 }
 
 // Columns of a tile that a pass takes at once: as many as keep the multipliers busy and the sums in registers.
-#define WN_WIDE(n) (WN_AVX512 ? ((n) > 2 ? 2 : 4) : ((n) > 2 ? 1 : (n) > 1 ? 2 : 4))
+#define WN_WIDE(n) ((n) == 1 ? 4 : (n) == 2 ? WN_SUMS / 2 : WN_SUMS / 4)
 
 // fetch asks for the lines from at to at + bytes: the tile that comes next arrives while this one is worked on. Half lines ask twice.
 WN_INLINE void WN(fetch)(const uint8_t *at, int bytes) {
-	for (int b = 0; b < bytes; b += 64) _mm_prefetch((const char *)at + b, _MM_HINT_T0);
+	for (int b = 0; b < bytes; b += 64) __builtin_prefetch(at + b);
 }
 
 // score computes p[i] = q . key i for the 64 keys of a tile [dim][64], for n queries at once. next is the tile to fetch.
@@ -158,9 +158,7 @@ static void WN(gather_keys)(const wn_attend *a, const wn_list *l, const wn_segme
 		const uint8_t *from = a->k + (at + in) * a->bytes, *row = a->v + (at + in * a->dim) * a->bytes;
 		for (int64_t d = 0; d < a->dim; d++, from += WN_PAGE * a->bytes) {
 			if (a->f16) {
-				uint16_t h;
-				memcpy(&h, from, 2);
-				k[d * WN_PAGE + i] = _cvtsh_ss(h);
+				k[d * WN_PAGE + i] = v_one_f16(from);
 			} else {
 				memcpy(&k[d * WN_PAGE + i], from, 4);
 			}

@@ -18,26 +18,44 @@ struct wn_op {
 	float f[8];
 };
 
-// Every operation that has a kernel. X(add) stands for wn_add_avx2 and wn_add_avx512, compiled from add.c.
-#define WN_OPS(X) \
-	X(add) X(angles) X(append) X(attend) X(dispatch) X(embed) X(ffn) X(gather) X(glu) X(linear) X(norm) X(rope) X(route) X(select_window) X(sum)
+// The variants of a machine, the best first.
+#ifdef __x86_64__
+#define WN_VARIANTS(X) X(avx512) X(avx2)
+#else
+#define WN_VARIANTS(X) X(dotprod) X(neon)
+#endif
 
-#define WN_DECLARE(op) wn_run wn_##op##_avx2, wn_##op##_avx512;
-WN_OPS(WN_DECLARE)
+// Every operation that has a kernel. X(add, avx2) stands for wn_add_avx2, compiled from add.c.
+#define WN_OPS(X, variant) \
+	X(add, variant) X(angles, variant) X(append, variant) X(attend, variant) X(dispatch, variant) X(embed, variant) X(ffn, variant) \
+	X(gather, variant) X(glu, variant) X(linear, variant) X(norm, variant) X(rope, variant) X(route, variant) X(select_window, variant) \
+	X(sum, variant)
+
+#define WN_DECLARE_OP(op, variant) wn_run wn_##op##_##variant;
+#define WN_DECLARE(variant) WN_OPS(WN_DECLARE_OP, variant)
+WN_VARIANTS(WN_DECLARE)
 #undef WN_DECLARE
+#undef WN_DECLARE_OP
 
-// The kernels of one variant.
 typedef struct wn_kernels {
-#define WN_FIELD(op) wn_run *op;
-	WN_OPS(WN_FIELD)
+#define WN_FIELD(op, variant) wn_run *op;
+	WN_OPS(WN_FIELD, )
 #undef WN_FIELD
 } wn_kernels;
 
-extern const wn_kernels wn_avx2, wn_avx512;
+typedef struct wn_variant {
+	const char *name;
+	const char *(*lacks)(void);
+	wn_kernels kernels;
+} wn_variant;
 
-// Names of the features that this machine lacks for a variant, "" when it has them all.
-const char *wn_lacks_avx2(void);
-const char *wn_lacks_avx512(void);
+#define WN_COUNT(variant) +1
+enum { WN_VARIANT_COUNT = WN_VARIANTS(WN_COUNT) };
+#undef WN_COUNT
+extern const wn_variant wn_variants[WN_VARIANT_COUNT];
+
+// wn_lacks names a feature that this machine lacks for a variant, "" when it has them all.
+const char *wn_lacks(const wn_variant *v);
 
 // What can go wrong while a list runs.
 enum { WN_OK, WN_NO_MEMORY, WN_TOO_MANY_ROWS, WN_NO_SUCH_ROW };

@@ -1,4 +1,4 @@
-//go:build linux && cgo && amd64
+//go:build linux && cgo && (amd64 || arm64)
 
 package cpu
 
@@ -39,18 +39,19 @@ func New(o Options) (tensor.Device, error) {
 		o.say("cpu: plain Go, as asked")
 		return tensor.Reference(), nil
 	}
-	variant, kernels, err := choose(o.Variant)
+	v, err := choose(o.Variant)
 	if err != nil {
 		return nil, err
 	}
-	if kernels == nil {
-		o.say("cpu: plain Go, the machine lacks " + lacks("avx2"))
+	if v == nil {
+		o.say("cpu: plain Go, the machine lacks " + lacks(&C.wn_variants[len(C.wn_variants)-1]))
 		return tensor.Reference(), nil
 	}
+	variant := C.GoString(v.name)
 	if o.Threads <= 0 {
 		o.Threads = physicalCores(runtime.GOMAXPROCS(0)) // which knows the quota of a container
 	}
-	d := &device{name: "cpu " + variant, kernels: kernels, options: o, ctx: C.wn_open(C.int(o.Threads))}
+	d := &device{name: "cpu " + variant, kernels: &v.kernels, options: o, ctx: C.wn_open(C.int(o.Threads))}
 	if d.ctx == nil {
 		return nil, fmt.Errorf("cpu: cannot start %d threads", o.Threads)
 	}
@@ -59,33 +60,30 @@ func New(o Options) (tensor.Device, error) {
 	return d, nil
 }
 
-// choose finds the kernels of a variant, or of the best one; none where the machine is too old for any.
-func choose(variant string) (string, *C.wn_kernels, error) {
-	tables := map[string]*C.wn_kernels{"avx512": &C.wn_avx512, "avx2": &C.wn_avx2}
-	if variant == "" {
-		for _, v := range []string{"avx512", "avx2"} {
-			if lacks(v) == "" {
-				return v, tables[v], nil
-			}
+// choose finds a variant, or the best one; none where the machine is too old for any.
+func choose(name string) (*C.wn_variant, error) {
+	var known string
+	for i := range C.wn_variants {
+		v := &C.wn_variants[i]
+		missing := lacks(v)
+		switch {
+		case name == "" && missing == "":
+			return v, nil
+		case name == C.GoString(v.name) && missing == "":
+			return v, nil
+		case name == C.GoString(v.name):
+			return nil, fmt.Errorf("cpu variant %q: this machine lacks %s", name, missing)
 		}
-		return "", nil, nil
+		known += fmt.Sprintf("%q, ", C.GoString(v.name))
 	}
-	if tables[variant] == nil {
-		return "", nil, fmt.Errorf(`cpu variant %q: want "avx512", "avx2", "go" or ""`, variant)
+	if name == "" {
+		return nil, nil
 	}
-	if missing := lacks(variant); missing != "" {
-		return "", nil, fmt.Errorf("cpu variant %q: this machine lacks %s", variant, missing)
-	}
-	return variant, tables[variant], nil
+	return nil, fmt.Errorf(`cpu variant %q: want %s"go" or "" on %s`, name, known, runtime.GOARCH)
 }
 
-// lacks names the features that this machine would need for a variant.
-func lacks(variant string) string {
-	if variant == "avx512" {
-		return C.GoString(C.wn_lacks_avx512())
-	}
-	return C.GoString(C.wn_lacks_avx2())
-}
+// lacks names a feature that this machine would need for a variant.
+func lacks(v *C.wn_variant) string { return C.GoString(C.wn_lacks(v)) }
 
 // Name is the variant: "cpu avx2".
 func (d *device) Name() string { return d.name }

@@ -1,4 +1,4 @@
-//go:build linux && cgo && amd64
+//go:build linux && cgo && (amd64 || arm64)
 
 package cpu
 
@@ -24,9 +24,9 @@ const (
 // variants are those that this machine can run, or the emulation.
 func variants(t testing.TB) []string {
 	var can []string
-	for _, v := range []string{"avx2", "avx512"} {
-		if missing := lacks(v); missing != "" {
-			t.Logf("%s is not tested: the machine lacks %s", v, missing)
+	for _, v := range []string{"avx2", "avx512", "neon", "dotprod"} {
+		if _, err := choose(v); err != nil {
+			t.Logf("not tested: %v", err)
 			continue
 		}
 		can = append(can, v)

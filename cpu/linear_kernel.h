@@ -4,41 +4,11 @@
 // What a pass over many rows may read of x before it moves on to the next tile, so that it stays in the cache.
 enum { WN(PASS_BYTES) = 128 << 10 };
 
-// words is two neighbouring words in every lane.
-WN_INLINE v16i WN(words)(const int16_t *q) {
-	int32_t w;
-	memcpy(&w, q, 4);
-	return v_int_set(w);
-}
-
-// nibbles multiplies 32 columns of 4-bit codes with R rows of x.
-WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q16 *const *x, int64_t b, v16i *sum) {
-	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
-#pragma GCC unroll 4
-	for (int i = 0; i < 4; i++) {
-		v16i line = v_int_load(lines + 64 * i);
-#pragma GCC unroll 4
-		for (int k = 0; k < 4; k++) { // columns 0 and 2 of the line, 1 and 3, 4 and 6, 5 and 7
-			v16i codes = v_codes4(line, k / 2 * 4 + k % 2 * 8);
-#pragma GCC unroll 8
-			for (int r = 0; r < R; r++) sum[r] = v_dot(sum[r], codes, WN(words)(x[r][b].q + 8 * i + 2 * k));
-		}
-	}
-}
-
-// codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
-WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_q16 *const *x, int64_t b, int first, v16i *sum) {
-	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
-#pragma GCC unroll 8
-	for (int i = 0; i < count; i++) {
-		v16i line = v_int_load(lines + 64 * i), even = v_codes8(line, 0), odd = v_codes8(line, 8);
-#pragma GCC unroll 8
-		for (int r = 0; r < R; r++) {
-			const int16_t *q = x[r][b].q + first + 4 * i;
-			sum[r] = v_dot(v_dot(sum[r], even, WN(words)(q)), odd, WN(words)(q + 2));
-		}
-	}
-}
+#if WN_BYTES
+#include "linear_bytes.h"
+#else
+#include "linear_words.h"
+#endif
 
 // block32 adds one block of 32 columns of Q4_0, Q4_1 or Q8_0.
 WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
@@ -198,7 +168,7 @@ typedef struct WN(span) {
 WN_PASS(1, 1)
 WN_PASS(2, 1)
 WN_PASS(4, 1)
-#if WN_AVX512
+#if WN_SUMS >= 8
 WN_PASS(8, 1)
 #endif
 #undef WN_ROUNDED
@@ -239,7 +209,7 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 				continue;
 			}
 			int64_t i = first;
-#if WN_AVX512
+#if WN_SUMS >= 8
 			for (; i + 8 <= last; i += 8) WN(pass8x1)(p, s, i);
 #endif
 			for (; i + 4 <= last; i += 4) WN(pass4x1)(p, s, i);
@@ -251,20 +221,12 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 }
 
 void WN(wn_round)(const float *x, int64_t count, wn_q16 *out) {
-	const __m256i one = _mm256_set1_epi16(1);
 	for (int64_t b = 0; b < count / 32; b++, x += 32, out++) {
 		v16f u = v_load(x), v = v_load(x + 16);
 		float most = v_most(v_max(v_abs(u), v_abs(v)));
 		float inverse = most > 1e-30f ? 32767 / most : 0;
-		v_store_i16(out->q, v_ints(v_mul(u, v_set(inverse))));
-		v_store_i16(out->q + 16, v_ints(v_mul(v, v_set(inverse))));
 		int32_t sum[2];
-		for (int h = 0; h < 2; h++) {
-			__m256i pairs = _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)out->q + h), one);
-			__m128i s = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
-			s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-			sum[h] = _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-		}
+		WN(take)(out, v_ints(v_mul(u, v_set(inverse))), v_ints(v_mul(v, v_set(inverse))), sum);
 		out->d = inverse > 0 ? most / 32767 : 0;
 		out->ds = out->d * (float)(sum[0] + sum[1]);
 		out->by8 = 8 * (sum[0] + sum[1]), out->by128 = 128 * (sum[0] + sum[1]);

@@ -1,4 +1,4 @@
-//go:build linux && cgo && amd64
+//go:build linux && cgo && (amd64 || arm64)
 
 package cpu
 
@@ -131,7 +131,7 @@ func TestLinearRowStandsAlone(t *testing.T) {
 					want = slices.Clone(all.Y.F32())
 				}
 				if !slices.Equal(all.Y.F32(), want) {
-					t.Errorf("%s, %s, %d threads: other bits than avx2 with one thread", f, v, threads)
+					t.Errorf("%s, %s, %d threads: other bits than %s with one thread", f, v, threads, variants(t)[0])
 				}
 				if !slices.Equal(one.Y.F32(), want[5*rows:6*rows]) {
 					t.Errorf("%s, %s, %d threads: a row alone has other bits than in the batch", f, v, threads)

@@ -1,4 +1,4 @@
-//go:build !(linux && cgo && amd64)
+//go:build !(linux && cgo && (amd64 || arm64))
 
 package cpu
 
@@ -11,7 +11,7 @@ import (
 // New gives the reference device: this build has no kernels. Asking for a variant that has some is an error.
 func New(o Options) (tensor.Device, error) {
 	if o.Variant != "" && o.Variant != "go" {
-		return nil, fmt.Errorf("cpu variant %q: this build has no kernels (they need linux, amd64 and cgo)", o.Variant)
+		return nil, fmt.Errorf("cpu variant %q: this build has no kernels (they need linux, amd64 or arm64, and cgo)", o.Variant)
 	}
 	o.say("cpu: plain Go, no kernels in this build")
 	return tensor.Reference(), nil

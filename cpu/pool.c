@@ -1,4 +1,4 @@
-//go:build linux && cgo && amd64
+//go:build linux && cgo && (amd64 || arm64)
 
 // The pool of threads, and the lists that run on it.
 
@@ -10,12 +10,9 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <x86intrin.h>
 
 #include "cpu.h"
-
-// A waiting thread spins for some 20 us at 2.5 GHz, which bridges the short operations between two parallel ones, then sleeps.
-enum { SPIN_TICKS = 50000 };
+#include "spin.h"
 
 // The state of the job on offer is one word, so that joining it and closing it cannot cross: the count of workers inside in the low
 // 16 bits, OPEN, and above that the number of the job.
@@ -66,15 +63,15 @@ static void claim(wn_ctx *c, int number) {
 
 // changed waits until the state is not seen: by spinning, then asleep.
 static unsigned changed(wn_ctx *c, unsigned seen) {
-	uint64_t start = __rdtsc();
+	uint64_t start = wn_ticks();
 	unsigned s;
 	while ((s = atomic_load_explicit(&c->state, memory_order_acquire)) == seen) {
-		_mm_pause();
-		if (__rdtsc() - start < SPIN_TICKS) continue;
+		wn_pause();
+		if (wn_ticks() - start < wn_patience()) continue;
 		atomic_fetch_add(&c->sleepers, 1);
 		futex_wait(&c->state, seen);
 		atomic_fetch_sub(&c->sleepers, 1);
-		start = __rdtsc();
+		start = wn_ticks();
 	}
 	return s;
 }
@@ -109,10 +106,10 @@ static void *work(void *p) {
 // finish closes the job and waits for the workers inside.
 static void finish(wn_ctx *c) {
 	unsigned s = atomic_fetch_and(&c->state, ~OPEN) & ~OPEN;
-	uint64_t start = __rdtsc();
+	uint64_t start = wn_ticks();
 	while (s & INSIDE) {
-		if (__rdtsc() - start < SPIN_TICKS) {
-			_mm_pause();
+		if (wn_ticks() - start < wn_patience()) {
+			wn_pause();
 		} else {
 			atomic_store(&c->caller_sleeps, 1);
 			s = atomic_load(&c->state);

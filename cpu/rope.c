@@ -1,4 +1,4 @@
-//go:build linux && cgo && amd64
+//go:build linux && cgo && (amd64 || arm64)
 
 #define WN_FILE "rope_kernel.h"
 #include "variants.h"

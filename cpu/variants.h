@@ -1,13 +1,21 @@
 // Compiles a kernel file once for each variant. A file add.c includes this with WN_FILE defined as "add_kernel.h", which then finds
 // the vectors of vec.h and names what it defines WN(name): name_avx2, name_avx512.
 //
+//	WN_VECTORS  the file that says what the vectors are
+//	WN_SUMS     how many sums of 16 lanes the registers hold beside what is added to them
+//	WN_BYTES    1 where the inputs of integer formats are multiplied as bytes, 0 where as words
+//
 // Under WINNOW_EMULATE the AVX-512 variant is built from emulated instructions, for testing on machines without them.
 
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
 #ifdef WINNOW_EMULATE
 #include "emulate.h"
+#endif
+#else
+#include <arm_neon.h>
 #endif
 
 #include "cpu.h"
@@ -17,18 +25,25 @@
 #define WN(name) WN_EXPAND(name, WN_SUFFIX)
 #define WN_INLINE static inline __attribute__((always_inline, unused))
 
+#ifdef __x86_64__
+
+#define WN_BYTES 0
+
 #define WN_SUFFIX avx2
-#define WN_AVX512 0
+#define WN_VECTORS "vec_avx2.h"
+#define WN_SUMS 4
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 #include "vec.h"
 #include WN_FILE
 #pragma GCC pop_options
 #undef WN_SUFFIX
-#undef WN_AVX512
+#undef WN_VECTORS
+#undef WN_SUMS
 
 #define WN_SUFFIX avx512
-#define WN_AVX512 1
+#define WN_VECTORS "vec_avx512.h"
+#define WN_SUMS 8
 #pragma GCC push_options
 #ifdef WINNOW_EMULATE
 #pragma GCC optimize("O1") // emulation unrolled takes minutes to compile
@@ -38,3 +53,27 @@
 #include "vec.h"
 #include WN_FILE
 #pragma GCC pop_options
+
+#else
+
+// Instructions stay in the order that the kernels name: moved early, loads take more registers than there are.
+#pragma GCC optimize("no-schedule-insns")
+
+#define WN_SUFFIX neon
+#define WN_VECTORS "vec_neon.h"
+#define WN_SUMS 4
+#define WN_BYTES 0
+#include "vec.h"
+#include WN_FILE
+#undef WN_SUFFIX
+#undef WN_BYTES
+
+#define WN_SUFFIX dotprod
+#define WN_BYTES 1
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#include "vec.h"
+#include WN_FILE
+#pragma GCC pop_options
+
+#endif

@@ -112,7 +112,7 @@ func TestRefusalsNameTheTrouble(t *testing.T) {
 		{"bench demo -r 0", "-r at least 1"},
 		{"bench demo -t 0", "0 threads"},
 		{"bench demo -p -1", "-1 tokens"},
-		{"run demo --cpu sse", "want one of auto, avx512, avx2, go"},
+		{"run demo --cpu sse", "want one of auto, avx512, avx2, dotprod, neon, go"},
 		{"run demo --dtype f64", "want one of native, f32"},
 		{"run demo", "no prompt"},
 		{"run demo --format json hello", "cannot be held to a format"},

@@ -1,0 +1,106 @@
+//go:build linux && cgo && (amd64 || arm64)
+
+package cpu
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/winnow-llm/winnow/attention/attentiontest"
+	"github.com/winnow-llm/winnow/moe/moetest"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/tensor"
+	"github.com/winnow-llm/winnow/tensor/tensortest"
+)
+
+// sums are what ops computed on one machine; every variant on every machine computes the same. Operands are drawn, so that a change to
+// the lists of cases changes them too.
+var sums = map[string]string{
+	"append":      "33df44ba482f1c55",
+	"attend F16":  "70d0421d779db322",
+	"attend F32":  "25889d5c3dcf5284",
+	"ffn":         "57ffd07dd0a24e16",
+	"glu":         "7e9927d98831f80a",
+	"linear BF16": "0e0a9f6ca360c044",
+	"linear F16":  "d78ee680eb21295c",
+	"linear F32":  "1fc9cb5ae3eeb94a",
+	"linear Q4_0": "9c37372cbba7bf20",
+	"linear Q4_1": "4a26a765849470b7",
+	"linear Q4_K": "fcdd95592e06a48e",
+	"linear Q5_K": "ab0372bf1f08c066",
+	"linear Q6_K": "afa03a045c09f1dd",
+	"linear Q8_0": "8e5870f308c67ba9",
+	"norm":        "da2fba9b96770055",
+	"rope":        "9aeea00a69fe0f1e",
+}
+
+// The variants of all machines agree to the bit, although no machine runs them all.
+func TestBitsAreThoseOfOtherMachines(t *testing.T) {
+	heads := attentiontest.Heads{Query: 6, KV: 2, Dim: 40, Format: quant.F32}
+	half := heads
+	half.Format = quant.F16
+	ragged := attentiontest.Batch{Past: []int{700, 0, 90}, Rows: []int{3, 20, 1}}
+	cases := map[string]tensortest.Case{
+		"norm":       tensortest.Norm(5, 2, 777),
+		"rope":       tensortest.Rope(tensor.Halves, 5, 4, 33),
+		"glu":        tensortest.GLU(9, 100),
+		"append":     attentiontest.Append(ragged, half),
+		"attend F32": attentiontest.Attend(ragged, heads, attentiontest.Mixed(2)),
+		"attend F16": attentiontest.Attend(ragged, half, attentiontest.Mixed(1)),
+	}
+	for _, c := range moetest.Cases() {
+		if strings.HasPrefix(c.Name, "ffn/[Q4_K Q6_K BF16] 20 ") {
+			cases["ffn"] = c
+		}
+	}
+	for _, v := range variants(t) {
+		d := open(t, v, 2)
+		have := map[string]string{}
+		for name, c := range cases {
+			trial := c.Make(c.NewWorld(tensortest.Seed, c.All()))
+			p, err := tensortest.Place(d, trial.Op)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Queue.Run(trial.Op)
+			finish(t, p.Queue)
+			var out []byte
+			_, results := trial.Op.Operands()
+			for _, m := range results {
+				out = append(out, p.Read(*m)...)
+			}
+			have[name] = sum(out)
+			p.Free()
+		}
+		for _, f := range allFormats {
+			have["linear "+f.Name] = sum(product(t, d, f))
+		}
+		for name, s := range have {
+			if s != sums[name] {
+				t.Errorf("%s, %s: %q, elsewhere %q", v, name, s, sums[name])
+			}
+		}
+	}
+}
+
+func sum(b []byte) string {
+	h := fnv.New64a()
+	h.Write(b)
+	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// product multiplies 7 rows with a matrix of a format.
+func product(t *testing.T, d *device, f *quant.Format) []byte {
+	const rows, n = 21, 7
+	r, cols := rand.New(rand.NewPCG(7, 8)), max(3*f.Block, 520)/f.Block*f.Block
+	w := randomWeight(r, f, rows, cols)
+	op := tensor.Linear{X: f32(t, d, n, cols, normal(r, n*cols)), W: loaded(t, d, w), Y: f32(t, d, n, rows, nil)}
+	q := d.Queue()
+	q.Run(&op)
+	finish(t, q)
+	return slices.Clone(op.Y.Raw())
+}

@@ -1,0 +1,44 @@
+// Inputs as words of 16 bits, which meet codes two products a lane.
+
+// take stores a block of rounded inputs, and sums each half.
+WN_INLINE void WN(take)(wn_q16 *x, v16i first, v16i second, int32_t *sum) {
+	v_store_i16(x->q, first), v_store_i16(x->q + 16, second);
+	sum[0] = sum[1] = 0;
+	for (int i = 0; i < 16; i++) sum[0] += x->q[i], sum[1] += x->q[i + 16];
+}
+
+// words is two neighbouring words in every lane.
+WN_INLINE v16i WN(words)(const int16_t *q) {
+	int32_t w;
+	memcpy(&w, q, 4);
+	return v_int_set(w);
+}
+
+// nibbles multiplies 32 columns of 4-bit codes with R rows of x.
+WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q16 *const *x, int64_t b, v16i *sum) {
+	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
+#pragma GCC unroll 4
+	for (int i = 0; i < 4; i++) {
+		v16i line = v_int_load(lines + 64 * i);
+#pragma GCC unroll 4
+		for (int k = 0; k < 4; k++) { // columns 0 and 2 of the line, 1 and 3, 4 and 6, 5 and 7
+			v16i codes = v_codes4(line, k / 2 * 4 + k % 2 * 8);
+#pragma GCC unroll 8
+			for (int r = 0; r < R; r++) sum[r] = v_dot(sum[r], codes, WN(words)(x[r][b].q + 8 * i + 2 * k));
+		}
+	}
+}
+
+// codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
+WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_q16 *const *x, int64_t b, int first, v16i *sum) {
+	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
+#pragma GCC unroll 8
+	for (int i = 0; i < count; i++) {
+		v16i line = v_int_load(lines + 64 * i), even = v_codes8(line, 0), odd = v_codes8(line, 8);
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) {
+			const int16_t *q = x[r][b].q + first + 4 * i;
+			sum[r] = v_dot(v_dot(sum[r], even, WN(words)(q)), odd, WN(words)(q + 2));
+		}
+	}
+}
