@@ -126,7 +126,7 @@ func blocks(f *quant.Format) [][]byte {
 		for _, v := range values {
 			top = max(top, math.Abs(float64(v)))
 		}
-		if top > 0.1 && top < 10 {
+		if top > 0.1 && top < 2 {
 			some = append(some, b)
 		}
 	}
