@@ -65,12 +65,14 @@ WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_q16 *const *x,
 	}
 }
 
-// tile_codes multiplies a tile of an integer format with R rows of x.
-WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, const uint8_t *w, int64_t row, v16f *acc) {
+// tile_codes multiplies a tile of an integer format with R rows of x, and fetches what lies ahead bytes behind it: memory would have
+// nothing to do while rows go over a tile that is in the cache.
+WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, const uint8_t *w, int64_t ahead, int64_t row, v16f *acc) {
 	const wn_q16 *x[8];
 	for (int r = 0; r < R; r++) x[r] = p->x[row + r], acc[r] = v_zero();
 	int64_t cols = wn_block_cols(kind), bytes = wn_block_bytes(kind), blocks = p->w->cols / cols;
 	for (int64_t b = 0; b < blocks; b++, w += bytes) {
+		for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(w + ahead + line);
 		if (kind == WN_Q4_K || kind == WN_Q5_K) {
 			WN(block45)(kind, R, w, x, 8 * b, acc);
 		} else if (kind == WN_Q6_K) {
@@ -142,6 +144,7 @@ WN_INLINE void WN(put)(const wn_product *p, float *y, int64_t t, int64_t lo, int
 // span is what a pass computes: T tiles from t, of the outputs lo to hi.
 typedef struct WN(span) {
 	int64_t t, lo, hi;
+	int64_t ahead; // bytes to the tile to fetch meanwhile; 0 = none
 } WN(span);
 
 #define WN_PASS(R, T) \
@@ -159,12 +162,12 @@ typedef struct WN(span) {
 			for (int r = 0; r < R; r++) WN(put)(p, p->y[row + r], s.t + t, s.lo, s.hi, acc[t * R + r]); \
 	}
 #define WN_ROUNDED(R, T) \
-	case WN_Q4_0: WN(tile_codes)(WN_Q4_0, R, p, w, row, acc); break; \
-	case WN_Q4_1: WN(tile_codes)(WN_Q4_1, R, p, w, row, acc); break; \
-	case WN_Q8_0: WN(tile_codes)(WN_Q8_0, R, p, w, row, acc); break; \
-	case WN_Q4_K: WN(tile_codes)(WN_Q4_K, R, p, w, row, acc); break; \
-	case WN_Q5_K: WN(tile_codes)(WN_Q5_K, R, p, w, row, acc); break; \
-	case WN_Q6_K: WN(tile_codes)(WN_Q6_K, R, p, w, row, acc); break;
+	case WN_Q4_0: WN(tile_codes)(WN_Q4_0, R, p, w, s.ahead, row, acc); break; \
+	case WN_Q4_1: WN(tile_codes)(WN_Q4_1, R, p, w, s.ahead, row, acc); break; \
+	case WN_Q8_0: WN(tile_codes)(WN_Q8_0, R, p, w, s.ahead, row, acc); break; \
+	case WN_Q4_K: WN(tile_codes)(WN_Q4_K, R, p, w, s.ahead, row, acc); break; \
+	case WN_Q5_K: WN(tile_codes)(WN_Q5_K, R, p, w, s.ahead, row, acc); break; \
+	case WN_Q6_K: WN(tile_codes)(WN_Q6_K, R, p, w, s.ahead, row, acc); break;
 WN_PASS(1, 1)
 WN_PASS(2, 1)
 WN_PASS(4, 1)
@@ -202,19 +205,25 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 	for (int64_t first = 0; first < p->rows; first += pass) {
 		int64_t last = wn_min(first + pass, p->rows);
 		for (int64_t t = lo / 16; t < end;) {
-			WN(span) s = {t, lo, hi};
+			WN(span) s = {t, lo, hi, 0};
 			if (!rounds && last - first == 1 && t + 4 <= end) {
 				WN(pass1x4)(p, s, first);
 				t += 4;
 				continue;
 			}
-			int64_t i = first;
+			for (int64_t i = first; i < last;) {
+				int64_t left = last - i, n = left >= 8 && WN_SUMS >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+				if (n == left && t + 1 < end) s.ahead = wn_tile_bytes(p->w);
+				switch (n) {
 #if WN_SUMS >= 8
-			for (; i + 8 <= last; i += 8) WN(pass8x1)(p, s, i);
+				case 8: WN(pass8x1)(p, s, i); break;
 #endif
-			for (; i + 4 <= last; i += 4) WN(pass4x1)(p, s, i);
-			if (i + 2 <= last) WN(pass2x1)(p, s, i), i += 2;
-			if (i < last) WN(pass1x1)(p, s, i);
+				case 4: WN(pass4x1)(p, s, i); break;
+				case 2: WN(pass2x1)(p, s, i); break;
+				default: WN(pass1x1)(p, s, i);
+				}
+				i += n;
+			}
 			t++;
 		}
 	}
