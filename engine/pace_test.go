@@ -42,28 +42,35 @@ func TestPace(t *testing.T) {
 	for range 40 {
 		step(20 * ms)
 	}
-	if s.pace.alone != 20*ms || s.pace.goal() != 80*ms {
+	if a := s.pace.alone; a < 18*ms || a > 22*ms || s.pace.goal() != min(5*a, 100*ms) {
 		t.Errorf("after steps of 20 ms the pace is %+v", s.pace)
 	}
+	s.pace.alone = 20 * ms
 	if err := s.add(second); err != nil {
 		t.Fatal(err)
 	}
 	for i, test := range []struct {
 		took time.Duration
 		rows int // of the prompt in this step
-	}{ // 60 ms of each are the prompt's
-		{140 * ms, 64}, {80 * ms, 32}, {50 * ms, 32}, {20 * ms, 64}, {time.Hour, 128}, {80 * ms, 8}, {ms, 8}, {ms, 16}, {ms, 32}, {ms, 64},
-		{ms, 128}, {ms, 256}, {ms, 511},
+	}{ // 80 ms of each are the prompt's; with the one that generates they are a multiple of 4 rows
+		{148 * ms, 63}, {100 * ms, 39}, {100 * ms, 39}, {100 * ms, 39}, {time.Hour, 39}, {60 * ms, 19}, {20 * ms, 23}, {20 * ms, 31}, {ms, 43},
+		{ms, 55}, {ms, 75}, {ms, 99}, {ms, 135},
 	} {
 		if got := step(test.took); got != test.rows {
-			t.Errorf("step %d gives the prompt %d rows, want %d", i, got, test.rows)
+			t.Errorf("step %d gives the prompt %d rows, want %d; %+v", i, got, test.rows, s.pace)
 		}
+	}
+	for _, took := range []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour, time.Hour, time.Hour, time.Hour, time.Hour, time.Hour} {
+		step(took)
+	}
+	if got := step(100 * ms); got != leastStride {
+		t.Errorf("after steps of an hour a prompt has %d rows, want %d", got, leastStride)
 	}
 }
 
 func TestPaceGoal(t *testing.T) {
 	for alone, want := range map[time.Duration]time.Duration{
-		0: 100 * ms, ms: 4 * ms, 25 * ms: 100 * ms, 40 * ms: 100 * ms, 80 * ms: 160 * ms, time.Second: 2 * time.Second,
+		0: 100 * ms, ms: 5 * ms, 20 * ms: 100 * ms, 40 * ms: 100 * ms, 80 * ms: 160 * ms, time.Second: 2 * time.Second,
 	} {
 		if p := (pace{alone: alone}); p.goal() != want {
 			t.Errorf("beside steps of %v a shared one may take %v, want %v", alone, p.goal(), want)

@@ -201,7 +201,7 @@ func (s *scheduler) share() {
 		rest -= a.rows
 	}
 	if generating > 0 {
-		rest = min(rest, s.pace.stride)
+		rest = min(rest, s.pace.rows(generating))
 	}
 	for _, q := range s.running {
 		if rest == 0 {
@@ -222,18 +222,20 @@ func (s *scheduler) share() {
 
 // timed learns from what the step in hand took.
 func (s *scheduler) timed(took time.Duration) {
-	single := 0
+	single, rows := 0, 0
 	for _, a := range s.plan {
 		if a.seq.behind() == 1 {
 			single++
+		} else {
+			rows += a.rows
 		}
 	}
 	switch {
 	case took <= 0 || single == 0:
-	case single == len(s.plan):
+	case rows == 0:
 		s.pace.plain(took)
 	default:
-		s.pace.shared(took)
+		s.pace.shared(took, rows)
 	}
 }
 
