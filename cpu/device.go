@@ -65,16 +65,14 @@ func choose(name string) (*C.wn_variant, error) {
 	var known string
 	for i := range C.wn_variants {
 		v := &C.wn_variants[i]
-		missing := lacks(v)
+		own, missing := C.GoString(v.name), lacks(v)
 		switch {
-		case name == "" && missing == "":
+		case missing == "" && (name == "" || name == own):
 			return v, nil
-		case name == C.GoString(v.name) && missing == "":
-			return v, nil
-		case name == C.GoString(v.name):
+		case name == own:
 			return nil, fmt.Errorf("cpu variant %q: this machine lacks %s", name, missing)
 		}
-		known += fmt.Sprintf("%q, ", C.GoString(v.name))
+		known += fmt.Sprintf("%q, ", own)
 	}
 	if name == "" {
 		return nil, nil

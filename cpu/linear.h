@@ -4,8 +4,9 @@
 
 #include "pack.h"
 
-// 32 inputs rounded to 16 bits, in the form that the variant reads: what kernels of integer formats read. The last numbers take back what the codes' offsets add. 8 bits would
-// halve the work over many rows, but their error flips near ties among tokens and experts; one row is bound by memory either way.
+// 32 inputs rounded to 16 bits, as words or as bytes: what kernels of integer formats read. The last numbers take back
+// what the codes' offsets add. 8 bits would halve the work over many rows, but their error flips near ties among tokens and experts; one
+// row is bound by memory either way.
 typedef struct wn_q16 {
 	union {
 		int16_t q[32]; // x = d * q; every four in the order 0, 2, 1, 3, as v_store_i16 stores them

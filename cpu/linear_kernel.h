@@ -170,10 +170,14 @@ typedef struct WN(span) {
 	case WN_Q6_K: WN(tile_codes)(WN_Q6_K, R, p, w, s.ahead, row, acc); break;
 WN_PASS(1, 1)
 WN_PASS(2, 1)
-WN_PASS(4, 1)
-#if WN_SUMS >= 8
+#if WN_ROWS >= 8
 WN_PASS(8, 1)
 #endif
+#if WN_ROWS < 4
+#undef WN_ROUNDED
+#define WN_ROUNDED(R, T)
+#endif
+WN_PASS(4, 1)
 #undef WN_ROUNDED
 #define WN_ROUNDED(R, T)
 WN_PASS(1, 4)
@@ -211,11 +215,13 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 				t += 4;
 				continue;
 			}
+			const int64_t most = rounds ? WN_ROWS : wn_max(WN_ROWS, 4); // rows of a pass
 			for (int64_t i = first; i < last;) {
-				int64_t left = last - i, n = left >= 8 && WN_SUMS >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-				if (n == left && t + 1 < end) s.ahead = wn_tile_bytes(p->w);
+				int64_t n = wn_min(most, last - i);
+				n = n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;
+				if (i + n == last && t + 1 < end) s.ahead = wn_tile_bytes(p->w);
 				switch (n) {
-#if WN_SUMS >= 8
+#if WN_ROWS >= 8
 				case 8: WN(pass8x1)(p, s, i); break;
 #endif
 				case 4: WN(pass4x1)(p, s, i); break;
