@@ -37,7 +37,7 @@ type chunk struct {
 // Buffers share chunks, so that small ones stand on large pages too: streaming weights from those is a quarter faster.
 const (
 	chunkBytes = 32 << 20
-	hugePage   = 2 << 20
+	hugePage   = 2 << 20 // where pages are of 4 KiB; elsewhere no more than a rounding
 )
 
 // heap hands out memory. The zero heap is ready.
