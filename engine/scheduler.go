@@ -73,6 +73,7 @@ func (s *scheduler) next() []advance {
 	s.outrank()
 	s.single()
 	s.admit()
+	s.single() // who found all but one token in the cache
 	s.share()
 	if len(s.plan) == 0 && len(s.running) == 0 && len(s.waiting) > 0 {
 		panic(fmt.Sprintf("winnow: bug: engine: nobody runs and %d wait", len(s.waiting)))
@@ -83,7 +84,7 @@ func (s *scheduler) next() []advance {
 // single serves the sequences that need one row: they generate, and wait for nobody's prompt. Their rows always fit.
 func (s *scheduler) single() {
 	for i := 0; i < len(s.running); i++ { // a preemption shortens running from its end
-		if q := s.running[i]; !q.held && q.behind() == 1 && s.grow(q) {
+		if q := s.running[i]; !q.held && !q.planned && q.behind() == 1 && s.grow(q) {
 			s.give(q, 1)
 		}
 	}
