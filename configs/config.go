@@ -33,6 +33,7 @@ type Config struct {
 
 	Hosts        []string      `koanf:"hosts" help:"names under which the server may be called, besides loopback names"`
 	Origins      []string      `koanf:"origins" help:"web origins that may call the API, besides the server's own and local ones; * = all"`
+	Keys         string        `koanf:"keys" help:"file of API keys, which winnow key writes; empty = whoever reaches the server may call"`
 	Requests     int           `koanf:"requests" help:"requests for text in progress before further ones are refused"`
 	BodyBytes    Bytes         `koanf:"body_bytes" help:"largest request body"`
 	BodyTimeout  time.Duration `koanf:"body_timeout" help:"time for a request's body to arrive"`

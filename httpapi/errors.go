@@ -40,6 +40,7 @@ func (f *fault) Error() string {
 // Types of faults, in OpenAI's words.
 const (
 	typeRequest = "invalid_request_error"
+	typeAuth    = "authentication_error"
 	typeRate    = "rate_limit_error"
 	typeServer  = "server_error"
 )

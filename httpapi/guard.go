@@ -38,7 +38,7 @@ func (s *Server) observe(c *gin.Context) {
 	started := time.Now()
 	c.Next()
 	s.log.Debug("request", "id", id, "method", c.Request.Method, "route", c.FullPath(), "status", c.Writer.Status(),
-		"bytes", c.Writer.Size(), "took", time.Since(started))
+		"bytes", c.Writer.Size(), "took", time.Since(started), "key", c.GetString(keyName))
 }
 
 // printable says whether a client's request id may be repeated in headers and logs.

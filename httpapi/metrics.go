@@ -27,6 +27,7 @@ type meters struct {
 	firstToken metric.Float64Histogram // seconds until the first piece of an answer
 	perToken   metric.Float64Histogram // seconds for each further token of a request's answers
 	tokens     metric.Int64Counter     // by model, kind
+	refusals   metric.Int64Counter     // of requests without a key of the server's
 }
 
 // Bounds of histograms, in seconds.
@@ -51,6 +52,8 @@ func newTelemetry(pool *serve.Pool, tracers trace.TracerProvider) *telemetry {
 	t.requests, err = meter.Int64Counter("winnow.requests", metric.WithDescription("Requests for generated text and for embeddings"))
 	must(err)
 	t.tokens, err = meter.Int64Counter("winnow.tokens", metric.WithDescription("Tokens of answered requests"))
+	must(err)
+	t.refusals, err = meter.Int64Counter("winnow.auth.failures", metric.WithDescription("Requests without a valid key"))
 	must(err)
 	for _, h := range []struct {
 		dst        *metric.Float64Histogram

@@ -20,6 +20,7 @@ type Options struct {
 	Version      string               // as GET /version says it
 	Hosts        []string             // names under which it may be called; where it listens on loopback, beside the loopback names
 	Origins      []string             // web origins that may call it beside its own and local ones: "https://chat.example", or "*"
+	Keys         *Keys                // who may call; nil = everybody who can reach the server
 	BodyLimit    int64                // bytes of a request; 0 = 8 MiB
 	Requests     int                  // most requests for text or embeddings in progress; 0 = 1024
 	Ping         time.Duration        // silence after which a stream gets a comment; 0 = 15 s
@@ -75,7 +76,7 @@ func New(pool *serve.Pool, opt Options) *Server {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	r.RedirectTrailingSlash, r.HandleMethodNotAllowed = false, true
-	r.Use(s.observe, s.recover, s.guard)
+	r.Use(s.observe, s.recover, s.guard, s.authenticate)
 	r.NoRoute(func(c *gin.Context) {
 		s.fail(c, &fault{Status: http.StatusNotFound, Type: typeRequest, Code: codeRoute, Message: "no such route"})
 	})

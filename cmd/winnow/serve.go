@@ -52,6 +52,12 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	if err != nil {
 		return err
 	}
+	var keys *httpapi.Keys
+	if cfg.Keys != "" {
+		if keys, err = httpapi.OpenKeys(cfg.Keys, log); err != nil {
+			return err
+		}
+	}
 	pool := serve.NewPool(sources)
 	defer func() { err = errors.Join(err, pool.Close()) }()
 
@@ -70,7 +76,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 		return errors.Join(err, ln.Close())
 	}
 	err = httpapi.New(pool, httpapi.Options{
-		Version: version, Hosts: cfg.Hosts, Origins: cfg.Origins, Requests: cfg.Requests, BodyLimit: int64(cfg.BodyBytes),
+		Version: version, Hosts: cfg.Hosts, Origins: cfg.Origins, Keys: keys, Requests: cfg.Requests, BodyLimit: int64(cfg.BodyBytes),
 		BodyTimeout: cfg.BodyTimeout, WriteTimeout: cfg.WriteTimeout, DrainTimeout: cfg.DrainTimeout, Ping: cfg.Ping,
 		Tracer: tracer, Log: log,
 	}).Serve(ctx, ln)
