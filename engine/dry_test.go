@@ -15,6 +15,9 @@ type dry struct {
 	*scheduler
 	cache []slot // pages x 64
 	work  model.Step
+
+	meanwhile model.Step // the chunk
+	linger    bool       // it is not committed yet
 }
 
 type slot struct {
@@ -26,20 +29,29 @@ func newDry(lim model.Limits, queue int) *dry {
 	return &dry{scheduler: newScheduler(lim, queue), cache: make([]slot, lim.Pages*attention.PageTokens)}
 }
 
-// plan plans a step and checks it against the limits, the counters and the cache.
+// plan plans a step and checks it against the limits, the counters and the cache, and a chunk that begins with it.
 func (d *dry) plan() ([]advance, error) {
-	plan := d.next()
-	d.fill(&d.work)
-	if n := len(d.work.IDs); n > d.limits.Rows || len(plan) > d.limits.Sequences || len(d.work.Want) > d.limits.Wanted {
-		return nil, fmt.Errorf("%d rows of %d sequences, %d wanted, beyond %+v", n, len(plan), len(d.work.Want), d.limits)
+	fresh := len(d.chunk) == 0
+	plan := slices.Clone(d.next())
+	if err := d.compute(&d.work, plan); err != nil || !fresh || len(d.chunk) == 0 {
+		return plan, err
+	}
+	return append(plan, d.chunk...), d.compute(&d.meanwhile, d.chunk)
+}
+
+// compute writes to the cache what a plan computes.
+func (d *dry) compute(step *model.Step, plan []advance) error {
+	d.fill(step, plan)
+	if n := len(step.IDs); n > d.limits.Rows || len(plan) > d.limits.Sequences || len(step.Want) > d.limits.Wanted {
+		return fmt.Errorf("%d rows of %d sequences, %d wanted, beyond %+v", n, len(plan), len(step.Want), d.limits)
 	}
 	for i, a := range plan {
 		q := a.seq
-		from, to := int(d.work.Start[i]), int(d.work.Start[i+1])
-		if past := int(d.work.Past[i]); past != q.computed || to-from != a.rows || a.rows < 1 || past+a.rows > len(q.tokens) {
-			return nil, fmt.Errorf("rows %d:%d after %d tokens of %d", from, to, past, q.computed)
+		from, to := int(step.Start[i]), int(step.Start[i+1])
+		if past := int(step.Past[i]); past != q.computed || to-from != a.rows || a.rows < 1 || past+a.rows > len(q.tokens) {
+			return fmt.Errorf("rows %d:%d after %d tokens of %d", from, to, past, q.computed)
 		}
-		for j, id := range d.work.IDs[from:to] {
+		for j, id := range step.IDs[from:to] {
 			*d.at(q, q.computed+j) = slot{id, int32(q.computed + j), q.root}
 		}
 	}
@@ -47,33 +59,47 @@ func (d *dry) plan() ([]advance, error) {
 		q := a.seq
 		for i, id := range q.tokens[:q.computed+a.rows] {
 			if want, got := (slot{id, int32(i), q.root}), *d.at(q, i); got != want {
-				return nil, fmt.Errorf("page %d holds %+v where %+v is meant", q.pages[i/attention.PageTokens], got, want)
+				return fmt.Errorf("page %d holds %+v where %+v is meant", q.pages[i/attention.PageTokens], got, want)
 			}
 		}
 	}
-	return plan, nil
+	return nil
 }
 
 func (d *dry) at(q *sequence, i int) *slot {
 	return &d.cache[int(q.pages[i/attention.PageTokens])*attention.PageTokens+i%attention.PageTokens]
 }
 
-// settleWith commits the planned step. The id sampled at a position is 1000 more than it, and a token's hidden state is its id; as with a
+// settled commits the planned step, and the chunk unless it is to linger.
+func (d *dry) settled() error {
+	if err := d.finish(&d.work); err != nil || len(d.chunk) == 0 || d.linger {
+		return err
+	}
+	d.resume()
+	return d.finish(&d.meanwhile)
+}
+
+// failed fails both.
+func (d *dry) failed() {
+	d.fail()
+	d.resume()
+	d.fail()
+}
+
+// finish commits a step. The id sampled at a position is 1000 more than it, and a token's hidden state is its id; as with a
 // model, there are no ids in a step that samples nothing.
-func (d *dry) settleWith(plan []advance) error {
-	for i, sum := range d.work.Sums {
-		for _, row := range d.work.Pool[d.work.PoolStart[i]:d.work.PoolStart[i+1]] {
-			sum[0] += float32(d.work.IDs[row])
+func (d *dry) finish(step *model.Step) error {
+	for i, sum := range step.Sums {
+		for _, row := range step.Pool[step.PoolStart[i]:step.PoolStart[i+1]] {
+			sum[0] += float32(step.IDs[row])
 		}
 	}
-	if len(d.work.Draws) == 0 {
-		d.commit(nil)
-		return d.check()
-	}
 	var ids []int32
-	for _, a := range plan {
-		for range a.want {
-			ids = append(ids, int32(1000+len(a.seq.tokens)))
+	if len(step.Draws) > 0 {
+		for _, a := range d.scheduler.plan {
+			for range a.want {
+				ids = append(ids, int32(1000+len(a.seq.tokens)))
+			}
 		}
 	}
 	d.commit(ids)
@@ -121,7 +147,9 @@ func BenchmarkPlan(b *testing.B) {
 			}
 		}
 		d.next()
-		d.fill(&d.work)
+		d.fill(&d.work, d.scheduler.plan)
+		d.commit(ids)
+		d.resume()
 		d.commit(ids)
 	}
 }

@@ -95,9 +95,9 @@ func (s *scheduler) requests() (n int) {
 	return n
 }
 
-// fillSums writes the planned step's sums as columns. The parts of the plan and the rows of the step are in the same order.
-func (s *scheduler) fillSums(step *model.Step) {
-	for i, a := range s.plan {
+// fillSums writes a plan's sums as columns. The parts of the plan and the rows of the step are in the same order.
+func fillSums(step *model.Step, plan []advance) {
+	for i, a := range plan {
 		n := int32(a.seq.pooled(a.rows))
 		if n == 0 {
 			continue

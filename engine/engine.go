@@ -33,7 +33,8 @@ type Engine struct {
 	embeddings chan struct{} // has a place for each embedding under way
 
 	turn   sync.Mutex // held while the loop steps the engine
-	work   model.Step // the step in hand; guarded by turn, as is result
+	work   model.Step // the step in hand; guarded by turn, as all below
+	parts  parts
 	result result
 
 	mu        sync.Mutex
@@ -132,6 +133,10 @@ func (e *Engine) Close() {
 	defer e.turn.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if len(e.scheduler.chunk) > 0 { // nobody will finish it
+		e.scheduler.resume()
+		e.scheduler.fail()
+	}
 	e.prove()
 }
 

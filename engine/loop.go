@@ -35,7 +35,6 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	}
 	e := &Engine{loop: l, model: m, check: opt.Check, scheduler: newScheduler(m.Limits(), opt.Queue)}
 	e.root = e.scheduler.pool.root(m.Fingerprint())
-	e.scheduler.pace.stride = min(firstStride, m.Limits().Rows)
 	e.embeddings = make(chan struct{}, 2*e.scheduler.limits.Sequences)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,40 +91,109 @@ func (l *Loop) run() {
 	}
 }
 
-// step computes one step of the engine's sequences and says whether there was one.
+// step computes one step of the engine's sequences, and a part of the chunk, and says whether there was either.
 func (e *Engine) step() bool {
 	e.turn.Lock()
 	defer e.turn.Unlock()
-	if !e.begin() {
-		return false
+	planned, chunk := e.begin()
+	if planned {
+		started := time.Now()
+		e.model.Batch().Fill(e.model.Queue(), &e.work)
+		e.model.Forward(e.model.Batch())
+		out, err := e.results(&e.work, e.scheduler.plan)
+		took, rows := time.Since(started), len(e.work.IDs)
+		e.end(&e.work, out, err, func(p *pace) {
+			switch {
+			case chunk: // parts of it push the step's data out of caches
+			case rows == len(e.work.Past): // all generate
+				p.plain(took)
+			default:
+				p.part(took, rows, len(e.model.Spec().Layers))
+			}
+		})
 	}
-	started := time.Now()
-	out, err := e.compute()
-	e.end(out, err, time.Since(started))
-	return true
+	if chunk {
+		e.further(planned)
+	}
+	return planned || chunk
 }
 
-// begin plans a step and writes it to e.work.
-func (e *Engine) begin() bool {
+// begin plans a step and writes it to e.work, and a chunk that is new to e.parts. It says whether there is a step, and a chunk.
+func (e *Engine) begin() (planned, chunk bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	plan := e.scheduler.next()
-	if len(plan) == 0 {
+	s := e.scheduler
+	fresh := len(s.chunk) == 0
+	plan := s.next()
+	planned, chunk = len(plan) > 0, len(s.chunk) > 0
+	if !planned && !chunk {
 		if !e.idle {
 			e.idle = true
 			e.prove()
 		}
-		return false
+		return false, false
 	}
 	e.idle = false
+	s.fill(&e.work, plan)
+	if fresh && chunk {
+		s.fill(&e.parts.step, s.chunk)
+		e.parts.layer = 0
+	}
 	now := time.Now()
-	for _, a := range plan {
-		if a.seq.times.started.IsZero() {
-			a.seq.times.started = now
+	for _, list := range [][]advance{plan, s.chunk} {
+		for _, a := range list {
+			if a.seq.times.started.IsZero() {
+				a.seq.times.started = now
+			}
 		}
 	}
-	e.scheduler.fill(&e.work)
-	return true
+	return planned, chunk
+}
+
+// parts is the chunk under way.
+type parts struct {
+	step     model.Step
+	layer    int       // the next one
+	residual []float32 // rows x dim: what passes to it
+}
+
+// further computes a part of the chunk: some layers while others generate, else all that are left.
+func (e *Engine) further(beside bool) {
+	p, q, b, m := &e.parts, e.model.Queue(), e.model.Batch(), e.model
+	rows, to := len(p.step.IDs), len(m.Spec().Layers)
+	if beside {
+		e.mu.Lock()
+		to = min(to, p.layer+e.scheduler.pace.layers(rows))
+		e.mu.Unlock()
+	}
+	started := time.Now()
+	b.Fill(q, &p.step)
+	if p.layer > 0 {
+		model.WriteF32(q, m.Residual(rows), p.residual)
+	}
+	m.Part(b, p.layer, to)
+	var out *result
+	var err error
+	if to < len(m.Spec().Layers) {
+		p.residual = resize(p.residual, rows*m.Spec().Dim)
+		model.ReadF32(q, m.Residual(rows), p.residual)
+		err = q.Sync()
+	} else {
+		out, err = e.results(&p.step, e.scheduler.chunk)
+	}
+	took, layers := time.Since(started), to-p.layer
+	learn := func(pace *pace) { pace.part(took, rows, layers) }
+	p.layer = to
+	if out != nil || err != nil {
+		e.mu.Lock()
+		e.scheduler.resume()
+		e.mu.Unlock()
+		e.end(&p.step, out, err, learn)
+		return
+	}
+	e.mu.Lock()
+	learn(&e.scheduler.pace)
+	e.mu.Unlock()
 }
 
 // result is what the device says of a step's wanted rows. The slices are used again in the next step.
@@ -135,27 +203,25 @@ type result struct {
 	probs []float32 // 1 + model.MostAlternatives a wanted row; likewise
 }
 
-// compute runs the planned step on the device. Only the loop's goroutine calls it, without the engine's mutex: the sequences in the step
-// keep their tokens and pages until its end, and the work was copied.
-func (e *Engine) compute() (*result, error) {
-	q, b, out, n := e.model.Queue(), e.model.Batch(), &e.result, len(e.work.Draws)
-	b.Fill(q, &e.work)
-	logits := e.model.Forward(b)
+// results is what a step brings whose network has run. Only the loop's goroutine calls it, without the engine's mutex: the sequences in the
+// plan keep their tokens and pages until its end, and the step was copied.
+func (e *Engine) results(step *model.Step, plan []advance) (*result, error) {
+	q, b, out, n := e.model.Queue(), e.model.Batch(), &e.result, len(step.Draws)
 	out.ids, out.best, out.probs = resize(out.ids, n), resize(out.best, 0), resize(out.probs, 0)
 	if n > 0 {
 		q.Run(&b.Sample)
 		model.ReadI32(q, b.Sample.IDs, out.ids)
 	}
 	row, asked := 0, false
-	for _, a := range e.scheduler.plan {
+	for _, a := range plan {
 		asked = asked || a.want > 0 && a.seq.alternatives >= 0
 		if a.seq.every && a.want > 0 {
-			a.seq.out.logits = resize(a.seq.out.logits, a.want*logits.Cols)
-			model.ReadF32(q, logits.Slice(row, row+a.want), a.seq.out.logits)
+			a.seq.out.logits = resize(a.seq.out.logits, a.want*b.Logits.Cols)
+			model.ReadF32(q, b.Logits.Slice(row, row+a.want), a.seq.out.logits)
 		}
 		row += a.want
 	}
-	readSums(e.model, &e.work)
+	readSums(e.model, step)
 	if asked {
 		out.best, out.probs = resize(out.best, n*model.MostAlternatives), resize(out.probs, n*(1+model.MostAlternatives))
 		model.ReadI32(q, b.Sample.Best, out.best)
@@ -164,19 +230,19 @@ func (e *Engine) compute() (*result, error) {
 	return out, q.Sync()
 }
 
-// end settles the step in hand, which took so long, and hands out what it brought.
-func (e *Engine) end(out *result, err error, took time.Duration) {
+// end settles the step in hand and hands out what it brought.
+func (e *Engine) end(step *model.Step, out *result, err error, learn func(*pace)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	plan := e.scheduler.plan
-	e.scheduler.timed(took)
+	learn(&e.scheduler.pace)
 	if err != nil {
 		e.scheduler.fail()
 		for _, a := range plan {
 			if !a.seq.out.done {
 				e.scheduler.counts.Failed++
 			}
-			a.seq.close(fmt.Errorf("%w: %d rows of %d sequences: %w", ErrStep, len(e.work.IDs), len(plan), err))
+			a.seq.close(fmt.Errorf("%w: %d rows of %d sequences: %w", ErrStep, len(step.IDs), len(plan), err))
 		}
 	} else {
 		e.scheduler.commit(out.ids)

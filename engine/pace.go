@@ -2,39 +2,47 @@ package engine
 
 import "time"
 
-// pace bounds the steps in which some sequences generate and others catch up: how many rows those who catch up share then, the stride,
-// follows what rows cost, whatever the model, the machine and the depth of a prompt. Decision 010 says why.
+// pace bounds how long those who generate wait while others catch up: the others' step is computed in parts, some layers at a time, and
+// between two parts all who generate have a step. How many rows and layers a part has follows what they cost, whatever the model, the
+// machine and the depth of a prompt. Decision 010 says why.
 type pace struct {
-	most   int           // rows of a step, which bound the stride
-	stride int           // rows; all of a step's until a shared step is measured
-	alone  time.Duration // half the steps in which all generate take less; 0 until there was one
-	row    time.Duration // what a row of those who catch up adds to a step lately; 0 until there was one
+	most  int           // rows of a step, which bound the stride
+	alone time.Duration // half the steps in which all generate take less; 0 until there was one
+	cost  time.Duration // of a row in a layer lately, in steps of those who catch up; 0 until there was one
 }
 
 // What pace aims at.
 const (
-	stepTime    = 100 * time.Millisecond // of a shared step
-	patience    = 5                      // no shared step is longer than so many in which all generate
+	gapTime     = 100 * time.Millisecond // between two tokens of one who generates, while others catch up
+	patience    = 4.5                    // no such gap is longer than so many steps in which all generate
 	leastTime   = 2                      // nor aims at less than so many, however long those are
-	firstStride = 64
+	stride      = 64                     // rows of those who catch up, where a layer of so many is not too long
 	leastStride = 8
-	tileRows    = 4 // kernels take rows by fours, and by eights where they can
 )
 
-// goal is how long a shared step may take.
-func (p *pace) goal() time.Duration {
+// spare is how long a part may take.
+func (p *pace) spare() time.Duration {
 	if p.alone == 0 {
-		return stepTime
+		return gapTime
 	}
-	return min(patience*p.alone, max(stepTime, leastTime*p.alone))
+	return min(time.Duration(patience*float64(p.alone)), max(gapTime, leastTime*p.alone)) - p.alone
 }
 
-// rows is how many those who catch up have in a step beside those that generate: the stride, or fewer where that makes whole tiles.
-func (p *pace) rows(generating int) int {
-	if n := p.stride - (generating+p.stride)%tileRows; n >= leastStride {
-		return n
+// rows is how many those who catch up have in a step of their own beside those who generate.
+func (p *pace) rows() int {
+	n := stride
+	if p.cost > 0 {
+		n = max(leastStride, min(stride, int(p.spare()/p.cost)))
 	}
-	return p.stride
+	return min(n, p.most)
+}
+
+// layers is how many of a step of rows make a part, at least one.
+func (p *pace) layers(rows int) int {
+	if p.cost == 0 {
+		return 1
+	}
+	return max(1, int(p.spare()/(p.cost*time.Duration(rows))))
 }
 
 // plain learns from a step in which all sequences generated. It follows the median, to which a hiccup is one step of many.
@@ -49,13 +57,11 @@ func (p *pace) plain(took time.Duration) {
 	}
 }
 
-// shared learns from a step in which some generated and others caught up by rows.
-func (p *pace) shared(took time.Duration, rows int) {
-	seen := max(took-p.alone, took/8) / time.Duration(rows)
-	if p.row == 0 {
-		p.row = seen
+// part learns from a part of so many rows and layers. A quarter of the news counts, of which no more than four times what is known.
+func (p *pace) part(took time.Duration, rows, layers int) {
+	seen := max(took/time.Duration(rows*layers), 1)
+	if p.cost == 0 {
+		p.cost = seen
 	}
-	p.row += (min(seen, 4*p.row) - p.row) / 4
-	p.stride = int((p.goal() - min(p.alone, p.goal())) / max(p.row, 1))
-	p.stride = max(min(leastStride, p.most), min(p.stride, p.most))
+	p.cost += (min(seen, 4*p.cost) - p.cost) / 4
 }

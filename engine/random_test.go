@@ -113,16 +113,18 @@ func randomStep(t *testing.T, r *rand.Rand, d *dry, open map[*sequence]bool) {
 		abortAny(r, d, open)
 	}
 	if r.IntN(50) == 0 {
-		d.fail()
-		for _, a := range plan {
+		for _, a := range slices.Concat(plan, d.chunk) {
 			delete(open, a.seq)
 		}
-	} else if err := d.settleWith(plan); err != nil {
-		t.Fatal(err)
+		d.failed()
+	} else {
+		d.linger = r.IntN(3) == 0
+		if err := d.settled(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	for _, a := range plan {
-		q := a.seq
-		if q.ended() && open[q] {
+	for q := range open {
+		if q.ended() {
 			delete(open, q)
 			if want := pooledIDs(q); q.pooling != "" && q.sum[0] != want {
 				t.Fatalf("%s of %d tokens is %v, want %v", q.pooling, q.prompt, q.sum[0], want)

@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/model"
@@ -21,6 +20,7 @@ type scheduler struct {
 	waiting []*sequence // hold none; in the same order
 	arrived int64       // sequences that ever came
 	plan    []advance   // the step in hand
+	chunk   []advance   // a step of those who catch up, under way in parts while others generate
 	pace    pace        // of those who catch up while others generate
 	counts  Counters
 }
@@ -38,7 +38,7 @@ func newScheduler(lim model.Limits, queue int) *scheduler {
 	if min(lim.Sequences, lim.Pages, lim.Context) < 1 {
 		panic(fmt.Sprintf("winnow: bug: engine: nothing can be computed within %+v", lim))
 	}
-	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages), pace: pace{most: lim.Rows, stride: lim.Rows}}
+	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages), pace: pace{most: lim.Rows}}
 }
 
 // context is how many tokens a sequence may have: what the model was made for, or less where the pages end earlier.
@@ -65,8 +65,16 @@ func inserted(list []*sequence, q *sequence) []*sequence {
 
 // next plans a step within the limits on rows, wanted rows and sequences. The plan is valid until the next one; it is empty when nobody
 // can advance.
+//
+// Where some generate and others catch up, the plan has the first ones, and the others' part becomes the chunk: a step of its own, which
+// is computed in parts between steps of those who generate, and becomes the plan by resume when it is to be committed. Until then
+// nobody else is admitted.
 func (s *scheduler) next() []advance {
 	s.plan = s.plan[:0]
+	if len(s.chunk) > 0 {
+		s.single()
+		return s.plan
+	}
 	for _, q := range s.running {
 		s.adopt(q)
 	}
@@ -74,9 +82,26 @@ func (s *scheduler) next() []advance {
 	s.single()
 	s.admit()
 	s.single() // who found all but one token in the cache
+	singles := len(s.plan)
 	s.share()
+	if singles > 0 {
+		s.chunk = append(s.chunk[:0], s.plan[singles:]...)
+		s.plan = s.plan[:singles]
+	}
+	for _, a := range s.chunk {
+		a.seq.chunked = true
+	}
 	if len(s.plan) == 0 && len(s.running) == 0 && len(s.waiting) > 0 {
 		panic(fmt.Sprintf("winnow: bug: engine: nobody runs and %d wait", len(s.waiting)))
+	}
+	return s.plan
+}
+
+// resume makes the chunk the plan. The last one was committed.
+func (s *scheduler) resume() []advance {
+	s.plan, s.chunk = append(s.plan[:0], s.chunk...), s.chunk[:0]
+	for _, a := range s.plan {
+		a.seq.chunked = false
 	}
 	return s.plan
 }
@@ -90,13 +115,18 @@ func (s *scheduler) single() {
 	}
 }
 
-// grow sees that a sequence has the page of its next token. The last ones in order are preempted for it, in the end the sequence itself.
+// grow sees that a sequence has the page of its next token. The last ones in order are preempted for it, but for those in the chunk, in the
+// end the sequence itself.
 func (s *scheduler) grow(q *sequence) bool {
 	for len(q.pages) < pagesOf(q.computed+1) {
 		if s.pool.available() == 0 {
-			last := s.running[len(s.running)-1]
-			s.preempt(last)
-			if last == q {
+			last := len(s.running) - 1
+			for s.running[last].chunked {
+				last--
+			}
+			victim := s.running[last]
+			s.preempt(victim)
+			if victim == q {
 				return false
 			}
 			continue
@@ -194,7 +224,7 @@ func (s *scheduler) outrank() {
 	s.pool.release(q)
 }
 
-// share gives the rest of the rows to those that catch up, in order, and no more than a stride where others generate. Of the
+// share gives the rest of the rows to those that catch up, in order, and no more than pace allows where others generate. Of the
 // wanted rows each running sequence has one; scores share the others.
 func (s *scheduler) share() {
 	rest, spare, generating := s.limits.Rows, s.limits.Wanted-len(s.running), len(s.plan)
@@ -202,7 +232,7 @@ func (s *scheduler) share() {
 		rest -= a.rows
 	}
 	if generating > 0 {
-		rest = min(rest, s.pace.rows(generating))
+		rest = min(rest, s.pace.rows())
 	}
 	for _, q := range s.running {
 		if rest == 0 {
@@ -218,25 +248,6 @@ func (s *scheduler) share() {
 		}
 		s.give(q, rows)
 		rest -= rows
-	}
-}
-
-// timed learns from what the step in hand took.
-func (s *scheduler) timed(took time.Duration) {
-	single, rows := 0, 0
-	for _, a := range s.plan {
-		if a.seq.behind() == 1 {
-			single++
-		} else {
-			rows += a.rows
-		}
-	}
-	switch {
-	case took <= 0 || single == 0:
-	case rows == 0:
-		s.pace.plain(took)
-	default:
-		s.pace.shared(took, rows)
 	}
 }
 
@@ -279,11 +290,11 @@ func (s *scheduler) preempt(q *sequence) {
 	s.waiting = inserted(s.waiting, q)
 }
 
-// fill writes the planned step as columns.
-func (s *scheduler) fill(step *model.Step) {
+// fill writes a plan as columns.
+func (s *scheduler) fill(step *model.Step, plan []advance) {
 	step.Reset()
 	sampled := false
-	for _, a := range s.plan {
+	for _, a := range plan {
 		q := a.seq
 		step.IDs = append(step.IDs, q.tokens[q.computed:q.computed+a.rows]...)
 		step.Past = append(step.Past, int32(q.computed))
@@ -297,7 +308,7 @@ func (s *scheduler) fill(step *model.Step) {
 			sampled = sampled || !q.every
 		}
 	}
-	s.fillSums(step)
+	fillSums(step, plan)
 	if !sampled {
 		step.Draws, step.Param, step.Edits = step.Draws[:0], step.Param[:0], step.Edits[:0]
 	}
@@ -335,9 +346,12 @@ func (s *scheduler) fail() {
 	s.settle(func(q *sequence) bool { return q.planned })
 }
 
-// settle ends the step in hand. Sequences that are gone, or over, leave.
+// settle ends the step in hand. Sequences that are gone, or over, leave, but for those in the chunk.
 func (s *scheduler) settle(over func(q *sequence) bool) {
 	s.running = slices.DeleteFunc(s.running, func(q *sequence) bool {
+		if q.chunked {
+			return false
+		}
 		leaves := q.gone || over(q)
 		q.planned = false
 		if leaves {
@@ -364,7 +378,10 @@ func (s *scheduler) check() error {
 		if !(0 <= q.computed && q.computed < len(q.tokens) && len(q.tokens) <= q.limit && q.prompt <= len(q.tokens)) {
 			return fmt.Errorf("counters %d computed, %d tokens, %d limit, %d prompt", q.computed, len(q.tokens), q.limit, q.prompt)
 		}
-		if q.planned || q.gone || q.ended() {
+		if q.chunked != slices.ContainsFunc(s.chunk, func(a advance) bool { return a.seq == q }) {
+			return fmt.Errorf("a sequence of %d tokens and the chunk of %d disagree", len(q.tokens), len(s.chunk))
+		}
+		if !q.chunked && (q.planned || q.gone || q.ended()) {
 			return fmt.Errorf("a sequence of %d tokens outlived its step", len(q.tokens))
 		}
 	}

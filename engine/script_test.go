@@ -113,7 +113,7 @@ func (s *script) do(words []string) error {
 	case "commit":
 		return s.committed()
 	case "fail":
-		s.fail()
+		s.failed()
 		return s.report()
 	case "step":
 		return s.steps(1)
@@ -242,7 +242,7 @@ func (s *script) committed() error {
 	if len(s.parts) == 0 {
 		return nil
 	}
-	if err := s.settleWith(s.parts); err != nil {
+	if err := s.settled(); err != nil {
 		return err
 	}
 	for _, a := range s.parts {

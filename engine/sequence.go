@@ -40,6 +40,7 @@ type sequence struct {
 	stop         []int32
 
 	planned bool   // it has a part in the step in hand, so its pages are in use
+	chunked bool   // planned, and in the chunk that is computed in parts
 	gone    bool   // it was aborted meanwhile: the step's end releases it
 	finish  Finish // why it ended; of a sequence that generates nothing, Length
 

@@ -183,6 +183,9 @@ func write[T column](q tensor.Queue, m tensor.Mat, v []T) {
 	}
 }
 
+// WriteF32 writes the first rows of an F32 matrix.
+func WriteF32(q tensor.Queue, m tensor.Mat, src []float32) { write(q, m, src) }
+
 // ReadF32 reads the first rows of an F32 matrix and waits for them.
 func ReadF32(q tensor.Queue, m tensor.Mat, dst []float32) { read(q, m, dst) }
 

@@ -28,13 +28,22 @@ type Model struct {
 
 // Forward runs the network on the batch that Fill wrote, adds to its sums of hidden states, and returns its logits, one row a wanted row.
 func (m *Model) Forward(b *Batch) tensor.Mat {
+	m.Part(b, 0, len(m.layers))
+	return b.Logits
+}
+
+// Part runs layers from to to, to excluded, and what comes before the first and after the last. A network may so be run in parts, and other
+// batches between them, if the batch is filled again for each part and its Residual restored.
+func (m *Model) Part(b *Batch, from, to int) {
 	q := m.queue
-	q.Run(&m.embed)
+	if from == 0 {
+		q.Run(&m.embed)
+	}
 	for _, a := range m.angles {
 		q.Run(a)
 	}
-	for i := range m.layers {
-		l := &m.layers[i]
+	for i := range m.layers[from:to] {
+		l := &m.layers[from+i]
 
 		q.Run(&l.attnNorm)
 		q.Run(&l.q)
@@ -51,12 +60,17 @@ func (m *Model) Forward(b *Batch) tensor.Mat {
 		each(q, l.ffn)
 		q.Run(&l.addFFN)
 	}
+	if to < len(m.layers) {
+		return
+	}
 	q.Run(&m.pick)
 	q.Run(&m.norm)
 	q.Run(&m.output)
 	each(q, m.pool)
-	return b.Logits
 }
+
+// Residual is all that passes from a layer to the next: rows x dim, F32.
+func (m *Model) Residual(rows int) tensor.Mat { return m.scratch.x.Slice(0, rows) }
 
 func each(q tensor.Queue, ops []tensor.Op) {
 	for _, op := range ops {
