@@ -16,7 +16,7 @@ const (
 	gapTime     = 100 * time.Millisecond // between two tokens of one who generates, while others catch up
 	patience    = 4.5                    // no such gap is longer than so many steps in which all generate
 	leastTime   = 2                      // nor aims at less than so many, however long those are
-	stride      = 64                     // rows of those who catch up, where a layer of so many is not too long
+	stride      = 128                    // rows of those who catch up, where a layer of so many is not too long
 	leastStride = 8
 )
 

@@ -27,13 +27,13 @@ func TestPace(t *testing.T) {
 		wantRows     int
 		wantLayers   int // of a step of 64 rows
 	}{
-		{64 * ms, 64, 10, 64, 10}, // 0.1 ms a row and layer
-		{64 * ms, 64, 10, 64, 10},
-		{32 * ms, 64, 10, 64, 12},
-		{time.Hour, 64, 10, 64, 7}, // counts as four times as slow
-		{64 * ms, 64, 1, 64, 4},
-		{64 * ms, 8, 1, 64, 2},
-		{64 * ms, 8, 1, 64, 1},
+		{64 * ms, 64, 10, 128, 10}, // 0.1 ms a row and layer
+		{64 * ms, 64, 10, 128, 10},
+		{32 * ms, 64, 10, 128, 12},
+		{time.Hour, 64, 10, 128, 7}, // counts as four times as slow
+		{64 * ms, 64, 1, 128, 4},
+		{64 * ms, 8, 1, 128, 2},
+		{64 * ms, 8, 1, 85, 1},
 		{640 * ms, 8, 1, 48, 1},
 		{time.Hour, 8, 1, 27, 1},
 		{time.Hour, 8, 1, 15, 1},
