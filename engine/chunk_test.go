@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestChunkEndsAnywhere breaks a prompt that is computed in parts beside a stream, at every sync of the device in turn: by a failure of the
+// device, by its client leaving, and by the engine closing. Whoever is not concerned gets what he gets alone, and no page is lost.
+func TestChunkEndsAnywhere(t *testing.T) {
+	all := requests(7)
+	stream, prompt := all[1], all[6]
+	stream.MaxTokens = 20
+	want := alone(t, []Request{stream, prompt})
+	for at := range 42 { // at 0 nothing breaks
+		for _, how := range []string{"fails", "left", "closed"} {
+			e, d := open(t, ample)
+			e.mu.Lock()
+			e.scheduler.pace.cost = time.Hour // so that a part is one layer of eight rows
+			e.mu.Unlock()
+			ctx, leave := context.WithCancel(t.Context())
+			syncs := 0
+			d.atSync = func() error {
+				if syncs++; syncs == at {
+					switch how {
+					case "fails":
+						return errors.New("broken")
+					case "left":
+						leave()
+					case "closed":
+						go e.Close()
+					}
+				}
+				return nil
+			}
+			var beside sync.WaitGroup
+			started := false
+			var tokens []Token
+			var err error
+			for tok, serr := range e.Generate(t.Context(), stream) {
+				if err = serr; err != nil {
+					break
+				}
+				if tokens = append(tokens, tok); !started {
+					started = true
+					beside.Go(func() {
+						got, err := collect(e.Generate(ctx, prompt))
+						if err == nil {
+							if err := same(got, want[1]); err != nil {
+								t.Errorf("%s at %d: the prompt: %v", how, at, err)
+							}
+						} else if !errors.Is(err, map[string]error{"fails": ErrStep, "left": context.Canceled, "closed": ErrClosed}[how]) {
+							t.Errorf("%s at %d: the prompt: %v", how, at, err)
+						}
+					})
+				}
+			}
+			beside.Wait()
+			if err == nil {
+				err = same(tokens, want[0])
+			}
+			if at == 0 && syncs < 40 { // twenty steps, and as many parts
+				t.Fatalf("only %d syncs: the prompt was not computed in parts", syncs)
+			}
+			if err != nil && !(how == "fails" && errors.Is(err, ErrStep)) && !(how == "closed" && errors.Is(err, ErrClosed)) {
+				t.Errorf("%s at %d: the stream: %v", how, at, err)
+			}
+			if how != "closed" {
+				empty(t, e)
+			}
+			leave()
+			e.Close()
+			if u := e.Usage(); u.PagesUsed != 0 || u.Running != 0 {
+				t.Errorf("%s at %d: left %+v", how, at, u)
+			}
+		}
+	}
+}
