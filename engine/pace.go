@@ -14,8 +14,8 @@ type pace struct {
 // What pace aims at.
 const (
 	gapTime     = 100 * time.Millisecond // between two tokens of one who generates, while others catch up
-	patience    = 4.5                    // no such gap is longer than so many steps in which all generate
-	leastTime   = 2                      // nor aims at less than so many, however long those are
+	patience    = 4.5                    // what such a gap aims at, in steps in which all generate
+	leastTime   = 2                      // but at no less than so many, however long those are
 	stride      = 128                    // rows of those who catch up, where a layer of so many is not too long
 	leastStride = 8
 )

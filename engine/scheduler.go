@@ -98,12 +98,11 @@ func (s *scheduler) next() []advance {
 }
 
 // resume makes the chunk the plan. The last one was committed.
-func (s *scheduler) resume() []advance {
+func (s *scheduler) resume() {
 	s.plan, s.chunk = append(s.plan[:0], s.chunk...), s.chunk[:0]
 	for _, a := range s.plan {
 		a.seq.chunked = false
 	}
-	return s.plan
 }
 
 // single serves the sequences that need one row: they generate, and wait for nobody's prompt. Their rows always fit.
