@@ -22,6 +22,15 @@ type Config struct {
 	Addr   string `koanf:"addr" help:"address to listen on, host:port"`
 	Models string `koanf:"models" help:"folder of models, in ollama's layout or as plain files"`
 
+	Identity    string `koanf:"identity" help:"file of the key that registries know you by; made when it is first needed"`
+	HuggingFace string `koanf:"huggingface" help:"base address of the hub that hf.co/... names are pulled from"`
+
+	Memory    Bytes         `koanf:"memory" help:"most memory for loaded models, weights and caches together; 0 = three quarters of the machine's"`
+	MaxLoaded int           `koanf:"max_loaded" help:"most models loaded at once; 0 = as many as memory has room for"`
+	KeepAlive time.Duration `koanf:"keep_alive" help:"how long a model stays loaded that nobody asks for; below 0 = for ever"`
+	Pinned    []string      `koanf:"pinned" help:"models that are loaded at the start and stay"`
+	LoadWait  time.Duration `koanf:"load_wait" help:"how long a request waits for its model to be loaded, or for room"`
+
 	Threads    int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
 	CPU        string `koanf:"cpu" help:"kernels of the CPU device: avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
 	DType      string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
@@ -51,6 +60,9 @@ type Config struct {
 
 	// Telemetry comes from the OTEL_* variables alone.
 	Telemetry Telemetry `koanf:"-"`
+
+	// HubToken comes from the variable HF_TOKEN alone.
+	HubToken string `koanf:"-"`
 }
 
 // Default is the configuration of a machine where nothing is set.
@@ -58,6 +70,10 @@ func Default() Config {
 	return Config{
 		Addr:         "127.0.0.1:11435",
 		Models:       "~/.winnow/models",
+		Identity:     "~/.winnow/id_ed25519",
+		HuggingFace:  "https://huggingface.co",
+		KeepAlive:    5 * time.Minute,
+		LoadWait:     2 * time.Minute,
 		CPU:          "auto",
 		DType:        "native",
 		Requests:     1024,
@@ -106,7 +122,7 @@ func (c *Config) check() error {
 	}
 	values := reflect.ValueOf(*c)
 	for _, f := range fields() {
-		if v := values.FieldByIndex(f.Index); f.Name != "Log" && v.CanInt() && v.Int() < 0 {
+		if v := values.FieldByIndex(f.Index); f.Name != "Log" && f.Name != "KeepAlive" && v.CanInt() && v.Int() < 0 {
 			return fmt.Errorf("%w: %s is %v, want 0 or more", ErrConfig, f.Tag.Get("koanf"), v)
 		}
 	}

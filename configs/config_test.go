@@ -48,6 +48,7 @@ func TestEachSourceOverridesTheOneBefore(t *testing.T) {
 	}
 	want := Default()
 	want.Models = filepath.Join(dir, "home", ".winnow", "models")
+	want.Identity = filepath.Join(dir, "home", ".winnow", "id_ed25519")
 	want.Threads, want.Rows, want.Queue, want.CacheBytes = 2, 30, 9, 1<<30
 	want.Hosts, want.Origins = []string{"a.example", "b.example"}, []string{"http://x", "http://y"}
 	want.Log, want.Shadow, want.DrainTimeout = slog.LevelDebug, true, 2*time.Second
@@ -72,8 +73,8 @@ func TestTheExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Hosts) == 0 && len(c.Origins) == 0 {
-		c.Hosts, c.Origins = nil, nil
+	if len(c.Hosts) == 0 && len(c.Origins) == 0 && len(c.Pinned) == 0 {
+		c.Hosts, c.Origins, c.Pinned = nil, nil, nil
 	}
 	if !reflect.DeepEqual(c, defaults) {
 		t.Errorf("the example gives\n%+v\nthe defaults are\n%+v", c, defaults)

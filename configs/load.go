@@ -36,6 +36,9 @@ func load(flags *pflag.FlagSet, environ []string) (Config, error) {
 	if err := merge(k, path, readFile(path, named)); err != nil {
 		return Config{}, err
 	}
+	if err := merge(k, "environment of others", readAliases(environ)); err != nil {
+		return Config{}, err
+	}
 	if err := merge(k, "environment", readEnviron(environ)); err != nil {
 		return Config{}, err
 	}
@@ -50,9 +53,12 @@ func load(flags *pflag.FlagSet, environ []string) (Config, error) {
 		return Config{}, err
 	}
 	var err error
-	if c.Models, err = expandHome(c.Models); err != nil {
-		return Config{}, fmt.Errorf("%w: models: %w", ErrConfig, err)
+	for key, path := range map[string]*string{"models": &c.Models, "identity": &c.Identity} {
+		if *path, err = expandHome(*path); err != nil {
+			return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, key, err)
+		}
 	}
+	c.HubToken, _ = lookup(environ, "HF_TOKEN")
 	if c.Telemetry, err = readTelemetry(environ); err != nil {
 		return Config{}, err
 	}
@@ -117,6 +123,22 @@ func readEnviron(environ []string) source {
 				return key, value
 			},
 		}), nil)
+	}
+}
+
+// aliases are variables of other programs that mean the same as keys of ours, which win.
+var aliases = map[string]string{"OLLAMA_MODELS": "models", "HF_ENDPOINT": "huggingface"}
+
+func readAliases(environ []string) source {
+	return func(k *koanf.Koanf) error {
+		for name, key := range aliases {
+			if v, ok := lookup(environ, name); ok {
+				if err := k.Set(key, v); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
 	}
 }
 

@@ -25,7 +25,7 @@ func parseChat(body []byte) (dialect, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &chatRequest{plan: readPlan(o), ask: serve.ChatRequest{Messages: serve.Conversation(readMessages(o))}}
+	r := &chatRequest{plan: readPlan(o), ask: serve.ChatRequest{Messages: readMessages(o)}}
 	most := o.integer("max_completion_tokens", 0, 1<<31-1)
 	if old := o.integer("max_tokens", 0, 1<<31-1); most == nil {
 		most = old

@@ -114,11 +114,11 @@ func (x *exchange) embed(ctx context.Context) error {
 		return err
 	}
 	x.record.embedding(r)
-	m, release, err := x.s.pool.Acquire(ctx, r.model)
+	m, err := x.s.pool.Acquire(ctx, r.model)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer m.Release()
 	x.record.answering(head{Model: m.Name()})
 	out, err := m.Embed(ctx, r.ask)
 	if err != nil {

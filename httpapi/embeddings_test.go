@@ -225,7 +225,7 @@ func TestEmbeddingClientLeaves(t *testing.T) {
 		}
 		left <- err
 	}()
-	for r.server.pool.List()[0].Engine.Running == 0 {
+	for r.server.pool.Loaded()[0].Engine.Running == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	leave()
@@ -234,7 +234,7 @@ func TestEmbeddingClientLeaves(t *testing.T) {
 	}
 	r.idle()
 	r.healthy()
-	if u := r.server.pool.List()[0].Engine; u.Prompt > 9000 {
+	if u := r.server.pool.Loaded()[0].Engine; u.Prompt > 9000 {
 		t.Errorf("all %d tokens were computed", u.Prompt)
 	}
 }

@@ -79,18 +79,18 @@ func (x *exchange) run(ctx context.Context, e endpoint) error {
 	}
 	p := d.shared()
 	x.record.asked(p)
-	m, release, err := x.s.pool.Acquire(ctx, p.Model)
+	m, err := x.s.pool.Acquire(ctx, p.Model)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer m.Release()
 	x.head = head{
 		ID: e.prefix + strings.ReplaceAll(uuid.NewString(), "-", ""), Object: d.object(),
 		Created: time.Now().Unix(), Model: m.Name(), Warnings: p.Warnings,
 	}
 	x.record.answering(x.head)
 	ctx, cancel := context.WithCancel(ctx)
-	answers := d.answers(ctx, m)
+	answers := d.answers(ctx, m.Model)
 	parts := together(ctx, answers)
 	defer func() {
 		cancel()

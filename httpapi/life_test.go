@@ -38,7 +38,7 @@ func (r *rig) idle() {
 	r.t.Helper()
 	for range 1000 {
 		busy := 0
-		for _, l := range r.server.pool.List() {
+		for _, l := range r.server.pool.Loaded() {
 			busy += l.Engine.Running + l.Engine.Waiting + l.Engine.PagesUsed
 		}
 		if busy == 0 {

@@ -92,10 +92,7 @@ func watchEngines(meter metric.Meter, pool *serve.Pool) {
 	preempted := counter("winnow.preemptions", "Times a sequence lost its pages to another")
 	evicted := counter("winnow.pages.evicted", "Cached pages that were taken for other tokens")
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for _, l := range pool.List() {
-			if !l.Loaded {
-				continue
-			}
+		for _, l := range pool.Loaded() {
 			u, model := l.Engine, attribute.String("model", l.Name)
 			of := metric.WithAttributes(model)
 			o.ObserveInt64(running, int64(u.Running), of)

@@ -41,7 +41,12 @@ func (s *Server) models(c *gin.Context) {
 		Object string      `json:"object"`
 		Data   []modelBody `json:"data"`
 	}{"list", []modelBody{}}
-	for _, l := range s.pool.List() {
+	all, err := s.pool.List()
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	for _, l := range all {
 		list.Data = append(list.Data, newModelBody(l))
 	}
 	s.answer(c, http.StatusOK, list)
@@ -50,7 +55,12 @@ func (s *Server) models(c *gin.Context) {
 // model describes one. Its id may hold slashes.
 func (s *Server) model(c *gin.Context) {
 	id := strings.TrimPrefix(c.Param("id"), "/")
-	for _, l := range s.pool.List() {
+	all, err := s.pool.List()
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	for _, l := range all {
 		if l.Name == id {
 			s.answer(c, http.StatusOK, newModelBody(l))
 			return
@@ -68,11 +78,9 @@ func (s *Server) ready(c *gin.Context) {
 		s.answer(c, http.StatusServiceUnavailable, gin.H{"status": "draining"})
 		return
 	}
-	for _, l := range s.pool.List() {
-		if l.Loaded {
-			s.answer(c, http.StatusOK, gin.H{"status": "ready"})
-			return
-		}
+	if len(s.pool.Loaded()) > 0 {
+		s.answer(c, http.StatusOK, gin.H{"status": "ready"})
+		return
 	}
 	s.answer(c, http.StatusServiceUnavailable, gin.H{"status": "loading"})
 }

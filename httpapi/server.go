@@ -20,6 +20,7 @@ type Options struct {
 	Version      string               // as GET /version says it
 	Hosts        []string             // names under which it may be called; where it listens on loopback, beside the loopback names
 	Origins      []string             // web origins that may call it beside its own and local ones: "https://chat.example", or "*"
+	Library      *serve.Library       // the store that clients may look at and change; nil = there is none
 	Keys         *Keys                // who may call; nil = everybody who can reach the server
 	BodyLimit    int64                // bytes of a request; 0 = 8 MiB
 	Requests     int                  // most requests for text or embeddings in progress; 0 = 1024

@@ -63,7 +63,7 @@ func sources(t *testing.T) []serve.Source {
 
 func start(t *testing.T, opt Options) *rig {
 	t.Helper()
-	pool := serve.NewPool(sources(t))
+	pool := serve.NewPool(serve.PoolOptions{Models: serve.Sources(sources(t))})
 	opt.Log = slog.New(slog.DiscardHandler)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 // *ContextError before the first delta, ErrQueueFull, ErrClosed, the cause that ctx ended for, or a fault of the engine.
 func (m *Model) Chat(ctx context.Context, r ChatRequest) iter.Seq2[Delta, error] {
 	return func(yield func(Delta, error) bool) {
-		spans, err := m.render(r.Messages, r.TemplateArgs)
+		spans, err := m.render(Conversation(r.Messages), r.TemplateArgs)
 		if err != nil {
 			yield(Delta{}, err)
 			return

@@ -33,12 +33,6 @@ func Conversation(turns []Turn) text.Value {
 	return text.List(all...)
 }
 
-// Message is a turn of a conversation that only says something.
-func Message(role, content string) text.Value {
-	t := Turn{Role: role, Content: content}
-	return t.value()
-}
-
 func (t *Turn) value() text.Value {
 	pairs := []text.Pair{{Key: "role", Value: text.String(t.Role)}, {Key: "content", Value: text.Input(t.Content)}}
 	for _, f := range []struct{ key, v string }{{"name", t.Name}, {"reasoning_content", t.Reasoning}, {"tool_call_id", t.CallID}} {

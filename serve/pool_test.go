@@ -21,20 +21,19 @@ func TestPool(t *testing.T) {
 	loop := engine.NewLoop()
 	defer loop.Close()
 	var loads atomic.Int32
-	p := NewPool([]Source{
+	p := NewPool(PoolOptions{Models: Sources{
 		{Name: "a", Size: 7, Created: time.Unix(5, 0), Open: func() (*Model, error) {
 			loads.Add(1)
 			time.Sleep(20 * time.Millisecond)
 			return Open("a", checkpoint(t, stories), Options{Device: tensor.Reference(), Loop: loop, DType: model.Float32, Sequences: 2})
 		}},
 		{Name: "b", Open: func() (*Model, error) { return nil, errBroken }},
-		{Name: "a", Open: func() (*Model, error) { panic("a second model of one name") }},
 		{Name: "hostile", Open: func() (*Model, error) { panic("winnow: bug: on purpose") }},
-	})
+	}})
 	var all sync.WaitGroup
 	for _, name := range []string{"a", "", "a", "b"} {
 		all.Go(func() {
-			m, release, err := p.Acquire(t.Context(), name)
+			m, err := p.Acquire(t.Context(), name)
 			if name == "b" {
 				if !errors.Is(err, ErrLoad) || !errors.Is(err, errBroken) {
 					t.Errorf("b: %v", err)
@@ -45,25 +44,28 @@ func TestPool(t *testing.T) {
 				t.Errorf("%q: %v", name, err)
 				return
 			}
-			release()
-			release()
+			m.Release()
+			m.Release()
 		})
 	}
 	all.Wait()
 	if n := loads.Load(); n != 1 {
 		t.Errorf("%d loads", n)
 	}
-	if _, _, err := p.Acquire(t.Context(), "c"); !errors.Is(err, ErrNoModel) {
+	if _, err := p.Acquire(t.Context(), "c"); !errors.Is(err, ErrNoModel) {
 		t.Errorf("c: %v", err)
 	}
-	if _, _, err := p.Acquire(t.Context(), "hostile"); !errors.Is(err, ErrLoad) {
+	if _, err := p.Acquire(t.Context(), "hostile"); !errors.Is(err, ErrLoad) {
 		t.Errorf("hostile: %v", err)
 	}
-	l := p.List()
+	l, err := p.List()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(l) != 3 || l[0].Name != "a" || !l[0].Loaded || l[0].Size != 7 || l[0].Spec.Vocab != 512 || l[0].Context != 512 || l[1].Loaded {
 		t.Errorf("%+v", l)
 	}
-	_, release, err := p.Acquire(t.Context(), "a")
+	m, err := p.Acquire(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,10 +76,10 @@ func TestPool(t *testing.T) {
 		t.Error("closed while a model was in use")
 	case <-time.After(10 * time.Millisecond):
 	}
-	if _, _, err := p.Acquire(t.Context(), "a"); !errors.Is(err, ErrClosed) {
+	if _, err := p.Acquire(t.Context(), "a"); !errors.Is(err, ErrClosed) {
 		t.Errorf("while it closes: %v", err)
 	}
-	release()
+	m.Release()
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
@@ -90,19 +92,19 @@ func TestPool(t *testing.T) {
 func TestPoolPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		loads := 0
-		p := NewPool([]Source{{Name: "a", Open: func() (*Model, error) {
+		p := NewPool(PoolOptions{Models: Sources{{Name: "a", Open: func() (*Model, error) {
 			loads++
 			time.Sleep(time.Minute)
 			return nil, errBroken
-		}}})
+		}}}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, _, err := p.Acquire(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := p.Acquire(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("impatient: %v", err)
 		}
 		for i, wait := range []time.Duration{0, 0, patience} {
 			time.Sleep(wait)
-			if _, _, err := p.Acquire(t.Context(), "a"); !errors.Is(err, ErrLoad) {
+			if _, err := p.Acquire(t.Context(), "a"); !errors.Is(err, ErrLoad) {
 				t.Errorf("try %d: %v", i, err)
 			}
 		}

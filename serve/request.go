@@ -27,6 +27,9 @@ type Generation struct {
 	IgnoreEnd   bool     // go on after the model's own end tokens
 	// PromptLogprobs asks for the prompt's own log-probabilities with the first delta, and for so many alternatives beside each.
 	PromptLogprobs *int
+	Context        int  // most tokens of prompt and answer together; 0 = as the model has
+	RepeatLast     *int // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = all
+	ReturnIDs      bool // the last delta has the ids of prompt and answer
 }
 
 // Bias changes how likely tokens are.
@@ -38,9 +41,20 @@ type Bias struct {
 
 // ChatRequest asks for the next turn of a conversation.
 type ChatRequest struct {
-	Messages     text.Value  // a list of dicts as the template expects them, see Conversation and Message
+	Messages     []Turn
+	Suffix       string      // what follows the answer, for models that fill in; needs a template with a place for it
+	Template     string      // Go template in place of the model's own; "" = the model's
+	Before       []int32     // ids that the prompt begins with: an earlier conversation as ReturnIDs gave it
+	Think        *Think      // whether to think first; nil = as the model does by itself
+	Reasoning    bool        // thoughts come apart from the answer, as Delta.Reasoning
 	TemplateArgs []text.Pair // further variables of the template, see Argument; the reserved ones are refused
 	Generation
+}
+
+// Think asks a model to think before it answers, or not to.
+type Think struct {
+	On    bool
+	Level string // "low", "medium", "high" or another word of the template's; "" = none
 }
 
 // CompletionRequest asks for a text to be continued.
@@ -60,11 +74,14 @@ const (
 
 // Delta is a piece of an answer. The pieces' texts, joined, are the answer: whole runes, without the stop string.
 type Delta struct {
-	Text   string
-	Tokens []TokenLogprob // what Text is made of; empty unless Logprobs was asked for
-	Prompt []TokenLogprob // the prompt, with the first delta; empty unless PromptLogprobs was asked for
-	Finish string         // Finish constant with the last delta, else ""
-	Usage  *Usage         // with the last delta, else nil
+	Text string
+	// Reasoning is a piece of what the model thinks, where it was asked for apart; it comes before all Text.
+	Reasoning string
+	IDs       []int32        // of prompt and answer, with the last delta, where they were asked for
+	Tokens    []TokenLogprob // what Text is made of; empty unless Logprobs was asked for
+	Prompt    []TokenLogprob // the prompt, with the first delta; empty unless PromptLogprobs was asked for
+	Finish    string         // Finish constant with the last delta, else ""
+	Usage     *Usage         // with the last delta, else nil
 }
 
 // add appends a further piece of text and its tokens.
@@ -87,7 +104,9 @@ type Usage struct {
 	Prompt     int           // tokens of the prompt
 	Cached     int           // of these, tokens that were found computed
 	Completion int           // tokens generated, those that ended the answer included
+	Started    time.Time     // the request
 	Queued     time.Duration // waiting to be admitted
 	First      time.Duration // until the first token, from the start of the request
 	Total      time.Duration // until the last token
+	Sampling   time.Duration // of Total: choosing its tokens, as far as it was measured
 }

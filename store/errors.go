@@ -12,6 +12,7 @@ var (
 	ErrNoTensor    = errors.New("no such tensor in the model") // asked for by name, not there
 	ErrNoModel     = errors.New("no such model")               // the name leads to no file
 	ErrName        = errors.New("not a valid model name")      // the name can lead to no file
+	ErrDigest      = errors.New("wrong digest")                // bytes are not those that were promised
 )
 
 // FileError says which file is at fault, where in it, and which limit it breaks.

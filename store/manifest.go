@@ -13,10 +13,21 @@ import (
 	"strings"
 )
 
+const maxManifest = 4 << 20 // bytes
+
+// Media types of manifests and of their layers.
 const (
-	maxManifest = 4 << 20 // bytes
-	layerModel  = "application/vnd.ollama.image.model"
-	layerTensor = "application/vnd.ollama.image.tensor"
+	typeManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	typeConfig   = "application/vnd.docker.container.image.v1+json"
+
+	layerModel    = "application/vnd.ollama.image.model" // GGUF
+	layerTensor   = "application/vnd.ollama.image.tensor"
+	layerTemplate = "application/vnd.ollama.image.template" // Go template
+	layerPrompt   = "application/vnd.ollama.image.prompt"   // the older word for it
+	layerSystem   = "application/vnd.ollama.image.system"
+	layerParams   = "application/vnd.ollama.image.params"   // JSON object
+	layerMessages = "application/vnd.ollama.image.messages" // JSON list
+	layerLicense  = "application/vnd.ollama.image.license"
 )
 
 // digests are written with ":" in manifests and with "-" in file names; nothing else becomes part of a path.
@@ -26,14 +37,16 @@ var digests = regexp.MustCompile(`^sha256[:-][0-9a-f]{64}$`)
 type layer struct {
 	MediaType string `json:"mediaType"`
 	Digest    string `json:"digest"`
-	Size      int64  `json:"size"` // bytes
+	Size      int64  `json:"size"`           // bytes
+	From      string `json:"from,omitempty"` // the model that it was taken from
 }
 
 // manifest says which blobs make up a model.
 type manifest struct {
-	Version int     `json:"schemaVersion"`
-	Config  layer   `json:"config"`
-	Layers  []layer `json:"layers"`
+	Version   int     `json:"schemaVersion"`
+	MediaType string  `json:"mediaType,omitempty"`
+	Config    layer   `json:"config"`
+	Layers    []layer `json:"layers"`
 
 	digest string // of the manifest's own bytes
 }

@@ -27,3 +27,23 @@ func release(part []byte) {
 	into := int(uintptr(p) & (page - 1))
 	_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(p, -into)), into+len(part)), unix.MADV_DONTNEED) // a hint: refused, it costs memory only
 }
+
+// lockFile takes an advisory lock of the whole file, which ends with f and with the process. Others may share one that is not exclusive.
+// It does not wait: false means that somebody else holds it.
+func lockFile(f *os.File, exclusive bool) (bool, error) {
+	how := unix.LOCK_SH
+	if exclusive {
+		how = unix.LOCK_EX
+	}
+	for {
+		switch err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err {
+		case nil:
+			return true, nil
+		case unix.EWOULDBLOCK:
+			return false, nil
+		case unix.EINTR:
+		default:
+			return false, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
+		}
+	}
+}

@@ -13,11 +13,11 @@ import (
 	"github.com/ollama/ollama/types/model"
 )
 
-// Store is a folder of models in ollama's layout, which is read and never written. GGUF files, whole or split, and Hugging Face
-// directories placed directly in the folder are models too.
+// Store is a folder of models in ollama's layout, which several processes may read and change at once. GGUF files, whole or split,
+// and Hugging Face directories placed directly in the folder are models too; these are read only.
 //
 // Layout: manifests/<host>/<namespace>/<model>/<tag> is the manifest of a model, blobs/sha256-<64 hex> a file that
-// manifests name; <name>.gguf, <name>-00001-of-00002.gguf and its like, a directory <name> of such files, and <name>/config.json
+// manifests name; both appear whole, by renaming. Files that begin with "winnow-temp-" or end in "-winnow" are under way. <name>.gguf, <name>-00001-of-00002.gguf and its like, a directory <name> of such files, and <name>/config.json
 // are models called <name>.
 type Store struct{ Root string }
 
@@ -66,14 +66,9 @@ func (s Store) Find(name string) (string, error) {
 
 // fromManifest finds the weights of a model that has a manifest: of this very name, or else of one that differs in case.
 func (s Store) fromManifest(n model.Name) (string, error) {
-	path := filepath.Join(s.Root, "manifests", n.Filepath())
+	path := s.manifestPath(n)
 	if _, err := os.Stat(path); err != nil {
-		all := s.manifests()
-		i := slices.IndexFunc(all, n.EqualFold)
-		if i < 0 {
-			return "", ErrNoModel
-		}
-		path = filepath.Join(s.Root, "manifests", all[i].Filepath())
+		return "", ErrNoModel
 	}
 	m, err := s.readManifest(path)
 	if err != nil {

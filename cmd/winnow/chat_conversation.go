@@ -52,7 +52,7 @@ func (c *conversation) answer(ctx context.Context, said string) error {
 	if g.Seed == nil {
 		g.Seed = new(rand.Int64())
 	}
-	got, err := c.print(c.model.Chat(ctx, serve.ChatRequest{Messages: serve.Conversation(c.messages(said)), Generation: g}), g)
+	got, err := c.print(c.model.Chat(ctx, serve.ChatRequest{Messages: c.messages(said), Generation: g}), g)
 	if errors.Is(err, serve.ErrNoTemplate) {
 		got, err = c.print(c.model.Complete(ctx, serve.CompletionRequest{Prompt: said, Generation: g}), g)
 	}

@@ -58,7 +58,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 			return err
 		}
 	}
-	pool := serve.NewPool(sources)
+	pool := serve.NewPool(serve.PoolOptions{Models: serve.Sources(sources)})
 	defer func() { err = errors.Join(err, pool.Close()) }()
 
 	ln, err := net.Listen("tcp", cfg.Addr)
@@ -90,7 +90,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 func preload(ctx context.Context, pool *serve.Pool, named []serve.Source, log *slog.Logger) error {
 	for _, s := range named {
 		started := time.Now()
-		m, release, err := pool.Acquire(ctx, s.Name)
+		m, err := pool.Acquire(ctx, s.Name)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -98,7 +98,7 @@ func preload(ctx context.Context, pool *serve.Pool, named []serve.Source, log *s
 			return err
 		}
 		log.Info("loaded", "model", s.Name, "context", m.Context(), "took", time.Since(started).Round(time.Millisecond))
-		release()
+		m.Release()
 	}
 	return nil
 }

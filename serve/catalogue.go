@@ -1,0 +1,48 @@
+package serve
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/winnow-llm/winnow/store"
+)
+
+// Source is a model that a pool can load.
+type Source struct {
+	Name      string
+	Created   time.Time // of its files
+	Size      int64     // bytes of its files; 0 = not known
+	Digest    string    // "sha256:" and 64 hex of its manifest; "" = none
+	Weights   string    // what its weights are known by: sources with the same share one loaded model; "" = its name
+	Modelfile store.Modelfile
+	Open      func() (*Model, error) // loads the weights; called once at a time
+}
+
+func (s *Source) weights() string {
+	if s.Weights == "" {
+		return s.Name
+	}
+	return s.Weights
+}
+
+// Catalogue is where a pool's models come from. Its methods may be called from any goroutine.
+type Catalogue interface {
+	Find(name string) (Source, error) // ErrNoModel: none has the name; "" is the default
+	List() ([]Source, error)          // all, the default first
+}
+
+// Sources is a catalogue that does not change. The first is the default.
+type Sources []Source
+
+// Find implements Catalogue.
+func (s Sources) Find(name string) (Source, error) {
+	for _, one := range s {
+		if one.Name == name || name == "" {
+			return one, nil
+		}
+	}
+	return Source{}, fmt.Errorf("%w: %.200q", ErrNoModel, name)
+}
+
+// List implements Catalogue.
+func (s Sources) List() ([]Source, error) { return s, nil }
