@@ -13,14 +13,16 @@ type Source struct {
 	Created   time.Time // of its files
 	Size      int64     // bytes of its files; 0 = not known
 	Digest    string    // "sha256:" and 64 hex of its manifest; "" = none
-	Weights   string    // what its weights are known by: sources with the same share one loaded model; "" = its name
+	Weights   string    // what its weights are known by: sources with the same share one loaded model; "" = its name and digest
 	Modelfile store.Modelfile
 	Open      func() (*Model, error) // loads the weights; called once at a time
+	Memory    func() (int64, error)  // about how many bytes Open will take; nil = Size
 }
 
-func (s *Source) weights() string {
+// key is what the weights are known by.
+func (s *Source) key() string {
 	if s.Weights == "" {
-		return s.Name
+		return s.Name + " " + s.Digest
 	}
 	return s.Weights
 }

@@ -12,6 +12,10 @@ var (
 	ErrNoModel = errors.New("no such model")        // no source has the name
 	ErrLoad    = errors.New("model failed to load") // it has, and opening it failed
 	ErrClosed  = errors.New("server is closing")    // the pool or the model is closed, or about to be
+
+	ErrTooLarge = errors.New("model is too large")  // for the memory that models may take, or for what pinned ones leave of it
+	ErrBusy     = errors.New("model is not loaded") // nor was it within LoadWait
+	ErrPinned   = errors.New("model is pinned")     // and is not unloaded
 )
 
 // Errors of a request. Those of the engine are passed on under these names.

@@ -15,6 +15,8 @@ type LibraryOptions struct {
 	Named  Sources // models beside the store's, found first; the first is the default
 	// Open loads a model's weights under a name; path is what store.Open takes.
 	Open func(name, path string) (*Model, error)
+	// Memory says about how many bytes Open will take; nil = as many as the files have.
+	Memory func(path string) (int64, error)
 }
 
 // Library is the models of a server: those it was started with, and those of its store, which clients may change. It is a Catalogue.

@@ -70,6 +70,7 @@ type Model struct {
 	engine      *engine.Engine
 	net         *model.Model
 	checkpoint  *store.Checkpoint
+	memory      int64
 }
 
 // Open makes a model of a checkpoint, which it then owns: it is closed with the model, or at once when Open fails.
@@ -108,10 +109,12 @@ func (m *Model) open(opt Options) error {
 		return err
 	}
 	m.context = limits.Context
-	m.net, err = model.Load(m.checkpoint, model.Placement{Device: opt.Device}, model.Options{DType: opt.DType, Limits: limits})
+	device := &meter{Device: opt.Device, sizes: map[tensor.Buffer]int64{}}
+	m.net, err = model.Load(m.checkpoint, model.Placement{Device: device}, model.Options{DType: opt.DType, Limits: limits})
 	if err != nil {
 		return err
 	}
+	m.memory = device.total(m.checkpoint)
 	m.engine = opt.Loop.Open(m.net, engine.Options{Queue: opt.Queue, Check: opt.Check})
 	return nil
 }
@@ -166,6 +169,9 @@ func (m *Model) Checkpoint() *store.Checkpoint { return m.checkpoint }
 
 // Context is the most tokens that a prompt and its answer can have together.
 func (m *Model) Context() int { return m.context }
+
+// Memory is how many bytes its weights, cache and buffers take, as the device holds them.
+func (m *Model) Memory() int64 { return m.memory }
 
 // Created is when it was opened.
 func (m *Model) Created() time.Time { return m.created }

@@ -122,6 +122,15 @@ func (c *Checkpoint) Names() []string {
 // Size is the bytes of all tensors.
 func (c *Checkpoint) Size() int64 { return c.size }
 
+// Resident is how many bytes of the tensors are in memory whatever Release says: all of a checkpoint that was read from memory, none of
+// mapped files.
+func (c *Checkpoint) Resident() int64 {
+	if len(c.mapped) > 0 {
+		return 0
+	}
+	return c.size
+}
+
 // Release says that a tensor, or a part of one, will hardly be read again, so that its pages of the file need not stay in memory. Its
 // bytes remain valid, and reading them brings them back.
 func (c *Checkpoint) Release(part []byte) {

@@ -1,0 +1,167 @@
+package serve
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// Weigh says about how many bytes a checkpoint's model will take once Open has loaded it: its weights as the device holds them, its
+// cache and its buffers. It reads no weights. Left out are the tokenizer's tables, and what loading takes for a moment.
+func Weigh(c *store.Checkpoint, opt Options) (int64, error) {
+	opt = opt.filled()
+	spec, err := model.Describe(c)
+	if err != nil {
+		return 0, err
+	}
+	limits, err := fit(&spec, opt)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	buffers, err := spec.BufferBytes(model.Options{DType: opt.DType, Limits: limits})
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	s := sampler{device: opt.Device, seen: map[sample]float64{}}
+	for _, t := range c.Tensors {
+		if err := s.add(&t, opt.DType); err != nil {
+			return 0, fmt.Errorf("%s: weigh %s: %w", c.Path, t.Name, err)
+		}
+	}
+	return buffers + s.copied + max(s.shared, c.Resident()), nil
+}
+
+// sampler finds what weights take in a device's own layout: it has the device load a few rows of zeros of each kind, and looks.
+type sampler struct {
+	device tensor.Device
+	seen   map[sample]float64 // bytes a row; below 0 where the device uses the host's memory
+	copied int64              // bytes on the device
+	shared int64              // bytes that the device uses where they are
+}
+
+// sample is a kind of weight.
+type sample struct {
+	format *quant.Format
+	cols   int
+	few    int // rows, where it has fewer than a sample
+}
+
+// sampleRows is a multiple of the rows that devices pack together.
+const sampleRows = 64
+
+func (s *sampler) add(t *store.Tensor, dtype model.DType) error {
+	rows, cols, format := 1, 1, t.Format
+	if n := len(t.Shape); n > 0 {
+		cols = t.Shape[n-1]
+		for _, d := range t.Shape[:n-1] {
+			rows *= d
+		}
+	}
+	switch {
+	case format.Decode == nil:
+		return nil // no network reads it
+	case len(t.Shape) < 2: // a norm or a bias
+		s.copied += 4 * int64(cols)
+		return nil
+	case dtype == model.Float32:
+		format = quant.F32
+	}
+	kind := sample{format: format, cols: cols}
+	if rows < sampleRows {
+		kind.few = rows
+	}
+	per, ok := s.seen[kind]
+	if !ok {
+		var err error
+		if per, err = s.rowBytes(kind); err != nil {
+			return err
+		}
+		s.seen[kind] = per
+	}
+	if per < 0 {
+		s.shared -= int64(per * float64(rows))
+	} else {
+		s.copied += int64(per * float64(rows))
+	}
+	return nil
+}
+
+// rowBytes loads a sample.
+func (s *sampler) rowBytes(k sample) (float64, error) {
+	rows := sampleRows
+	if k.few > 0 {
+		rows = k.few
+	}
+	w := tensor.HostMat("", k.format, rows, k.cols, make([]byte, rows*k.format.RowBytes(k.cols)))
+	m, err := s.device.Load(w)
+	if err != nil {
+		return 0, err
+	}
+	per := float64(m.Buf.Len()) / float64(rows)
+	if m.Buf == w.Buf {
+		return -per, nil
+	}
+	s.device.Free(m.Buf)
+	return per, nil
+}
+
+// meter is a device that counts what it gives.
+type meter struct {
+	tensor.Device
+
+	mu     sync.Mutex
+	sizes  map[tensor.Buffer]int64 // what is given and not freed
+	copied int64                   // bytes of it
+	shared int64                   // bytes of host memory that the device uses as weights
+}
+
+// Alloc counts the bytes.
+func (d *meter) Alloc(bytes int) (tensor.Buffer, error) {
+	b, err := d.Device.Alloc(bytes)
+	if err == nil {
+		d.count(b)
+	}
+	return b, err
+}
+
+// Load counts what the device made of the weight.
+func (d *meter) Load(w tensor.Mat) (tensor.Mat, error) {
+	m, err := d.Device.Load(w)
+	switch {
+	case err != nil:
+	case m.Buf == w.Buf:
+		d.mu.Lock()
+		d.shared += int64(w.Bytes())
+		d.mu.Unlock()
+	default:
+		d.count(m.Buf)
+	}
+	return m, err
+}
+
+// Free takes the bytes off.
+func (d *meter) Free(b tensor.Buffer) {
+	d.mu.Lock()
+	d.copied -= d.sizes[b]
+	delete(d.sizes, b)
+	d.mu.Unlock()
+	d.Device.Free(b)
+}
+
+func (d *meter) count(b tensor.Buffer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sizes[b] = int64(b.Len())
+	d.copied += d.sizes[b]
+}
+
+// total is what a checkpoint's model takes. Weights that are used in place are the checkpoint's own bytes, which count once.
+func (d *meter) total(c *store.Checkpoint) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.copied + max(d.shared, c.Resident())
+}
