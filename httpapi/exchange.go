@@ -79,7 +79,7 @@ func (x *exchange) run(ctx context.Context, e endpoint) error {
 	}
 	p := d.shared()
 	x.record.asked(p)
-	m, err := x.s.pool.Acquire(ctx, p.Model)
+	m, err := x.acquire(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -101,6 +101,38 @@ func (x *exchange) run(ctx context.Context, e endpoint) error {
 		return x.stream(ctx, d, parts, len(answers))
 	}
 	return x.whole(ctx, d, parts, len(answers))
+}
+
+// acquire waits for the model. A client of a stream hears meanwhile that the connection lives.
+func (x *exchange) acquire(ctx context.Context, p *plan) (*serve.Lease, error) {
+	if !p.Stream {
+		return x.s.pool.Acquire(ctx, p.Model)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var lease *serve.Lease
+	var refused error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		lease, refused = x.s.pool.Acquire(ctx, p.Model)
+	}()
+	quiet := time.NewTicker(x.s.opt.Ping)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-done:
+			return lease, refused
+		case <-quiet.C:
+		}
+		if err := x.out.ping(); err != nil {
+			cancel()
+			if <-done; lease != nil {
+				lease.Release()
+			}
+			return nil, err
+		}
+	}
 }
 
 // whole waits for all answers and sends them at once.

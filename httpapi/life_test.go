@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/winnow-llm/winnow/serve"
 )
 
 // long asks for as much as the context holds.
@@ -184,9 +186,9 @@ func TestPings(t *testing.T) {
 	events(t, body)
 }
 
-// Nothing is ready before a model is loaded, and a model that fails to load does not stop the others.
+// Nothing is ready before the pinned models are loaded, and a model that fails to load does not stop the others.
 func TestReadiness(t *testing.T) {
-	r := start(t, Options{Version: "v1"})
+	r := startPool(t, Options{Version: "v1"}, serve.PoolOptions{Models: serve.Sources(sources(t)), Pinned: []string{plainModel}})
 	if resp, body := r.call("GET", "/ready", ""); resp.StatusCode != 503 || !strings.Contains(body, "loading") {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}

@@ -69,6 +69,7 @@ func newTelemetry(pool *serve.Pool, tracers trace.TracerProvider) *telemetry {
 		must(err)
 	}
 	watchEngines(meter, pool)
+	watchPool(meter, pool)
 	return t
 }
 

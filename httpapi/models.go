@@ -72,13 +72,13 @@ func (s *Server) model(c *gin.Context) {
 // health says that the process answers.
 func (s *Server) health(c *gin.Context) { s.answer(c, http.StatusOK, gin.H{"status": "ok"}) }
 
-// ready says whether requests are answered at once: a model is loaded, and the server is not about to stop.
+// ready says whether requests may come: the models that are to be loaded at the start are, and the server is not about to stop.
 func (s *Server) ready(c *gin.Context) {
 	if s.gate.draining() {
 		s.answer(c, http.StatusServiceUnavailable, gin.H{"status": "draining"})
 		return
 	}
-	if len(s.pool.Loaded()) > 0 {
+	if s.pool.Ready() {
 		s.answer(c, http.StatusOK, gin.H{"status": "ready"})
 		return
 	}

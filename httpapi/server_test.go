@@ -63,7 +63,14 @@ func sources(t *testing.T) []serve.Source {
 
 func start(t *testing.T, opt Options) *rig {
 	t.Helper()
-	pool := serve.NewPool(serve.PoolOptions{Models: serve.Sources(sources(t))})
+	return startPool(t, opt, serve.PoolOptions{Models: serve.Sources(sources(t))})
+}
+
+// startPool starts a server with a pool of the test's own.
+func startPool(t *testing.T, opt Options, of serve.PoolOptions) *rig {
+	t.Helper()
+	of.Check = true
+	pool := serve.NewPool(of)
 	opt.Log = slog.New(slog.DiscardHandler)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
