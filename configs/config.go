@@ -63,6 +63,9 @@ type Config struct {
 
 	// HubToken comes from the variable HF_TOKEN alone.
 	HubToken string `koanf:"-"`
+
+	// Key comes from the variable WINNOW_KEY alone: what verbs that ask a running server show it.
+	Key string `koanf:"-"`
 }
 
 // Default is the configuration of a machine where nothing is set.

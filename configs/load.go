@@ -59,6 +59,7 @@ func load(flags *pflag.FlagSet, environ []string) (Config, error) {
 		}
 	}
 	c.HubToken, _ = lookup(environ, "HF_TOKEN")
+	c.Key, _ = lookup(environ, prefix+"KEY")
 	if c.Telemetry, err = readTelemetry(environ); err != nil {
 		return Config{}, err
 	}
@@ -113,7 +114,7 @@ func readEnviron(environ []string) source {
 			EnvironFunc: func() []string { return environ },
 			TransformFunc: func(name, value string) (string, any) {
 				rest := strings.TrimPrefix(name, prefix)
-				if value == "" || rest == "CONFIG" || rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_") {
+				if value == "" || rest == "CONFIG" || rest == "KEY" || rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_") {
 					return "", nil
 				}
 				key := strings.ToLower(rest)

@@ -78,11 +78,30 @@ func (m *machine) serve(name string) (*serve.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := openCheckpoint(m.config.Models, name)
+	path, err := modelPath(m.config.Models, name)
 	if err != nil {
 		return nil, err
 	}
-	return serve.Open(called, c, m.options())
+	return m.open(called, path)
+}
+
+// open loads what is at a path ready to talk under a name.
+func (m *machine) open(name, path string) (*serve.Model, error) {
+	c, err := openPath(path)
+	if err != nil {
+		return nil, err
+	}
+	return serve.Open(name, c, m.options())
+}
+
+// memory is about how many bytes what is at a path will take when it is loaded.
+func (m *machine) memory(path string) (int64, error) {
+	c, err := openPath(path)
+	if err != nil {
+		return 0, err
+	}
+	need, err := serve.Weigh(c, m.options())
+	return need, errors.Join(err, c.Close())
 }
 
 // network loads a model's network alone, without tokenizer or template, behind an engine of its own.

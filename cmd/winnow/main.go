@@ -33,7 +33,7 @@ MODEL is a GGUF file, a Hugging Face directory, a name in the store (winnow list
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serveVerb(), runVerb(), listVerb(), inspectVerb(), evalVerb(), benchVerb(), keyVerb(), versionVerb())
+	c.AddCommand(serveVerb(), runVerb(), listVerb(), psVerb(), stopVerb(), inspectVerb(), evalVerb(), benchVerb(), keyVerb(), versionVerb())
 	return c
 }
 

@@ -11,12 +11,25 @@ import (
 
 // openCheckpoint opens MODEL of a command line: the embedded demo, a GGUF file, a directory or a name in the store.
 func openCheckpoint(models, name string) (*store.Checkpoint, error) {
-	if name == demo.Name {
-		return store.OpenBytes(demo.Name, demo.GGUF)
-	}
-	path, err := store.Store{Root: models}.Resolve(name)
+	path, err := modelPath(models, name)
 	if err != nil {
 		return nil, err
+	}
+	return openPath(path)
+}
+
+// modelPath is where MODEL is; that of the demo is its name.
+func modelPath(models, name string) (string, error) {
+	if name == demo.Name {
+		return name, nil
+	}
+	return store.Store{Root: models}.Resolve(name)
+}
+
+// openPath opens what modelPath found.
+func openPath(path string) (*store.Checkpoint, error) {
+	if path == demo.Name {
+		return store.OpenBytes(demo.Name, demo.GGUF)
 	}
 	return store.Open(path)
 }

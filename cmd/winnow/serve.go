@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +26,9 @@ func serveVerb() *cobra.Command {
 		Use:   "serve [MODEL...]",
 		Short: "Serve models over an OpenAI-compatible API",
 		Long: `serve answers at addr until SIGTERM or SIGINT, then lets running requests end. The first MODEL answers requests that name none.
-Models that are named here are loaded at once; without any, those of the store are served, each loaded when it is first asked for, or the
-demo where the store is empty.`,
+Models that are named here, and pinned ones, are loaded at once and stay, as far as memory has room for all of them. Those of the store
+are loaded when they are first asked for and unloaded when nobody has asked for keep_alive, or when another one needs the room. Where
+nothing is named and the store is empty, the demo is served.`,
 		RunE: runServe,
 	}
 	configs.Flags(c.Flags(), configs.Keys()...)
@@ -48,7 +52,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	sources, err := m.sources(names, log)
+	library, called, err := m.library(names, log)
 	if err != nil {
 		return err
 	}
@@ -58,7 +62,9 @@ func runServe(c *cobra.Command, names []string) (err error) {
 			return err
 		}
 	}
-	pool := serve.NewPool(serve.PoolOptions{Models: serve.Sources(sources)})
+	opt := m.poolOptions(library)
+	first := pin(&opt, called, cfg.Pinned, log)
+	pool := serve.NewPool(opt)
 	defer func() { err = errors.Join(err, pool.Close()) }()
 
 	ln, err := net.Listen("tcp", cfg.Addr)
@@ -68,7 +74,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	go func() {
-		if err := preload(ctx, pool, sources[:min(len(names), len(sources))], log); err != nil {
+		if err := preload(ctx, pool, first, log); err != nil {
 			fail(err)
 		}
 	}()
@@ -78,7 +84,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	err = httpapi.New(pool, httpapi.Options{
 		Version: version, Hosts: cfg.Hosts, Origins: cfg.Origins, Keys: keys, Requests: cfg.Requests, BodyLimit: int64(cfg.BodyBytes),
 		BodyTimeout: cfg.BodyTimeout, WriteTimeout: cfg.WriteTimeout, DrainTimeout: cfg.DrainTimeout, Ping: cfg.Ping,
-		Tracer: tracer, Log: log,
+		Library: library, Tracer: tracer, Log: log,
 	}).Serve(ctx, ln)
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
@@ -86,59 +92,107 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	return err
 }
 
-// preload loads the models that the command line names. Without them the server has no reason to go on.
-func preload(ctx context.Context, pool *serve.Pool, named []serve.Source, log *slog.Logger) error {
-	for _, s := range named {
+// poolOptions are those of the models that this machine serves.
+func (m *machine) poolOptions(models serve.Catalogue) serve.PoolOptions {
+	c := m.config
+	opt := serve.PoolOptions{
+		Models: models, Memory: int64(c.Memory), MaxLoaded: c.MaxLoaded, LoadWait: c.LoadWait, Check: c.Check,
+		KeepAlive: cmp.Or(c.KeepAlive, time.Nanosecond), // 0 is not at all here, and for ever there
+	}
+	if opt.Memory == 0 {
+		opt.Memory = machineMemory(os.DirFS("/")) / 4 * 3
+	}
+	return opt
+}
+
+// pin decides what stays loaded: pinned models always, those of the command line where there is room for all of them beside each other;
+// else that is said, and they come and go. first are those to load at the start.
+func pin(opt *serve.PoolOptions, called, pinned []string, log *slog.Logger) (first []string) {
+	counted, total := map[string]bool{}, int64(0)
+	for _, name := range slices.Concat(pinned, called) {
+		s, err := opt.Models.Find(name)
+		if key := cmp.Or(s.Weights, s.Name); err == nil && !counted[key] { // loading it tells why, if not
+			counted[key], total = true, total+need(&s)
+		}
+		if opt.Memory == 0 || total <= opt.Memory || len(first) == 0 {
+			first = append(first, name)
+		}
+	}
+	opt.Pinned = pinned
+	if opt.Memory > 0 && total > opt.Memory || opt.MaxLoaded > 0 && len(counted) > opt.MaxLoaded {
+		log.Warn("not all models can stay loaded: they come and go", "need", size(total), "memory", size(opt.Memory), "models", len(counted))
+		return first[:min(len(first), cmp.Or(opt.MaxLoaded, len(first)))]
+	}
+	opt.Pinned = first
+	return first
+}
+
+// need is about how many bytes a model will take.
+func need(s *serve.Source) int64 {
+	if s.Memory != nil {
+		if n, err := s.Memory(); err == nil {
+			return n
+		}
+	}
+	return s.Size
+}
+
+// preload loads models at the start. Without them the server has no reason to go on.
+func preload(ctx context.Context, pool *serve.Pool, names []string, log *slog.Logger) error {
+	for _, name := range names {
 		started := time.Now()
-		m, err := pool.Acquire(ctx, s.Name)
+		m, err := pool.Acquire(ctx, name)
+		for errors.Is(err, serve.ErrBusy) { // it is large, and no client is waiting
+			m, err = pool.Acquire(ctx, name)
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		log.Info("loaded", "model", s.Name, "context", m.Context(), "took", time.Since(started).Round(time.Millisecond))
+		log.Info("loaded", "model", m.Name(), "context", m.Context(), "memory", size(m.Memory()), "took", time.Since(started).Round(time.Millisecond))
 		m.Release()
 	}
 	return nil
 }
 
-// sources are the models to serve. Those on the command line must be there and be of a kind that Winnow knows; of the store, what is
-// not is passed over and said.
-func (m *machine) sources(names []string, log *slog.Logger) (out []serve.Source, err error) {
-	if len(names) > 0 {
-		seen := map[string]string{}
-		for _, name := range names {
-			s, err := m.source(name)
-			if err != nil {
-				return nil, err
-			}
-			if other, twice := seen[s.Name]; twice {
-				return nil, fmt.Errorf("%s and %s are both served as %q", other, name, s.Name)
-			}
-			seen[s.Name] = name
-			out = append(out, s)
-		}
-		return out, nil
+// library is what there is to serve: the models of the command line, which must be there and of a kind that Winnow knows, and those of the
+// store; the demo where there are none. called is what requests call those of the command line.
+func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library, called []string, err error) {
+	c := m.config
+	opt := serve.LibraryOptions{
+		Store:  store.Store{Root: c.Models},
+		Remote: store.Remote{Identity: c.Identity, HuggingFace: c.HuggingFace, Token: c.HubToken},
+		Open:   m.open, Memory: m.memory,
 	}
-	entries, err := store.Store{Root: m.config.Models}.List()
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		s, err := m.source(e.Name)
+	if len(names) == 0 {
+		entries, err := opt.Store.List()
 		if err != nil {
-			log.Warn("not served", "model", e.Name, "err", err)
-			continue
+			return nil, nil, err
 		}
-		out = append(out, s)
+		if !slices.ContainsFunc(entries, func(e store.Entry) bool { return e.Err == nil }) {
+			log.Info("no model in the store, so the demo is served", "store", c.Models)
+			demo, err := m.source(demo.Name)
+			if err != nil {
+				return nil, nil, err
+			}
+			opt.Named = serve.Sources{demo}
+		}
 	}
-	if len(out) == 0 {
-		log.Info("no model in the store, so the demo is served", "store", m.config.Models)
-		s, err := m.source(demo.Name)
-		return []serve.Source{s}, err
+	seen := map[string]string{}
+	for _, name := range names {
+		s, err := m.source(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if other, twice := seen[s.Name]; twice {
+			return nil, nil, fmt.Errorf("%s and %s are both served as %q", other, name, s.Name)
+		}
+		seen[s.Name] = name
+		opt.Named, called = append(opt.Named, s), append(called, s.Name)
 	}
-	return out, nil
+	return serve.NewLibrary(opt), called, nil
 }
 
 // source looks at a model's description and says how to load it.
@@ -147,14 +201,19 @@ func (m *machine) source(name string) (serve.Source, error) {
 	if err != nil {
 		return serve.Source{}, err
 	}
-	c, err := openCheckpoint(m.config.Models, name)
+	path, err := modelPath(m.config.Models, name)
+	if err != nil {
+		return serve.Source{}, err
+	}
+	c, err := openPath(path)
 	if err != nil {
 		return serve.Source{}, err
 	}
 	_, err = model.Describe(c)
 	s := serve.Source{
-		Name: called, Created: modified(c), Size: c.Size(),
-		Open: func() (*serve.Model, error) { return m.serve(name) },
+		Name: called, Created: modified(c), Size: c.Size(), Weights: path,
+		Open:   func() (*serve.Model, error) { return m.open(called, path) },
+		Memory: func() (int64, error) { return m.memory(path) },
 	}
 	return s, errors.Join(err, c.Close())
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/winnow-llm/winnow/model/demo"
+	"github.com/winnow-llm/winnow/serve"
+	"github.com/winnow-llm/winnow/store"
 )
 
 // serving starts a server and gives its address. What it returns stops it and gives its error.
@@ -128,12 +130,56 @@ func TestServeSeveralModels(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	url, stop = serving(t)
-	if got := strings.Join(served(t, url), " "); got != "mine" {
-		t.Errorf("of the store %s is served, want what is not broken", got)
+}
+
+func TestServeWithoutNamesServesTheStore(t *testing.T) {
+	dir := alone(t)
+	if err := os.MkdirAll(filepath.Join(dir, "store"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("store/mine.gguf", demo.GGUF, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := serve.NewLibrary(serve.LibraryOptions{Store: store.Store{Root: "store"}}).List(); err != nil || len(all) == 0 {
+		t.Skipf("a library does not list its store: %v", err)
+	}
+	url, stop := serving(t)
+	if got := served(t, url); len(got) != 1 || !strings.HasPrefix(got[0], "mine") {
+		t.Errorf("served %v", got)
+	}
+	if status, body := ask(t, url, "mine"); status != http.StatusOK {
+		t.Errorf("%d %s", status, body)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Named models that have no room beside each other come and go; pinned ones stay, and what has no room beside them is refused.
+func TestServeKeepsWhatFits(t *testing.T) {
+	alone(t)
+	if err := os.WriteFile("other.gguf", demo.GGUF, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args  []string
+		other int
+	}{
+		{[]string{"--memory", "200MB", "demo", "./other.gguf"}, http.StatusOK},
+		{[]string{"--max-loaded", "1", "demo", "./other.gguf"}, http.StatusOK},
+		{[]string{"--max-loaded", "1", "--pinned", "demo", "demo", "./other.gguf"}, http.StatusBadRequest},
+	} {
+		url, stop := serving(t, c.args...)
+		for range 2 {
+			for name, want := range map[string]int{"demo": http.StatusOK, "other": c.other} {
+				if status, body := ask(t, url, name); status != want {
+					t.Errorf("%v: %s: %d %s", c.args, name, status, body)
+				}
+			}
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
