@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -427,4 +429,67 @@ func TestPoolCloses(t *testing.T) {
 			r.Errorf("loads %s", got)
 		}
 	})
+}
+
+// The books hold whatever requests, unloads and changes of the catalogue come in whatever order, and at the end nothing is left.
+func TestPoolBooks(t *testing.T) {
+	for seed := range uint64(20) {
+		inBubble(t, PoolOptions{Memory: 100, MaxLoaded: 3, KeepAlive: 5 * time.Second, LoadWait: 20 * time.Second, Pinned: []string{"a"}}, func(r *roomTest) {
+			var clients sync.WaitGroup
+			for client := range uint64(12) {
+				random := rand.New(rand.NewPCG(seed, client))
+				clients.Go(func() {
+					for range 15 {
+						r.anything(random)
+						time.Sleep(time.Duration(random.IntN(3000)) * time.Millisecond)
+					}
+				})
+			}
+			clients.Wait()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if c := r.Counters(); c.Waiting != 0 || c.Loads-c.Unloads != int64(c.Loaded) || c.Loads < 5 {
+				r.Errorf("seed %d: at the end %+v", seed, c)
+			}
+			for _, l := range r.Loaded() {
+				if !l.Expires.IsZero() {
+					r.Errorf("seed %d: %s is still loaded, until %v", seed, l.Name, l.Expires)
+				}
+			}
+		})
+	}
+}
+
+// anything does one of the things that happen to a pool.
+func (r *roomTest) anything(random *rand.Rand) {
+	names := []string{"a", "b", "c", "huge", "broken", "much", "little"}
+	name := names[random.IntN(len(names))]
+	switch random.IntN(10) {
+	case 0:
+		if err := r.Unload(name); err != nil && !errors.Is(err, ErrPinned) && !errors.Is(err, ErrNoModel) {
+			r.Errorf("unload %s: %v", name, err)
+		}
+	case 1:
+		r.shelf.put("much", fmt.Sprint("much ", random.IntN(3)), 60, int64(50+random.IntN(30)))
+		r.shelf.put("little", fmt.Sprint("much ", random.IntN(3)), 5, 10)
+	default:
+		ctx, cancel := context.WithTimeout(r.Context(), time.Duration(random.IntN(30000))*time.Millisecond)
+		defer cancel()
+		l, err := r.Acquire(ctx, name)
+		if err != nil {
+			known := []error{ErrBusy, ErrTooLarge, ErrLoad, ErrNoModel, context.DeadlineExceeded}
+			if !slices.ContainsFunc(known, func(e error) bool { return errors.Is(err, e) }) {
+				r.Errorf("%s: %v", name, err)
+			}
+			return
+		}
+		time.Sleep(time.Duration(random.IntN(4000)) * time.Millisecond)
+		if l.engine.Context() == 0 || l.Name() != name {
+			r.Errorf("%s is %s while it is in use", name, l.Name())
+		}
+		if random.IntN(4) == 0 {
+			l.Keep(time.Duration(random.IntN(3)-1) * 10 * time.Second)
+		}
+		l.Release()
+	}
 }
