@@ -4,6 +4,7 @@ package cpu
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"unsafe"
 
@@ -46,7 +47,7 @@ type heap struct {
 	current *chunk
 }
 
-// alloc gives zeroed memory. It is never given out twice: what is freed goes back to the system chunk by chunk.
+// alloc gives zeroed memory. It is never given out twice: what is freed goes back to the system.
 func (h *heap) alloc(bytes int) (*memory, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,10 +88,26 @@ func (h *heap) free(m *memory) {
 	if m.chunk == nil {
 		panic("winnow: bug: cpu: a buffer is freed twice")
 	}
-	c := m.chunk
+	c, bytes := m.chunk, m.bytes
 	m.bytes, m.chunk = nil, nil
 	if c.live--; c.live == 0 && c != h.current {
 		c.unmap()
+		return
+	}
+	c.empty(bytes)
+}
+
+// empty gives the pages that only a freed buffer was on back to the system, while others keep the chunk: those of a model that is unloaded
+// lie beside another's.
+func (c *chunk) empty(bytes []byte) {
+	if len(bytes) == 0 {
+		return
+	}
+	page := os.Getpagesize()
+	from := int(uintptr(unsafe.Pointer(&bytes[0])) - uintptr(unsafe.Pointer(&c.mapped[0])))
+	to := (from + len(bytes)) &^ (page - 1)
+	if from = (from + page - 1) &^ (page - 1); from < to {
+		_ = unix.Madvise(c.mapped[from:to], unix.MADV_DONTNEED) // refused, it costs memory only
 	}
 }
 

@@ -91,7 +91,7 @@ func TestVariants(t *testing.T) {
 	}
 }
 
-// What is freed goes back to the system, and buffers do not overlap.
+// What is freed goes back to the system, buffers do not overlap, and each keeps its bytes when its neighbours are freed.
 func TestHeap(t *testing.T) {
 	var h heap
 	var all []*memory
@@ -109,9 +109,19 @@ func TestHeap(t *testing.T) {
 		all = append(all, m)
 	}
 	chunks := map[*chunk]bool{}
-	for _, m := range all {
+	for i, m := range all {
 		chunks[m.chunk] = true
-		h.free(m)
+		if i%2 == 0 {
+			h.free(m)
+		}
+	}
+	for i := 1; i < len(all); i += 2 {
+		for _, b := range all[i].bytes {
+			if b != 1 {
+				t.Fatalf("buffer %d lost bytes to what was freed beside it", i)
+			}
+		}
+		h.free(all[i])
 	}
 	for c := range chunks {
 		if c.mapped != nil && c != h.current {
