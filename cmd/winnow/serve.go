@@ -62,7 +62,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 			return err
 		}
 	}
-	opt := m.poolOptions(library)
+	opt := m.poolOptions(ranked{library, called})
 	first := pin(&opt, called, cfg.Pinned, log)
 	pool := serve.NewPool(opt)
 	defer func() { err = errors.Join(err, pool.Close()) }()
@@ -109,22 +109,51 @@ func (m *machine) poolOptions(models serve.Catalogue) serve.PoolOptions {
 // else that is said, and they come and go. first are those to load at the start.
 func pin(opt *serve.PoolOptions, called, pinned []string, log *slog.Logger) (first []string) {
 	counted, total := map[string]bool{}, int64(0)
-	for _, name := range slices.Concat(pinned, called) {
+	fits := func() bool {
+		return (opt.Memory == 0 || total <= opt.Memory) && (opt.MaxLoaded == 0 || len(counted) <= opt.MaxLoaded)
+	}
+	for i, name := range slices.Concat(pinned, called) {
 		s, err := opt.Models.Find(name)
 		if key := cmp.Or(s.Weights, s.Name); err == nil && !counted[key] { // loading it tells why, if not
 			counted[key], total = true, total+need(&s)
 		}
-		if opt.Memory == 0 || total <= opt.Memory || len(first) == 0 {
+		if fits() || i < len(pinned) || i == 0 {
 			first = append(first, name)
 		}
 	}
-	opt.Pinned = pinned
-	if opt.Memory > 0 && total > opt.Memory || opt.MaxLoaded > 0 && len(counted) > opt.MaxLoaded {
+	if opt.Pinned = first; !fits() {
+		opt.Pinned = pinned
 		log.Warn("not all models can stay loaded: they come and go", "need", size(total), "memory", size(opt.Memory), "models", len(counted))
-		return first[:min(len(first), cmp.Or(opt.MaxLoaded, len(first)))]
 	}
-	opt.Pinned = first
 	return first
+}
+
+// ranked is a library whose first models are those of a command line: the very first answers requests that name none.
+type ranked struct {
+	*serve.Library
+	first []string
+}
+
+// Find implements serve.Catalogue.
+func (r ranked) Find(name string) (serve.Source, error) {
+	if name == "" && len(r.first) > 0 {
+		name = r.first[0]
+	}
+	return r.Library.Find(name)
+}
+
+// List implements serve.Catalogue.
+func (r ranked) List() ([]serve.Source, error) {
+	all, err := r.Library.List()
+	all = slices.Clone(all)
+	rank := func(s serve.Source) int {
+		if i := slices.Index(r.first, s.Name); i >= 0 {
+			return i
+		}
+		return len(r.first)
+	}
+	slices.SortStableFunc(all, func(a, b serve.Source) int { return rank(a) - rank(b) })
+	return all, err
 }
 
 // need is about how many bytes a model will take.
@@ -173,14 +202,14 @@ func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library,
 		}
 		if !slices.ContainsFunc(entries, func(e store.Entry) bool { return e.Err == nil }) {
 			log.Info("no model in the store, so the demo is served", "store", c.Models)
-			demo, err := m.source(demo.Name)
+			s, err := m.source(demo.Name)
 			if err != nil {
 				return nil, nil, err
 			}
-			opt.Named = serve.Sources{demo}
+			opt.Named = serve.Sources{s}
 		}
 	}
-	seen := map[string]string{}
+	seen, stored := map[string]string{}, serve.NewLibrary(opt)
 	for _, name := range names {
 		s, err := m.source(name)
 		if err != nil {
@@ -190,6 +219,10 @@ func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library,
 			return nil, nil, fmt.Errorf("%s and %s are both served as %q", other, name, s.Name)
 		}
 		seen[s.Name] = name
+		if own, err := stored.Find(name); err == nil && s.Weights != name { // it knows more of its own models, and when they change
+			called = append(called, own.Name)
+			continue
+		}
 		opt.Named, called = append(opt.Named, s), append(called, s.Name)
 	}
 	return serve.NewLibrary(opt), called, nil

@@ -223,3 +223,28 @@ func TestServeExportsSpansWhenAsked(t *testing.T) {
 		t.Error("nothing was exported")
 	}
 }
+
+// Models of the command line come first, whoever brings them.
+func TestRanked(t *testing.T) {
+	of := serve.NewLibrary(serve.LibraryOptions{Named: serve.Sources{{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d"}}})
+	r := ranked{of, []string{"d", "b"}}
+	all, err := r.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, s := range all {
+		got += s.Name
+	}
+	if got != "dbac" {
+		t.Errorf("listed %s", got)
+	}
+	for name, want := range map[string]string{"": "d", "a": "a"} {
+		if s, err := r.Find(name); err != nil || s.Name != want {
+			t.Errorf("%q is %q, %v", name, s.Name, err)
+		}
+	}
+	if s, err := (ranked{Library: of}).Find(""); err != nil || s.Name != "a" {
+		t.Errorf("of the library %q, %v", s.Name, err)
+	}
+}
