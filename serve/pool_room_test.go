@@ -302,6 +302,18 @@ func TestPoolRefusesWhatIsTooLarge(t *testing.T) {
 	})
 }
 
+// Pinned models stay, however long ago they were used.
+func TestPoolKeepsWhatIsPinned(t *testing.T) {
+	inBubble(t, PoolOptions{Memory: 100, KeepAlive: time.Minute, Pinned: []string{"a"}}, func(r *roomTest) {
+		r.touch("a")
+		time.Sleep(time.Hour)
+		r.touch("b", "c", "b")
+		r.here("a b")
+		time.Sleep(time.Hour)
+		r.here("a")
+	})
+}
+
 // What takes more than was expected pushes others out afterwards.
 func TestPoolFindsRoomAfterwards(t *testing.T) {
 	inBubble(t, PoolOptions{Memory: 100}, func(r *roomTest) {
