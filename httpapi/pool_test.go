@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -131,8 +132,9 @@ func TestMixedRequestsUnderABudget(t *testing.T) {
 	}
 }
 
-// A running stream keeps its model. Who waits for the room hears that the connection lives, or is told to come again.
-func TestRequestsThatWaitForRoom(t *testing.T) {
+// Under a budget for one, the model in use keeps its room. Who waits for it is told to come again, in the answer or as the last event of a
+// stream that has begun.
+func TestRequestsThatWaitInVain(t *testing.T) {
 	models, total := sized(t)
 	r := startPool(t, Options{Ping: 5 * time.Millisecond}, serve.PoolOptions{Models: models, Memory: total / 2, LoadWait: 50 * time.Millisecond})
 	lease, err := r.server.pool.Acquire(t.Context(), chatModel)
@@ -142,25 +144,52 @@ func TestRequestsThatWaitForRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := `{"model":"twin","max_tokens":2,"prompt":"Once","stream":%v}`
-	resp, out := r.call("POST", "/v1/completions", fmt.Sprintf(body, false))
-	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(out, "model_not_loaded") {
-		t.Errorf("no room: %d %v %s", resp.StatusCode, resp.Header, out)
-	}
-	resp, out = r.call("POST", "/v1/completions", fmt.Sprintf(body, true))
-	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(out, ": ping\n\n") || !strings.Contains(out, `"code":"model_not_loaded"`) {
-		t.Errorf("no room for a stream: %d %s", resp.StatusCode, out)
+	for _, stream := range []bool{false, true} {
+		resp, out := r.call("POST", "/v1/completions", fmt.Sprintf(`{"model":%q,"max_tokens":2,"stream":%v}`, third, stream))
+		refused := resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != ""
+		pinged := stream && resp.StatusCode == http.StatusOK && strings.HasPrefix(out, ": ping\n\n")
+		if !refused && !pinged || !strings.Contains(out, `"code":"model_not_loaded"`) {
+			t.Errorf("stream %v: %d %v %s", stream, resp.StatusCode, resp.Header, out)
+		}
 	}
 	if l := r.server.pool.Loaded(); len(l) != 1 || l[0].Name != chatModel {
 		t.Errorf("loaded %+v", l)
 	}
 	lease.Release()
-	for status := 0; status != http.StatusOK; { // as soon as there is room
-		status, out = r.post("/v1/completions", fmt.Sprintf(body, false))
-		if status != http.StatusOK && status != http.StatusServiceUnavailable {
-			t.Fatalf("%d %s", status, out)
+}
+
+// A running stream keeps its model, and one that waits for the room hears that the connection lives.
+func TestStreamsThatWaitForRoom(t *testing.T) {
+	models, total := sized(t)
+	r := startPool(t, Options{Ping: time.Millisecond}, serve.PoolOptions{Models: models, Memory: total / 2})
+	body := `{"model":%q,"max_tokens":%d,"ignore_eos":true,"stream":true,"prompt":"Once"}`
+	first := r.begin(fmt.Sprintf(body, chatModel, 100))
+	defer first.Body.Close()
+	second := r.begin(fmt.Sprintf(body, third, 2))
+	defer second.Body.Close()
+	for resp, begins := range map[*http.Response]string{first: "", second: ": ping\n\n"} {
+		out, err := io.ReadAll(resp.Body)
+		if err != nil || !strings.HasPrefix(string(out), begins) || !strings.HasSuffix(string(out), "data: [DONE]\n\n") {
+			t.Errorf("%.200s, %v", out, err)
 		}
 	}
+	if c := r.server.pool.Counters(); c.Loads != 2 || c.Unloads != 1 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// begin sends a request for a stream and waits until it has begun.
+func (r *rig) begin(body string) *http.Response {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), "POST", r.url+"/v1/completions", strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp
 }
 
 // Before the first ping a stream whose model cannot be loaded gets a status of its own.
