@@ -167,8 +167,8 @@ func TestStreamsThatWaitForRoom(t *testing.T) {
 	defer first.Body.Close()
 	second := r.begin(fmt.Sprintf(body, third, 2))
 	defer second.Body.Close()
-	for resp, begins := range map[*http.Response]string{first: "", second: ": ping\n\n"} {
-		out, err := io.ReadAll(resp.Body)
+	for i, begins := range []string{"", ": ping\n\n"} {
+		out, err := io.ReadAll([]*http.Response{first, second}[i].Body)
 		if err != nil || !strings.HasPrefix(string(out), begins) || !strings.HasSuffix(string(out), "data: [DONE]\n\n") {
 			t.Errorf("%.200s, %v", out, err)
 		}
