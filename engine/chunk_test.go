@@ -21,13 +21,13 @@ func TestChunkEndsAnywhere(t *testing.T) {
 		for _, how := range []string{"fails", "left", "closed"} {
 			e, d := open(t, ample)
 			e.mu.Lock()
-			e.scheduler.pace.cost = time.Hour // so that a part is one layer of eight rows
+			e.scheduler.pace.cost = [2]time.Duration{time.Hour, time.Hour} // so that a part is one block of eight rows
 			e.mu.Unlock()
 			ctx, leave := context.WithCancel(t.Context())
 			syncs := 0
 			var over atomic.Bool // both have ended: what follows must not break
 			d.atSync = func() error {
-				if n := e.parts.layer; n > 0 && n < len(e.model.Spec().Layers) {
+				if n := e.parts.block; n > 0 && n < e.model.Blocks() {
 					between.Store(true)
 				}
 				if syncs++; syncs == at && !over.Load() {

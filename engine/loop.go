@@ -101,16 +101,10 @@ func (e *Engine) step() bool {
 		e.model.Batch().Fill(e.model.Queue(), &e.work)
 		e.model.Forward(e.model.Batch())
 		out, err := e.results(&e.work, e.scheduler.plan)
-		took, rows := time.Since(started), len(e.work.IDs)
-		e.end(&e.work, out, err, func(p *pace) {
-			switch {
-			case chunk: // parts of it push the step's data out of caches
-			case rows == len(e.work.Past): // all generate
-				p.plain(took)
-			default:
-				p.part(took, rows, len(e.model.Spec().Layers))
-			}
-		})
+		if len(e.work.IDs) == len(e.work.Past) { // all generate
+			e.scheduler.pace.step(time.Since(started), chunk)
+		}
+		e.end(&e.work, out, err)
 	}
 	if chunk {
 		e.further(planned)
@@ -137,7 +131,7 @@ func (e *Engine) begin() (planned, chunk bool) {
 	s.fill(&e.work, plan)
 	if fresh && chunk {
 		s.fill(&e.parts.step, s.chunk)
-		e.parts.layer = 0
+		e.parts.block = 0
 	}
 	now := time.Now()
 	for _, list := range [][]advance{plan, s.chunk} {
@@ -153,47 +147,46 @@ func (e *Engine) begin() (planned, chunk bool) {
 // parts is the chunk under way.
 type parts struct {
 	step     model.Step
-	layer    int       // the next one
+	block    int       // the next one
 	residual []float32 // rows x dim: what passes to it
 }
 
-// further computes a part of the chunk: some layers while others generate, else all that are left.
+// further computes a part of the chunk: some blocks while others generate, else all that are left.
 func (e *Engine) further(beside bool) {
 	p, q, b, m := &e.parts, e.model.Queue(), e.model.Batch(), e.model
-	rows, to := len(p.step.IDs), len(m.Spec().Layers)
-	if beside {
-		e.mu.Lock()
-		to = min(to, p.layer+e.scheduler.pace.layers(rows))
-		e.mu.Unlock()
-	}
-	started := time.Now()
+	rows := len(p.step.IDs)
 	b.Fill(q, &p.step)
-	if p.layer > 0 {
+	if p.block > 0 {
 		model.WriteF32(q, m.Residual(rows), p.residual)
 	}
-	m.Part(b, p.layer, to)
 	var out *result
 	var err error
-	if to < len(m.Spec().Layers) {
+	pace, started := &e.scheduler.pace, time.Now()
+	begun := started // the block in hand
+	p.block = m.Part(b, p.block, func(next int) bool {
+		if err = q.Sync(); err != nil {
+			return false
+		}
+		now := time.Now()
+		pace.block(next-1, rows, now.Sub(begun))
+		begun = now
+		return !beside || pace.more(next, rows, now.Sub(started))
+	})
+	switch {
+	case err != nil:
+	case p.block < m.Blocks():
 		p.residual = resize(p.residual, rows*m.Spec().Dim)
 		model.ReadF32(q, m.Residual(rows), p.residual)
-		err = q.Sync()
-	} else {
+		if err = q.Sync(); err == nil {
+			return
+		}
+	default:
 		out, err = e.results(&p.step, e.scheduler.chunk)
 	}
-	took, layers := time.Since(started), to-p.layer
-	learn := func(pace *pace) { pace.part(took, rows, layers) }
-	p.layer = to
-	if out != nil || err != nil {
-		e.mu.Lock()
-		e.scheduler.resume()
-		e.mu.Unlock()
-		e.end(&p.step, out, err, learn)
-		return
-	}
 	e.mu.Lock()
-	learn(&e.scheduler.pace)
+	e.scheduler.resume()
 	e.mu.Unlock()
+	e.end(&p.step, out, err)
 }
 
 // result is what the device says of a step's wanted rows. The slices are used again in the next step.
@@ -231,11 +224,10 @@ func (e *Engine) results(step *model.Step, plan []advance) (*result, error) {
 }
 
 // end settles the step in hand and hands out what it brought.
-func (e *Engine) end(step *model.Step, out *result, err error, learn func(*pace)) {
+func (e *Engine) end(step *model.Step, out *result, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	plan := e.scheduler.plan
-	learn(&e.scheduler.pace)
 	if err != nil {
 		e.scheduler.fail()
 		for _, a := range plan {

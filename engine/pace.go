@@ -2,66 +2,83 @@ package engine
 
 import "time"
 
-// pace bounds how long those who generate wait while others catch up: the others' step is computed in parts, some layers at a time, and
-// between two parts all who generate have a step. How many rows and layers a part has follows what they cost, whatever the model, the
-// machine and the depth of a prompt. Decision 010 says why.
+// pace bounds how long those who generate wait while others catch up: the others' step is computed in parts, some blocks of the network at a
+// time, and between two parts all who generate have a step. How many rows and blocks a part has follows what they cost, whatever the model,
+// the machine and the depth of a prompt. Decision 010 says why. It is of the loop's goroutine.
 type pace struct {
-	most  int           // rows of a step, which bound the stride
-	alone time.Duration // half the steps in which all generate take less; 0 until there was one
-	cost  time.Duration // of a row in a layer lately, in steps of those who catch up; 0 until there was one
+	most   int              // rows of a step, which bound the stride
+	alone  median           // of steps in which all generate, and nobody catches up
+	beside median           // of such steps between parts, which find the caches full of others' data
+	cost   [2]time.Duration // of a row of those who catch up in an even and in an odd block lately; 0 until there was one
 }
 
 // What pace aims at.
 const (
 	gapTime     = 100 * time.Millisecond // between two tokens of one who generates, while others catch up
-	patience    = 4.5                    // what such a gap aims at, in steps in which all generate
+	patience    = 4.0                    // what such a gap aims at, in steps in which all generate
 	leastTime   = 2                      // but at no less than so many, however long those are
-	stride      = 128                    // rows of those who catch up, where a layer of so many is not too long
+	stride      = 128                    // rows of those who catch up, where a block of so many is not too long
 	leastStride = 8
 )
 
-// spare is how long a part may take.
+// spare is how long a part may take: what a step leaves of the gap, and the time of a step where it leaves less than that.
 func (p *pace) spare() time.Duration {
-	if p.alone == 0 {
+	alone := p.alone.at
+	if alone == 0 {
 		return gapTime
 	}
-	return min(time.Duration(patience*float64(p.alone)), max(gapTime, leastTime*p.alone)) - p.alone
+	gap := min(time.Duration(patience*float64(alone)), max(gapTime, leastTime*alone))
+	return max(gap-max(alone, p.beside.at), min(alone, gap-alone))
 }
 
 // rows is how many those who catch up have in a step of their own beside those who generate.
 func (p *pace) rows() int {
 	n := stride
-	if p.cost > 0 {
-		n = max(leastStride, min(stride, int(p.spare()/p.cost)))
+	if block := max(p.cost[0], p.cost[1]); block > 0 {
+		n = max(leastStride, min(stride, max(int(p.spare()/block/3), min(64, int(p.spare()/block)))))
 	}
 	return min(n, p.most)
 }
 
-// layers is how many of a step of rows make a part, at least one.
-func (p *pace) layers(rows int) int {
-	if p.cost == 0 {
-		return 1
+// step learns how long a step took in which all generate, and whether it stood between parts.
+func (p *pace) step(took time.Duration, between bool) {
+	if between {
+		p.beside.add(took)
+	} else {
+		p.alone.add(took)
 	}
-	return max(1, int(p.spare()/(p.cost*time.Duration(rows))))
 }
 
-// plain learns from a step in which all sequences generated. It follows the median, to which a hiccup is one step of many.
-func (p *pace) plain(took time.Duration) {
-	switch {
-	case p.alone == 0:
-		p.alone = took
-	case took > p.alone:
-		p.alone += p.alone / 16
+// more says whether a part of so many rows, which has taken so long, goes on with block next.
+func (p *pace) more(next, rows int, took time.Duration) bool {
+	cost := p.cost[next%2]
+	return cost > 0 && took+cost*time.Duration(rows) <= p.spare()
+}
+
+// block learns how long a block took with so many rows. A quarter of the news counts, of which no more than four times what is known.
+func (p *pace) block(i, rows int, took time.Duration) {
+	seen, known := max(took/time.Duration(rows), 1), &p.cost[i%2]
+	if *known == 0 {
+		*known = seen
+	}
+	*known += (min(seen, 4**known) - *known) / 4
+}
+
+// median follows what half the times do not reach, to which a hiccup is one time of many.
+type median struct {
+	at   time.Duration // 0 until there was a time
+	seen int
+}
+
+// add counts a time. Each moves the median by a part of it, the more were seen the smaller.
+func (m *median) add(took time.Duration) {
+	move := m.at / time.Duration(min(4+m.seen/2, 128))
+	switch m.seen++; {
+	case m.at == 0:
+		m.at = took
+	case took > m.at:
+		m.at += move
 	default:
-		p.alone -= p.alone / 16
+		m.at -= move
 	}
-}
-
-// part learns from a part of so many rows and layers. A quarter of the news counts, of which no more than four times what is known.
-func (p *pace) part(took time.Duration, rows, layers int) {
-	seen := max(took/time.Duration(rows*layers), 1)
-	if p.cost == 0 {
-		p.cost = seen
-	}
-	p.cost += (min(seen, 4*p.cost) - p.cost) / 4
 }

@@ -7,43 +7,52 @@ import (
 
 const ms = time.Millisecond
 
-// What those who catch up get follows what rows and layers cost: fewer layers at a time after slow parts, fewer rows where one layer is too
-// long already, never none of either.
+// settled is a pace beside steps of so long, which take as long between parts.
+func settled(alone time.Duration) pace {
+	return pace{most: 512, alone: median{at: alone}, beside: median{at: alone}}
+}
+
+// What those who catch up get follows what rows and blocks cost: a part ends before a block that would take too long, blocks have fewer
+// rows where one is too long already, never none.
 func TestPace(t *testing.T) {
 	p := pace{most: 512}
-	if p.rows() != stride || p.layers(64) != 1 {
-		t.Errorf("before anything is known: %d rows, %d layers", p.rows(), p.layers(64))
+	if p.rows() != stride || p.more(1, 64, 0) || p.more(2, 64, 0) {
+		t.Errorf("before anything is known a part has %d rows and goes on", p.rows())
 	}
-	for range 60 {
-		p.plain(20 * ms)
-	}
-	if p.alone < 18*ms || p.alone > 22*ms {
-		t.Errorf("after steps of 20 ms they take %v", p.alone)
-	}
-	p.alone = 20 * ms // so that a part may take 70 ms
-	for i, test := range []struct {
-		took         time.Duration
-		rows, layers int // of the part that took it
-		wantRows     int
-		wantLayers   int // of a step of 64 rows
+	p = settled(20 * ms)
+	left := p.spare()
+	for i, block := range []struct {
+		rows int
+		took time.Duration
+		want [2]time.Duration // of a row
 	}{
-		{64 * ms, 64, 10, 128, 10}, // 0.1 ms a row and layer
-		{64 * ms, 64, 10, 128, 10},
-		{32 * ms, 64, 10, 128, 12},
-		{time.Hour, 64, 10, 128, 7}, // counts as four times as slow
-		{64 * ms, 64, 1, 128, 4},
-		{64 * ms, 8, 1, 128, 2},
-		{64 * ms, 8, 1, 85, 1},
-		{640 * ms, 8, 1, 48, 1},
-		{time.Hour, 8, 1, 27, 1},
-		{time.Hour, 8, 1, 15, 1},
-		{time.Hour, 8, 1, 9, 1},
-		{time.Hour, 8, 1, 8, 1},
+		{64, 64 * ms, [2]time.Duration{ms, 0}}, // block 0, then 1, and so on
+		{64, 32 * ms, [2]time.Duration{ms, ms / 2}},
+		{64, 128 * ms, [2]time.Duration{ms + ms/4, ms / 2}},
+		{8, time.Hour, [2]time.Duration{ms + ms/4, 875 * time.Microsecond}}, // counts as four times as slow
+		{100, 0, [2]time.Duration{937501 * time.Nanosecond, 875 * time.Microsecond}},
 	} {
-		p.part(test.took, test.rows, test.layers)
-		if r, l := p.rows(), p.layers(64); r != test.wantRows || l != test.wantLayers {
-			t.Errorf("part %d: %d rows, %d layers, want %d and %d; %v a row and layer", i, r, l, test.wantRows, test.wantLayers, p.cost)
+		p.block(i, block.rows, block.took)
+		for k := range p.cost {
+			if d := p.cost[k] - block.want[k]; d < -2 || d > 2 {
+				t.Errorf("after block %d a row costs %v, want %v", i, p.cost, block.want)
+			}
 		}
+		if want := min(stride, int(left/max(p.cost[0], p.cost[1]))); p.rows() != want {
+			t.Errorf("after block %d: %d rows, want %d", i, p.rows(), want)
+		}
+	}
+	for next := range 2 {
+		fits := left - 10*p.cost[next]
+		if !p.more(next, 10, fits) || p.more(next, 10, fits+1) {
+			t.Errorf("block %d of 10 rows, of %v each, does not end at %v", next, p.cost[next], left)
+		}
+	}
+	for range 100 {
+		p.block(0, 8, time.Hour)
+	}
+	if p.rows() != leastStride {
+		t.Errorf("%d rows where a block takes hours", p.rows())
 	}
 	if small := (&pace{most: 5}); small.rows() != 5 {
 		t.Errorf("%d rows of a step of 5", small.rows())
@@ -52,10 +61,32 @@ func TestPace(t *testing.T) {
 
 func TestPaceSpare(t *testing.T) {
 	for alone, want := range map[time.Duration]time.Duration{
-		0: 100 * ms, 2 * ms: 7 * ms, 20 * ms: 70 * ms, 40 * ms: 60 * ms, 80 * ms: 80 * ms, time.Second: time.Second,
+		0: 100 * ms, 2 * ms: time.Duration(float64(2*ms)*patience) - 2*ms, 40 * ms: 60 * ms, 80 * ms: 80 * ms, time.Second: time.Second,
 	} {
-		if p := (pace{alone: alone}); p.spare() != want {
+		if p := settled(alone); p.spare() != want {
 			t.Errorf("beside steps of %v a part may take %v, want %v", alone, p.spare(), want)
 		}
+	}
+	p := settled(10 * ms)
+	p.beside.at = 15 * ms
+	if want := time.Duration(float64(10*ms)*patience) - 15*ms; p.spare() != want {
+		t.Errorf("beside steps that take longer between parts: %v, want %v", p.spare(), want)
+	}
+	if p.beside.at = time.Second; p.spare() != 10*ms {
+		t.Errorf("beside steps that fill the gap: %v", p.spare())
+	}
+}
+
+func TestMedian(t *testing.T) {
+	var m median
+	for i := range 400 {
+		took := 20 * ms
+		if i%3 == 0 {
+			took = 60 * ms
+		}
+		m.add(took)
+	}
+	if m.at < 19*ms || m.at > 22*ms {
+		t.Errorf("two of three take 20 ms, the median is %v", m.at)
 	}
 }

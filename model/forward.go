@@ -28,13 +28,17 @@ type Model struct {
 
 // Forward runs the network on the batch that Fill wrote, adds to its sums of hidden states, and returns its logits, one row a wanted row.
 func (m *Model) Forward(b *Batch) tensor.Mat {
-	m.Part(b, 0, len(m.layers))
+	m.Part(b, 0, nil)
 	return b.Logits
 }
 
-// Part runs layers from to to, to excluded, and what comes before the first and after the last. A network may so be run in parts, and other
-// batches between them, if the batch is filled again for each part and its Residual restored.
-func (m *Model) Part(b *Batch, from, to int) {
+// Blocks is how many parts a network has that only the Residual joins: two a layer, attention and then what follows it.
+func (m *Model) Blocks() int { return 2 * len(m.layers) }
+
+// Part runs blocks from one on, with what comes before the first and after the last, and gives the one before which it ended: the first of
+// which more, if there is such a func, is asked whether to go on with it and says no. Block from is run in any case. A network may so be run
+// in parts, and other batches between them, if the batch is filled again for each part and its Residual restored.
+func (m *Model) Part(b *Batch, from int, more func(next int) bool) (to int) {
 	q := m.queue
 	if from == 0 {
 		q.Run(&m.embed)
@@ -42,34 +46,36 @@ func (m *Model) Part(b *Batch, from, to int) {
 	for _, a := range m.angles {
 		q.Run(a)
 	}
-	for i := range m.layers[from:to] {
-		l := &m.layers[from+i]
-
-		q.Run(&l.attnNorm)
-		q.Run(&l.q)
-		q.Run(&l.k)
-		q.Run(&l.v)
-		each(q, l.turn)
-		each(q, l.keep)
-		each(q, l.choose)
-		q.Run(&l.attend)
-		q.Run(&l.attnOut)
-		q.Run(&l.addAttn)
-
-		q.Run(&l.ffnNorm)
-		each(q, l.ffn)
-		q.Run(&l.addFFN)
-	}
-	if to < len(m.layers) {
-		return
+	for to = from; to < m.Blocks(); to++ {
+		if to > from && more != nil && !more(to) {
+			return to
+		}
+		l := &m.layers[to/2]
+		if to%2 == 0 {
+			q.Run(&l.attnNorm)
+			q.Run(&l.q)
+			q.Run(&l.k)
+			q.Run(&l.v)
+			each(q, l.turn)
+			each(q, l.keep)
+			each(q, l.choose)
+			q.Run(&l.attend)
+			q.Run(&l.attnOut)
+			q.Run(&l.addAttn)
+		} else {
+			q.Run(&l.ffnNorm)
+			each(q, l.ffn)
+			q.Run(&l.addFFN)
+		}
 	}
 	q.Run(&m.pick)
 	q.Run(&m.norm)
 	q.Run(&m.output)
 	each(q, m.pool)
+	return to
 }
 
-// Residual is all that passes from a layer to the next: rows x dim, F32.
+// Residual is all that passes from a block to the next: rows x dim, F32.
 func (m *Model) Residual(rows int) tensor.Mat { return m.scratch.x.Slice(0, rows) }
 
 func each(q tensor.Queue, ops []tensor.Op) {
