@@ -114,7 +114,7 @@ func TestKernelsKeepEmbeddingsIndependent(t *testing.T) {
 		}
 		wg.Go(func() {
 			var err error
-			if crowd[i], err = together.Embed(t.Context(), texts[i], engine.MeanPooling); err != nil {
+			if crowd[i], _, err = together.Embed(t.Context(), texts[i], engine.MeanPooling); err != nil {
 				t.Error(err)
 			}
 		})
@@ -122,7 +122,7 @@ func TestKernelsKeepEmbeddingsIndependent(t *testing.T) {
 	wg.Wait()
 	for i, ids := range texts {
 		for name, e := range map[string]*engine.Engine{"alone": together, "alone, in chunks": chunked} {
-			got, err := e.Embed(t.Context(), ids, engine.MeanPooling)
+			got, _, err := e.Embed(t.Context(), ids, engine.MeanPooling)
 			if err != nil || !slices.Equal(got, crowd[i]) {
 				t.Errorf("text %d %s has other bits than among others, %v", i, name, err)
 			}

@@ -21,36 +21,36 @@ const (
 // generations do, without logits.
 //
 // Twice as many embeddings as a step holds are under way at once, and do not count as waiting requests; later ones wait here, so that
-// whoever has thousands may ask for all of them without filling the queue of others.
-func (e *Engine) Embed(ctx context.Context, ids []int32, p Pooling) ([]float32, error) {
+// whoever has thousands may ask for all of them without filling the queue of others. The Stats begin when it no longer waits here.
+func (e *Engine) Embed(ctx context.Context, ids []int32, p Pooling) ([]float32, *Stats, error) {
 	if p != MeanPooling && p != LastPooling {
-		return nil, fmt.Errorf("%w: pooling %q, want %q or %q", ErrRequest, p, MeanPooling, LastPooling)
+		return nil, nil, fmt.Errorf("%w: pooling %q, want %q or %q", ErrRequest, p, MeanPooling, LastPooling)
 	}
 	if err := e.checkText(ids); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	select {
 	case e.embeddings <- struct{}{}:
 		defer func() { <-e.embeddings }()
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
 	q := newEmbedding(ids, p, e.model.Spec().Dim)
 	leave, err := e.enter(ctx, q)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer leave()
 	<-q.out.signal // nothing comes before its end
 	if _, _, err := e.collect(q); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if p == MeanPooling {
 		for i := range q.sum {
 			q.sum[i] /= float32(len(ids))
 		}
 	}
-	return q.sum, nil
+	return q.sum, q.stats(), nil
 }
 
 // checkText refuses ids that cannot be computed because one is unknown, or because they do not fit the context.

@@ -21,7 +21,7 @@ func embedded(t *testing.T, e *Engine, texts [][]int32) map[Pooling][][]float32 
 		for i, ids := range texts {
 			wg.Go(func() {
 				var err error
-				if vectors[i], err = e.Embed(t.Context(), ids, p); err != nil {
+				if vectors[i], _, err = e.Embed(t.Context(), ids, p); err != nil {
 					t.Errorf("%s of text %d: %v", p, i, err)
 				}
 			})
@@ -48,7 +48,7 @@ func TestEmbeddingsAreIndependent(t *testing.T) {
 	for _, p := range []Pooling{MeanPooling, LastPooling} {
 		for _, ids := range all {
 			e, _ := open(t, ample)
-			v, err := e.Embed(t.Context(), ids, p)
+			v, _, err := e.Embed(t.Context(), ids, p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +105,7 @@ func TestEmbedWithoutLogits(t *testing.T) {
 		rows    int64
 	}{{LastPooling, 130}, {MeanPooling, 130}, {LastPooling, 2}} {
 		before := e.Usage().Rows
-		if _, err := e.Embed(t.Context(), ids, c.pooling); err != nil {
+		if _, _, err := e.Embed(t.Context(), ids, c.pooling); err != nil {
 			t.Fatal(err)
 		}
 		if rows := e.Usage().Rows - before; rows != c.rows || logits != 0 {
@@ -120,7 +120,7 @@ func TestEmbedPreempted(t *testing.T) {
 	r.Prompt, r.MaxTokens = r.Prompt[:63], 100
 	ids := texts(7)[6][:100]
 	e, _ := open(t, ample)
-	want, err := e.Embed(t.Context(), ids, MeanPooling)
+	want, _, err := e.Embed(t.Context(), ids, MeanPooling)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestEmbedPreempted(t *testing.T) {
 	var wg sync.WaitGroup
 	s.atSync = sync.OnceValue(func() error { // once the generation is under way
 		wg.Go(func() {
-			got, err := e.Embed(t.Context(), ids, MeanPooling)
+			got, _, err := e.Embed(t.Context(), ids, MeanPooling)
 			if err != nil || !slices.Equal(got, want) {
 				t.Errorf("other bits than alone, %v", err)
 			}
@@ -157,7 +157,7 @@ func TestEmbedMany(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 200 {
 			wg.Go(func() {
-				if _, err := e.Embed(t.Context(), []int32{int32(i), 7, 8}, MeanPooling); err != nil {
+				if _, _, err := e.Embed(t.Context(), []int32{int32(i), 7, 8}, MeanPooling); err != nil {
 					t.Error(err)
 				}
 			})
@@ -193,7 +193,7 @@ func TestEmbedCancelled(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancels = append(cancels, cancel)
 			go func() {
-				_, err := e.Embed(ctx, make([]int32, 60), MeanPooling)
+				_, _, err := e.Embed(ctx, make([]int32, 60), MeanPooling)
 				errs <- err
 			}()
 			synctest.Wait()
@@ -228,20 +228,20 @@ func TestEmbedRefusals(t *testing.T) {
 		{nil, MeanPooling, ErrRequest}, {[]int32{-1}, MeanPooling, ErrRequest}, {[]int32{320}, LastPooling, ErrRequest},
 		{[]int32{1}, "", ErrRequest}, {[]int32{1}, "cls", ErrRequest}, {make([]int32, 129), MeanPooling, ErrContext},
 	} {
-		if _, err := e.Embed(t.Context(), c.ids, c.pooling); !errors.Is(err, c.want) {
+		if _, _, err := e.Embed(t.Context(), c.ids, c.pooling); !errors.Is(err, c.want) {
 			t.Errorf("%d ids, %q: %v", len(c.ids), c.pooling, err)
 		}
 	}
-	if v, err := e.Embed(t.Context(), make([]int32, 128), LastPooling); err != nil || len(v) != e.model.Spec().Dim {
+	if v, _, err := e.Embed(t.Context(), make([]int32, 128), LastPooling); err != nil || len(v) != e.model.Spec().Dim {
 		t.Errorf("a full context: %d values, %v", len(v), err)
 	}
 	broken := errors.New("the device is on fire")
 	s.atSync = func() error { return broken }
-	if _, err := e.Embed(t.Context(), []int32{1}, MeanPooling); !errors.Is(err, ErrStep) || !errors.Is(err, broken) {
+	if _, _, err := e.Embed(t.Context(), []int32{1}, MeanPooling); !errors.Is(err, ErrStep) || !errors.Is(err, broken) {
 		t.Errorf("a failed step: %v", err)
 	}
 	e.Close()
-	if _, err := e.Embed(t.Context(), []int32{1}, MeanPooling); !errors.Is(err, ErrClosed) {
+	if _, _, err := e.Embed(t.Context(), []int32{1}, MeanPooling); !errors.Is(err, ErrClosed) {
 		t.Errorf("closed: %v", err)
 	}
 }
@@ -250,13 +250,13 @@ func TestEmbedRefusals(t *testing.T) {
 func TestMeanIsOfAllTokens(t *testing.T) {
 	e, _ := open(t, ample)
 	ids := texts(3)[2]
-	mean, err := e.Embed(t.Context(), ids, MeanPooling)
+	mean, _, err := e.Embed(t.Context(), ids, MeanPooling)
 	if err != nil {
 		t.Fatal(err)
 	}
 	sum := make([]float64, len(mean))
 	for n := range ids {
-		last, err := e.Embed(t.Context(), ids[:n+1], LastPooling)
+		last, _, err := e.Embed(t.Context(), ids[:n+1], LastPooling)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -96,8 +96,8 @@ func (e *Engine) step() bool {
 	e.turn.Lock()
 	defer e.turn.Unlock()
 	planned, chunk := e.begin()
+	started := time.Now()
 	if planned {
-		started := time.Now()
 		e.model.Batch().Fill(e.model.Queue(), &e.work)
 		e.model.Forward(e.model.Batch())
 		out, err := e.results(&e.work, e.scheduler.plan)
@@ -108,6 +108,12 @@ func (e *Engine) step() bool {
 	}
 	if chunk {
 		e.further(planned)
+	}
+	if planned || chunk {
+		took := time.Since(started)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.scheduler.counts.Turn.add(took.Seconds())
 	}
 	return planned || chunk
 }
@@ -194,6 +200,8 @@ type result struct {
 	ids   []int32   // one a wanted row; empty in a step that samples nothing
 	best  []int32   // model.MostAlternatives a wanted row; empty when nobody asked
 	probs []float32 // 1 + model.MostAlternatives a wanted row; likewise
+
+	sampling time.Duration // that choosing the ids took
 }
 
 // results is what a step brings whose network has run. Only the loop's goroutine calls it, without the engine's mutex: the sequences in the
@@ -201,9 +209,14 @@ type result struct {
 func (e *Engine) results(step *model.Step, plan []advance) (*result, error) {
 	q, b, out, n := e.model.Queue(), e.model.Batch(), &e.result, len(step.Draws)
 	out.ids, out.best, out.probs = resize(out.ids, n), resize(out.best, 0), resize(out.probs, 0)
-	if n > 0 {
+	if out.sampling = 0; n > 0 {
+		if err := q.Sync(); err != nil { // so that the time is the sampling's alone
+			return out, err
+		}
+		started := time.Now()
 		q.Run(&b.Sample)
 		model.ReadI32(q, b.Sample.IDs, out.ids)
+		out.sampling = time.Since(started)
 	}
 	row, asked := 0, false
 	for _, a := range plan {
@@ -240,6 +253,9 @@ func (e *Engine) end(step *model.Step, out *result, err error) {
 		e.scheduler.commit(out.ids)
 		now, row := time.Now(), 0
 		for _, a := range plan {
+			if last := a.seq.times.last; !last.IsZero() && a.want > 0 {
+				e.scheduler.counts.gap(now.Sub(last), e.scheduler.pace.alone)
+			}
 			a.seq.deliver(a, out, row, now)
 			row += a.want
 		}

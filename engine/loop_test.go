@@ -106,9 +106,9 @@ func TestCancelUnderWay(t *testing.T) {
 func TestStepFails(t *testing.T) {
 	e, s := open(t, ample)
 	broken := errors.New("the device is on fire")
-	var steps atomic.Int32
+	var syncs atomic.Int32 // two a step: before its tokens are chosen and at its end
 	s.atSync = func() error {
-		if steps.Add(1) == 3 {
+		if syncs.Add(1) == 5 {
 			return broken
 		}
 		return nil

@@ -38,7 +38,7 @@ func newScheduler(lim model.Limits, queue int) *scheduler {
 	if min(lim.Sequences, lim.Pages, lim.Context) < 1 {
 		panic(fmt.Sprintf("winnow: bug: engine: nothing can be computed within %+v", lim))
 	}
-	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages), pace: pace{most: lim.Rows}}
+	return &scheduler{limits: lim, queue: queue, pool: newPool(lim.Pages), pace: pace{most: lim.Rows}, counts: Counters{Histograms: newHistograms()}}
 }
 
 // context is how many tokens a sequence may have: what the model was made for, or less where the pages end earlier.
@@ -229,10 +229,10 @@ func (s *scheduler) fill(step *model.Step, plan []advance) {
 // samples nothing. Sequences that ended or were aborted meanwhile give their pages back.
 func (s *scheduler) commit(ids []int32) {
 	s.counts.Steps++
-	row := 0
+	row, rows := 0, 0
 	for _, a := range s.plan {
 		q := a.seq
-		s.counts.Rows += int64(a.rows)
+		rows += a.rows
 		if !q.gone {
 			before := len(q.tokens)
 			switch {
@@ -249,6 +249,8 @@ func (s *scheduler) commit(ids []int32) {
 		}
 		row += a.want
 	}
+	s.counts.Rows += int64(rows)
+	s.counts.StepRows.add(float64(rows))
 	s.settle(func(q *sequence) bool { return q.ended() })
 }
 

@@ -51,7 +51,10 @@ type sequence struct {
 }
 
 // times are moments of a sequence's life; zero until they come.
-type times struct{ arrived, started, first, last time.Time }
+type times struct {
+	arrived, started, first, last time.Time
+	sampling                      time.Duration // of steps that chose a token of it
+}
 
 // outbox holds what a sequence has for its consumer, who takes it whenever he likes: the loop never waits for him. It cannot outgrow the
 // sequence's limit.
@@ -168,10 +171,14 @@ func (q *sequence) deliver(a advance, out *result, row int, now time.Time) {
 			q.times.first = now
 		}
 		q.times.last = now
+		q.times.sampling += out.sampling
 		q.out.tokens = append(q.out.tokens, q.token(out, row))
 		q.ready()
 	}
 	if q.ended() {
+		if q.times.first.IsZero() {
+			q.times.first, q.times.last = now, now
+		}
 		q.close(nil)
 	}
 }

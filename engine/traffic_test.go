@@ -108,7 +108,7 @@ func visit(e *engine.Engine, q engine.Request, r *rand.Rand) (got []engine.Token
 		}
 		return nil, err
 	case 2:
-		_, err := e.Embed(ctx, q.Prompt, []engine.Pooling{engine.MeanPooling, engine.LastPooling}[r.IntN(2)])
+		_, _, err := e.Embed(ctx, q.Prompt, []engine.Pooling{engine.MeanPooling, engine.LastPooling}[r.IntN(2)])
 		if err == nil {
 			err = context.Canceled
 		}

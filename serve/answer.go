@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"time"
 	"unicode/utf8"
 
 	"github.com/winnow-llm/winnow/engine"
@@ -15,7 +14,6 @@ import (
 // answer generates what follows a prompt. Leaving the loop early ends the generation and frees what it held.
 func (m *Model) answer(ctx context.Context, prompt []int32, g Generation) iter.Seq2[Delta, error] {
 	return func(yield func(Delta, error) bool) {
-		started := time.Now()
 		req, err := m.request(prompt, &g)
 		if err != nil {
 			yield(Delta{}, err)
@@ -34,12 +32,7 @@ func (m *Model) answer(ctx context.Context, prompt []int32, g Generation) iter.S
 				return
 			}
 			usage.Completion++
-			if usage.Total = time.Since(started); usage.First == 0 {
-				usage.First = usage.Total
-			}
-			if t.Stats != nil {
-				usage.Cached, usage.Queued = t.Stats.Cached, t.Stats.Queued
-			}
+			usage.timed(t.Stats)
 			d := w.push(m.piece(t, &g))
 			d.Prompt, opening.Prompt = opening.Prompt, nil
 			if d.Finish = w.finish(string(t.Finish)); d.Finish != "" {

@@ -12,7 +12,9 @@ import (
 func (m *Model) Complete(ctx context.Context, r CompletionRequest) iter.Seq2[Delta, error] {
 	prompt := r.IDs
 	if prompt == nil {
+		end := within(ctx, "tokenize")
 		prompt = m.document(r.Prompt)
+		end()
 	}
 	return func(yield func(Delta, error) bool) {
 		first, err := m.opening(ctx, prompt, &r)

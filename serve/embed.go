@@ -40,6 +40,7 @@ type Input struct {
 type Embeddings struct {
 	Vectors [][]float32
 	Prompt  int // tokens of all inputs
+	Usage   Usage // of all inputs together: First and Total end with the last of them
 }
 
 // Embed computes the embeddings of all inputs, some side by side, or of none: the first that fails ends the others. An input that cannot
@@ -54,22 +55,29 @@ func (m *Model) Embed(ctx context.Context, r EmbedRequest) (*Embeddings, error) 
 		return nil, &RequestError{Param: "dimensions", Why: fmt.Sprintf("%d are asked for, this model has %d", r.Dimensions, m.spec.Dim)}
 	}
 	out := &Embeddings{Vectors: make([][]float32, len(r.Inputs))}
+	end := within(ctx, "tokenize")
 	texts, err := m.texts(ctx, r.Inputs)
+	end()
 	if err != nil {
 		return nil, err
 	}
 	for _, ids := range texts {
 		out.Prompt += len(ids)
 	}
+	out.Usage.Prompt = out.Prompt
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var next atomic.Int64
+	var mu sync.Mutex // guards out.Usage
 	var working sync.WaitGroup
 	for range min(len(texts), 2*m.net.Limits().Sequences) { // so that the next step's are there before a step ends
 		working.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(texts) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				v, err := m.engine.Embed(ctx, texts[i], pooling)
+				v, stats, err := m.engine.Embed(ctx, texts[i], pooling)
 				if err == nil {
+					mu.Lock()
+					out.Usage.spanned(stats)
+					mu.Unlock()
 					out.Vectors[i], err = unit(v, cmp.Or(r.Dimensions, len(v)))
 				}
 				if err != nil {

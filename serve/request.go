@@ -104,9 +104,9 @@ type Usage struct {
 	Prompt     int           // tokens of the prompt
 	Cached     int           // of these, tokens that were found computed
 	Completion int           // tokens generated, those that ended the answer included
-	Started    time.Time     // the request
-	Queued     time.Duration // waiting to be admitted
-	First      time.Duration // until the first token, from the start of the request
-	Total      time.Duration // until the last token
+	Started    time.Time     // when it came to the engine
+	Queued     time.Duration // from Started until its first step
+	First      time.Duration // from Started until the first token
+	Total      time.Duration // from Started until the last token
 	Sampling   time.Duration // of Total: choosing its tokens, as far as it was measured
 }
