@@ -100,7 +100,7 @@ func TestRefusals(t *testing.T) {
 		{"unknown kernels", "", "WINNOW_CPU=sse", "want one of auto, avx512, avx2, dotprod, neon, go"},
 		{"unknown level", "", "WINNOW_LOG=loud", "loud"},
 		{"missing file", "", "WINNOW_CONFIG=nowhere.yaml", "nowhere.yaml"},
-		{"unknown exporter", "", "OTEL_TRACES_EXPORTER=zipkin", "want otlp or none"},
+		{"unknown exporter", "", "OTEL_TRACES_EXPORTER=zipkin", "want one of otlp, console, none"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			isolate(t)
@@ -127,20 +127,24 @@ func TestVariablesOfKubernetesAreNotKeys(t *testing.T) {
 	}
 }
 
-func TestSpansAreExportedWhenAsked(t *testing.T) {
+func TestTelemetryIsExportedWhenAsked(t *testing.T) {
 	isolate(t)
-	for environ, want := range map[string]bool{
-		"":                          false,
-		"OTEL_TRACES_EXPORTER=otlp": true,
-		"OTEL_TRACES_EXPORTER=none OTEL_EXPORTER_OTLP_ENDPOINT=http://x":             false,
-		"OTEL_EXPORTER_OTLP_ENDPOINT=http://x":                                       true,
-		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://x":                                true,
-		"OTEL_EXPORTER_OTLP_ENDPOINT=":                                               false,
-		"OTEL_SDK_DISABLED=true OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://x:4318/v1": false,
+	for environ, want := range map[string]Telemetry{
+		"":                           {},
+		"OTEL_TRACES_EXPORTER=otlp":  {Traces: true},
+		"OTEL_LOGS_EXPORTER=console": {Logs: true},
+		"OTEL_METRICS_EXPORTER=otlp": {Metrics: true},
+		"OTEL_TRACES_EXPORTER=none OTEL_EXPORTER_OTLP_ENDPOINT=http://x":             {Metrics: true, Logs: true},
+		"OTEL_METRICS_EXPORTER=prometheus OTEL_EXPORTER_OTLP_ENDPOINT=http://x":      {Traces: true, Logs: true},
+		"OTEL_EXPORTER_OTLP_ENDPOINT=http://x":                                       {Traces: true, Metrics: true, Logs: true},
+		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://x":                                {Traces: true},
+		"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=http://x":                                  {Logs: true},
+		"OTEL_EXPORTER_OTLP_ENDPOINT=":                                               {},
+		"OTEL_SDK_DISABLED=true OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://x:4318/v1": {},
 	} {
 		c, err := load(nil, strings.Fields(environ))
-		if err != nil || c.Telemetry.Traces != want {
-			t.Errorf("%q: %v %v, want %v", environ, c.Telemetry.Traces, err, want)
+		if err != nil || c.Telemetry != want {
+			t.Errorf("%q: %+v %v, want %+v", environ, c.Telemetry, err, want)
 		}
 	}
 }

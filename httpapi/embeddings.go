@@ -119,7 +119,7 @@ func (x *exchange) embed(ctx context.Context) error {
 		return err
 	}
 	defer m.Release()
-	x.record.answering(head{Model: m.Name()})
+	x.record.answering(head{Model: m.Name()}, m.Loading)
 	out, err := m.Embed(ctx, r.ask)
 	if err != nil {
 		return err
@@ -131,6 +131,7 @@ func (x *exchange) embed(ctx context.Context) error {
 	for i, v := range out.Vectors {
 		answer.Data[i] = embeddingItem{"embedding", i, r.format.of(v)}
 	}
+	x.record.embedded(&out.Usage)
 	x.record.counted(usage{Prompt: out.Prompt, Total: out.Prompt})
 	return x.s.reply(x.c, http.StatusOK, answer)
 }

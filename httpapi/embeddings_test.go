@@ -245,7 +245,7 @@ func TestEmbeddingTelemetry(t *testing.T) {
 	r := start(t, Options{Tracer: sdk.NewTracerProvider(sdk.WithSpanProcessor(spans))})
 	r.post("/v1/embeddings", `{"model":"`+plainModel+`","input":["Once upon a time","secret"],"dimensions":8,"encoding_format":"base64"}`)
 	r.post("/v1/embeddings", `{"input":""}`)
-	ended := spans.Ended()
+	ended := requestSpans(spans)
 	if len(ended) != 2 || ended[0].Name() != "embeddings "+plainModel {
 		t.Fatalf("%d spans, %v", len(ended), ended)
 	}

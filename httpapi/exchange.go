@@ -59,6 +59,7 @@ func (s *Server) exchange(operation string, answer func(context.Context, *exchan
 		defer s.gate.leave()
 		x := &exchange{s: s, c: c, record: s.telemetry.start(c.Request, operation), out: newStream(c.Writer, s.opt.WriteTimeout)}
 		defer x.record.end()
+		c.Request = c.Request.WithContext(x.record.ctx) // so that log lines name the span
 		ctx, cancel := s.cancellable(x.record.ctx)
 		defer cancel()
 		if err := answer(ctx, x); err != nil {
@@ -88,7 +89,7 @@ func (x *exchange) run(ctx context.Context, e endpoint) error {
 		ID: e.prefix + strings.ReplaceAll(uuid.NewString(), "-", ""), Object: d.object(),
 		Created: time.Now().Unix(), Model: m.Name(), Warnings: p.Warnings,
 	}
-	x.record.answering(x.head)
+	x.record.answering(x.head, m.Loading)
 	ctx, cancel := context.WithCancel(ctx)
 	answers := d.answers(ctx, m.Model)
 	parts := together(ctx, answers)
@@ -142,7 +143,7 @@ func (x *exchange) whole(ctx context.Context, d dialect, parts <-chan part, n in
 		if p.err != nil {
 			return p.err
 		}
-		x.record.piece(p.delta)
+		x.record.piece(p)
 		a := &all[p.choice]
 		a.Text += p.delta.Text
 		a.Tokens, a.Prompt = append(a.Tokens, p.delta.Tokens...), append(a.Prompt, p.delta.Prompt...)
@@ -177,7 +178,7 @@ func (x *exchange) stream(ctx context.Context, d dialect, parts <-chan part, n i
 			if p.err != nil {
 				return p.err
 			}
-			x.record.piece(p.delta)
+			x.record.piece(p)
 			if p.delta.Finish != "" {
 				all[p.choice].Finish, counts[p.choice] = p.delta.Finish, *p.delta.Usage
 			}
@@ -238,7 +239,7 @@ func (x *exchange) fail(err error) {
 		return
 	}
 	if err := x.out.event(f.body()); err != nil {
-		x.s.log.Debug("error event not sent", "id", requestID(x.c), "err", err)
+		x.s.log.DebugContext(x.record.ctx, "error event not sent", "id", requestID(x.c), "err", err)
 	}
 }
 
@@ -249,7 +250,7 @@ func (s *Server) fail(c *gin.Context, err error) { s.refuse(c, s.report(c, err))
 func (s *Server) report(c *gin.Context, err error) *fault {
 	f := faultOf(err)
 	if f.Status >= http.StatusInternalServerError && f.Status != http.StatusServiceUnavailable {
-		s.log.Error("request failed", "id", requestID(c), "route", c.FullPath(), "err", err)
+		s.log.ErrorContext(c.Request.Context(), "request failed", "id", requestID(c), "route", c.FullPath(), "err", err)
 	}
 	return f
 }
@@ -264,7 +265,7 @@ func (s *Server) refuse(c *gin.Context, f *fault) {
 		c.Header("X-Should-Retry", "false") // as clients would by themselves
 	}
 	if err := s.reply(c, f.Status, f.body()); err != nil {
-		s.log.Debug("error not sent", "id", requestID(c), "err", err)
+		s.log.DebugContext(c.Request.Context(), "error not sent", "id", requestID(c), "err", err)
 	}
 }
 

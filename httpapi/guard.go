@@ -37,7 +37,7 @@ func (s *Server) observe(c *gin.Context) {
 	}
 	started := time.Now()
 	c.Next()
-	s.log.Debug("request", "id", id, "method", c.Request.Method, "route", c.FullPath(), "status", c.Writer.Status(),
+	s.log.DebugContext(c.Request.Context(), "request", "id", id, "method", c.Request.Method, "route", c.FullPath(), "status", c.Writer.Status(),
 		"bytes", c.Writer.Size(), "took", time.Since(started), "key", c.GetString(keyName))
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/winnow-llm/winnow/serve"
@@ -29,6 +30,7 @@ type Options struct {
 	WriteTimeout time.Duration        // for a client to take one write; 0 = 30 s
 	DrainTimeout time.Duration        // for requests to end after Serve was told to stop; 0 = 30 s
 	Tracer       trace.TracerProvider // nil = no traces
+	Metrics      []metric.Option      // further readers of what GET /metrics has, and the resource that they name; a reader's producer is EngineMetrics
 	Log          *slog.Logger         // nil = slog.Default()
 }
 
@@ -72,7 +74,7 @@ type Server struct {
 // New makes a server. The pool stays the caller's, who closes it after Serve has returned.
 func New(pool *serve.Pool, opt Options) *Server {
 	opt = opt.filled()
-	s := &Server{pool: pool, opt: opt, log: opt.Log, gate: newGate(opt.Requests), telemetry: newTelemetry(pool, opt.Tracer)}
+	s := &Server{pool: pool, opt: opt, log: opt.Log, gate: newGate(opt.Requests), telemetry: newTelemetry(pool, &opt)}
 	s.cut, s.cutOff = context.WithCancel(context.Background())
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()

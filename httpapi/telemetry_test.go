@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,11 @@ import (
 
 	"github.com/winnow-llm/winnow/serve"
 )
+
+// requestSpans are the ended spans of requests, without those below them.
+func requestSpans(r *tracetest.SpanRecorder) []sdk.ReadOnlySpan {
+	return slices.DeleteFunc(r.Ended(), func(s sdk.ReadOnlySpan) bool { return s.SpanKind() != trace.SpanKindServer })
+}
 
 // A request is one span below the client's, and moves the counters of its model.
 func TestTelemetry(t *testing.T) {
@@ -30,7 +36,7 @@ func TestTelemetry(t *testing.T) {
 	}
 	r.post("/v1/completions", `{"model":"user\nsaid","prompt":"secret words"}`)
 	r.post("/v1/completions", `{"model":"broken"}`)
-	ended := spans.Ended()
+	ended := requestSpans(spans)
 	if len(ended) != 4 {
 		t.Fatalf("%d spans", len(ended))
 	}
@@ -63,6 +69,22 @@ func TestTelemetry(t *testing.T) {
 		`winnow_request_duration_seconds_count{model="demo-moe",operation="chat"} 2`,
 		`winnow_sequences_running{model="demo-moe"} 0`,
 		`winnow_pages{model="demo-moe",state="used"} 0`,
+		`winnow_answers_total{finish="length",model="demo-moe"} 4`,
+		`winnow_generated_tokens_total{model="demo-moe"} 16`,
+		`winnow_inter_token_latency_seconds_count{model="demo-moe"} 12`,
+		`winnow_answer_queue_time_seconds_count{model="demo-moe"} 4`,
+		`winnow_decode_stall_seconds_count{model="demo-moe"} `,
+		`winnow_step_duration_seconds_count{model="demo-moe"} `,
+		`gen_ai_server_request_duration_seconds_count{error_type="model_not_found",gen_ai_operation_name="text_completion",gen_ai_provider_name="winnow"} 1`,
+		`gen_ai_server_time_per_output_token_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="winnow",` +
+			`gen_ai_request_model="demo-moe",gen_ai_response_model="demo-moe"} 2`,
+		`vllm:num_requests_running{model_name="demo-moe"} 0`,
+		`vllm:kv_cache_usage_perc{model_name="demo-moe"} 0`,
+		`vllm:generation_tokens_total{model_name="demo-moe"} 16`,
+		`vllm:request_success_total{finished_reason="length",model_name="demo-moe"} 4`,
+		`vllm:time_to_first_token_seconds_bucket{model_name="demo-moe",le="+Inf"} 2`,
+		`vllm:e2e_request_latency_seconds_count{model_name="demo-moe"} 2`,
+		`vllm:inter_token_latency_seconds_count{model_name="demo-moe"} 12`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %s", want)

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"time"
+
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
@@ -29,9 +31,22 @@ const (
 	attrInputTokens  = "gen_ai.usage.input_tokens"
 	attrOutputTokens = "gen_ai.usage.output_tokens"
 	attrCachedTokens = "gen_ai.usage.cache_read.input_tokens"
+	attrOutput       = "gen_ai.output.type"
 	attrEncodings    = "gen_ai.request.encoding_formats"
 	attrDimensions   = "gen_ai.embeddings.dimension.count"
 	attrError        = "error.type"
+	attrAddress      = "server.address"
+	attrPort         = "server.port"
+)
+
+// Names that vLLM gives to what a request took, in seconds; of several answers to a request, the longest.
+const (
+	latencyQueue     = "gen_ai.latency.time_in_queue"
+	latencyFirst     = "gen_ai.latency.time_to_first_token"
+	latencyPrefill   = "gen_ai.latency.time_in_model_prefill"
+	latencyDecode    = "gen_ai.latency.time_in_model_decode"
+	latencyInference = "gen_ai.latency.time_in_model_inference"
+	latencyAll       = "gen_ai.latency.e2e"
 )
 
 // parent reads the span that a client works in.
@@ -48,7 +63,7 @@ func (r *record) asked(p *plan) {
 		return
 	}
 	r.named(p.Model)
-	r.span.SetAttributes(attribute.Bool(attrStream, p.Stream), attribute.Int(attrChoices, p.N))
+	r.span.SetAttributes(attribute.Bool(attrStream, p.Stream), attribute.Int(attrChoices, p.N), attribute.String(attrOutput, "text"))
 	if p.MaxTokens > 0 {
 		r.span.SetAttributes(attribute.Int(attrMaxTokens, p.MaxTokens))
 	}
@@ -93,9 +108,16 @@ func (r *record) named(model string) {
 	}
 }
 
-// answering notes which model answers, and under which id where the answer has one.
-func (r *record) answering(h head) {
+// answering notes which model answers, under which id where the answer has one, and how long the model was waited for.
+func (r *record) answering(h head, loading time.Duration) {
 	r.model = h.Model
+	if !r.span.IsRecording() {
+		return
+	}
+	if loading > 0 {
+		now := time.Now()
+		r.child(spanLoad, now.Add(-loading), now, attribute.String(attrAnswering, h.Model))
+	}
 	r.span.SetName(r.operation + " " + h.Model)
 	r.span.SetAttributes(attribute.String(attrAnswering, h.Model))
 	if h.ID != "" {
@@ -103,8 +125,13 @@ func (r *record) answering(h head) {
 	}
 }
 
-// endSpan notes how it ended.
-func (r *record) endSpan() {
+// endSpan notes how it ended after so long.
+func (r *record) endSpan(took time.Duration) {
+	if !r.span.IsRecording() {
+		return
+	}
+	r.phases()
+	r.latencies(took)
 	if r.first > 0 {
 		r.span.SetAttributes(attribute.Float64(attrFirstChunk, r.first.Seconds()))
 	}

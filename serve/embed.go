@@ -39,7 +39,7 @@ type Input struct {
 // Embeddings are vectors of length 1, one an input, in order.
 type Embeddings struct {
 	Vectors [][]float32
-	Prompt  int // tokens of all inputs
+	Prompt  int   // tokens of all inputs
 	Usage   Usage // of all inputs together: First and Total end with the last of them
 }
 

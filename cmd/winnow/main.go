@@ -45,9 +45,9 @@ func settings(c *cobra.Command) (configs.Config, *slog.Logger, error) {
 	}
 	opt := &slog.HandlerOptions{Level: cfg.Log}
 	if cfg.LogFormat == "json" {
-		return cfg, slog.New(slog.NewJSONHandler(c.ErrOrStderr(), opt)), nil
+		return cfg, slog.New(traced{slog.NewJSONHandler(c.ErrOrStderr(), opt)}), nil
 	}
-	return cfg, slog.New(slog.NewTextHandler(c.ErrOrStderr(), opt)), nil
+	return cfg, slog.New(traced{slog.NewTextHandler(c.ErrOrStderr(), opt)}), nil
 }
 
 // interruptible ends the verb's work at SIGINT and SIGTERM. A second signal ends the process at once.

@@ -42,11 +42,12 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	}
 	ctx, stop := interruptible(c)
 	defer stop()
-	tracer, flush, err := openTraces(ctx, cfg.Telemetry)
+	out, err := openExports(ctx, cfg.Telemetry, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, flush()) }()
+	defer out.close()
+	log = out.log
 	m, err := openMachine(cfg, log)
 	if err != nil {
 		return err
@@ -67,6 +68,10 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	pool := serve.NewPool(opt)
 	defer func() { err = errors.Join(err, pool.Close()) }()
 
+	readers, err := out.readers(ctx, pool)
+	if err != nil {
+		return err
+	}
 	ln, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
 		return err
@@ -84,8 +89,9 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	err = httpapi.New(pool, httpapi.Options{
 		Version: version, Hosts: cfg.Hosts, Origins: cfg.Origins, Keys: keys, Requests: cfg.Requests, BodyLimit: int64(cfg.BodyBytes),
 		BodyTimeout: cfg.BodyTimeout, WriteTimeout: cfg.WriteTimeout, DrainTimeout: cfg.DrainTimeout, Ping: cfg.Ping,
-		Library: library, Tracer: tracer, Log: log,
+		Library: library, Tracer: out.tracer, Metrics: readers, Log: log,
 	}).Serve(ctx, ln)
+	out.close() // while the engines can be asked
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}

@@ -1,0 +1,154 @@
+package httpapi
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/winnow-llm/winnow/serve"
+)
+
+// EngineMetrics are what the engines of a pool's loaded models know of themselves, by model: how busy they are, what they did, how long
+// their steps take. They are looked up when a reader asks, so that counting them costs requests nothing. GET /metrics has them; other
+// readers take them as their producer.
+func EngineMetrics(pool *serve.Pool) sdk.Producer { return &engines{pool: pool, since: time.Now()} }
+
+type engines struct {
+	pool  *serve.Pool
+	since time.Time // that counters count from
+}
+
+// figure is a number of an engine.
+type figure struct {
+	name, unit, what string
+	grows            bool
+	label            string // that tells its values apart, beside the model; "" = it has one value
+	of               func(l *serve.Listing) []value
+}
+
+type value struct {
+	label string
+	n     float64
+}
+
+func gauge(name, what string, of func(l *serve.Listing) int) figure {
+	return figure{name: name, what: what, of: func(l *serve.Listing) []value { return []value{{n: float64(of(l))}} }}
+}
+
+func counter(name, what string, of func(l *serve.Listing) int64) figure {
+	return figure{name: name, what: what, grows: true, of: func(l *serve.Listing) []value { return []value{{n: float64(of(l))}} }}
+}
+
+var figures = []figure{
+	gauge("winnow.sequences.running", "Sequences that hold pages of the cache", func(l *serve.Listing) int { return l.Engine.Running }),
+	gauge("winnow.sequences.waiting", "Sequences that wait for their turn", func(l *serve.Listing) int { return l.Engine.Waiting }),
+	{
+		name: "winnow.pages", what: "Pages of the cache: used by sequences, cached for prompts that begin alike, free", label: "state",
+		of: func(l *serve.Listing) []value {
+			u := l.Engine
+			return []value{
+				{"used", float64(u.PagesUsed)}, {"cached", float64(u.PagesCached)}, {"free", float64(u.PagesTotal - u.PagesUsed - u.PagesCached)},
+			}
+		},
+	},
+	{
+		name: "winnow.pages.usage", unit: "1", what: "Share of the cache's pages that sequences use",
+		of: func(l *serve.Listing) []value {
+			return []value{{n: float64(l.Engine.PagesUsed) / float64(max(1, l.Engine.PagesTotal))}}
+		},
+	},
+	counter("winnow.steps", "Steps of the engine", func(l *serve.Listing) int64 { return l.Engine.Steps }),
+	counter("winnow.rows", "Tokens that steps computed", func(l *serve.Listing) int64 { return l.Engine.Rows }),
+	counter("winnow.generated_tokens", "Tokens that steps chose", func(l *serve.Listing) int64 { return l.Engine.Generated }),
+	counter("winnow.prefix_cache.queries", "Tokens of prompts that were looked up in the cache", func(l *serve.Listing) int64 { return l.Engine.Prompt }),
+	counter("winnow.prefix_cache.hits", "Tokens of prompts that were found in the cache", func(l *serve.Listing) int64 { return l.Engine.Cached }),
+	counter("winnow.preemptions", "Times a sequence lost its pages to another", func(l *serve.Listing) int64 { return l.Engine.Preempted }),
+	counter("winnow.pages.evicted", "Cached pages that were taken for other tokens", func(l *serve.Listing) int64 { return l.Engine.Evicted }),
+	counter("winnow.sequences.cancelled", "Sequences whose consumer left before their end", func(l *serve.Listing) int64 { return l.Engine.Cancelled }),
+	counter("winnow.sequences.failed", "Sequences that a failed step ended", func(l *serve.Listing) int64 { return l.Engine.Failed }),
+}
+
+// spread is a histogram of an engine.
+type spread struct {
+	name, unit, what string
+	of               func(l *serve.Listing) (bounds []float64, counts []uint64, sum float64)
+}
+
+var spreads = []spread{
+	{"winnow.step.duration", "s", "Time of a turn of the engine: a step, a part of a long prompt, or both; whoever generates waits so long for a token",
+		func(l *serve.Listing) ([]float64, []uint64, float64) {
+			h := &l.Engine.Turn
+			return h.Bounds, h.Counts[:], h.Sum
+		}},
+	{"winnow.step.rows", "", "Tokens that a step computed",
+		func(l *serve.Listing) ([]float64, []uint64, float64) {
+			h := &l.Engine.StepRows
+			return h.Bounds, h.Counts[:], h.Sum
+		}},
+	{"winnow.inter_token_latency", "s", "Time between two tokens of a sequence",
+		func(l *serve.Listing) ([]float64, []uint64, float64) {
+			h := &l.Engine.Gap
+			return h.Bounds, h.Counts[:], h.Sum
+		}},
+	{"winnow.decode_stall", "s", "Those of the times between two tokens that are above 100 ms and above five steps in which all generate",
+		func(l *serve.Listing) ([]float64, []uint64, float64) {
+			h := &l.Engine.Stall
+			return h.Bounds, h.Counts[:], h.Sum
+		}},
+}
+
+// Produce is called by readers of metrics.
+func (e *engines) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
+	loaded := e.pool.Loaded()
+	if len(loaded) == 0 {
+		return nil, nil
+	}
+	out := metricdata.ScopeMetrics{Scope: instrumentation.Scope{Name: scope}}
+	now := time.Now()
+	for i := range figures {
+		out.Metrics = append(out.Metrics, figures[i].read(loaded, e.since, now))
+	}
+	for i := range spreads {
+		out.Metrics = append(out.Metrics, spreads[i].read(loaded, e.since, now))
+	}
+	return []metricdata.ScopeMetrics{out}, nil
+}
+
+func (f *figure) read(loaded []serve.Listing, since, now time.Time) metricdata.Metrics {
+	var points []metricdata.DataPoint[float64]
+	for i := range loaded {
+		for _, v := range f.of(&loaded[i]) {
+			of := []attribute.KeyValue{attribute.String("model", loaded[i].Name)}
+			if f.label != "" {
+				of = append(of, attribute.String(f.label, v.label))
+			}
+			points = append(points, metricdata.DataPoint[float64]{Attributes: attribute.NewSet(of...), StartTime: since, Time: now, Value: v.n})
+		}
+	}
+	m := metricdata.Metrics{Name: f.name, Description: f.what, Unit: f.unit, Data: metricdata.Gauge[float64]{DataPoints: points}}
+	if f.grows {
+		m.Data = metricdata.Sum[float64]{DataPoints: points, Temporality: metricdata.CumulativeTemporality, IsMonotonic: true}
+	}
+	return m
+}
+
+func (s *spread) read(loaded []serve.Listing, since, now time.Time) metricdata.Metrics {
+	var points []metricdata.HistogramDataPoint[float64]
+	for i := range loaded {
+		bounds, counts, sum := s.of(&loaded[i])
+		p := metricdata.HistogramDataPoint[float64]{
+			Attributes: attribute.NewSet(attribute.String("model", loaded[i].Name)), StartTime: since, Time: now,
+			Bounds: bounds, BucketCounts: counts[:len(bounds)+1], Sum: sum,
+		}
+		for _, n := range p.BucketCounts {
+			p.Count += n
+		}
+		points = append(points, p)
+	}
+	return metricdata.Metrics{Name: s.name, Description: s.what, Unit: s.unit,
+		Data: metricdata.Histogram[float64]{DataPoints: points, Temporality: metricdata.CumulativeTemporality}}
+}
