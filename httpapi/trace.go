@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -69,12 +70,12 @@ func (r *record) asked(p *plan) {
 	}
 	for key, v := range map[string]*float32{attrTemperature: p.Temperature, attrTopP: p.TopP} {
 		if v != nil {
-			r.span.SetAttributes(attribute.Float64(key, float64(*v)))
+			r.span.SetAttributes(decimal(key, *v))
 		}
 	}
 	for key, v := range map[string]float32{attrPresence: p.Presence, attrFrequency: p.Frequency} {
 		if v != 0 {
-			r.span.SetAttributes(attribute.Float64(key, float64(v)))
+			r.span.SetAttributes(decimal(key, v))
 		}
 	}
 	if p.TopK != nil {
@@ -86,6 +87,16 @@ func (r *record) asked(p *plan) {
 	if len(p.Stop) > 0 {
 		r.span.SetAttributes(attribute.StringSlice(attrStop, p.Stop))
 	}
+}
+
+// decimal is an attribute with the number that the client wrote: 0.2, and not what 32 bits make of it.
+func decimal(key string, v float32) attribute.KeyValue {
+	text := strconv.FormatFloat(float64(v), 'g', -1, 32)
+	exact, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		exact = float64(v)
+	}
+	return attribute.Float64(key, exact)
 }
 
 // embedding notes what the client wants embedded.
