@@ -254,7 +254,7 @@ func (e *Engine) end(step *model.Step, out *result, err error) {
 		now, row := time.Now(), 0
 		for _, a := range plan {
 			if last := a.seq.times.last; !last.IsZero() && a.want > 0 {
-				e.scheduler.counts.gap(now.Sub(last), e.scheduler.pace.alone)
+				e.scheduler.counts.gap(now.Sub(last), e.scheduler.pace.alone.at)
 			}
 			a.seq.deliver(a, out, row, now)
 			row += a.want

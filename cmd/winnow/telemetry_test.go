@@ -36,6 +36,7 @@ func (c *collector) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 
 // A collector that the standard variables name gets traces, metrics and logs of this service, and nothing that anybody said.
 func TestTelemetryIsSent(t *testing.T) {
+	alone(t)
 	c := &collector{sent: map[string][]byte{}}
 	there := httptest.NewServer(c)
 	defer there.Close()
@@ -51,11 +52,11 @@ func TestTelemetryIsSent(t *testing.T) {
 		t.Error(err)
 	}
 	for path, words := range map[string][]string{
-		"/v1/traces":  {"chat demo", "sampling", "gen_ai.latency.e2e"},
+		"/v1/traces":  {"chat demo", "gen_ai.request.model", "sampling", "gen_ai.latency.e2e"},
 		"/v1/metrics": {"winnow.request.duration", "winnow.inter_token_latency", "winnow.pages", "gen_ai.server.time_to_first_token"},
 		"/v1/logs":    {"/v1/chat/completions", "draining"},
 	} {
-		for _, word := range append(words, "winnow-under-test", "none-at-all", version) {
+		for _, word := range append(words, "service.name", "winnow-under-test", "none-at-all", version) {
 			if !bytes.Contains(c.sent[path], []byte(word)) {
 				t.Errorf("%s has %d bytes without %q", path, len(c.sent[path]), word)
 			}
@@ -68,6 +69,7 @@ func TestTelemetryIsSent(t *testing.T) {
 
 // Without variables nothing is set up. A collector that does not answer holds up neither requests nor the end.
 func TestDeadCollector(t *testing.T) {
+	alone(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {
 		t.Fatal(err)
