@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -99,6 +101,10 @@ func TestMetricsThatOthersReadExist(t *testing.T) {
 	r.post("/v1/embeddings", `{"model":"demo-moe","input":"x"}`)
 	r.post("/v1/completions", `{"model":"nobody","prompt":"x"}`)
 	_, page := r.call("GET", "/metrics", "")
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	if _, err := parser.TextToMetricFamilies(strings.NewReader(page)); err != nil {
+		t.Errorf("the page is no text format: %v", err)
+	}
 	have := map[string]bool{"up": true} // Prometheus's own
 	for _, line := range strings.Split(page, "\n") {
 		if end := strings.IndexAny(line, "{ "); end > 0 && line[0] != '#' {

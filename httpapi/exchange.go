@@ -53,6 +53,7 @@ func (s *Server) generate(e endpoint) gin.HandlerFunc {
 func (s *Server) exchange(operation string, answer func(context.Context, *exchange) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := s.gate.enter(); err != nil {
+			s.telemetry.turnedAway(c.Request.Context(), operation, faultOf(err).Code)
 			s.fail(c, err)
 			return
 		}

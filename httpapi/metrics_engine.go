@@ -75,30 +75,16 @@ var figures = []figure{
 // spread is a histogram of an engine.
 type spread struct {
 	name, unit, what string
-	of               func(l *serve.Listing) (bounds []float64, counts []uint64, sum float64)
+	of               func(l *serve.Listing) *serve.Histogram
 }
 
 var spreads = []spread{
 	{"winnow.step.duration", "s", "Time of a turn of the engine: a step, a part of a long prompt, or both; whoever generates waits so long for a token",
-		func(l *serve.Listing) ([]float64, []uint64, float64) {
-			h := &l.Engine.Turn
-			return h.Bounds, h.Counts[:], h.Sum
-		}},
-	{"winnow.step.rows", "", "Tokens that a step computed",
-		func(l *serve.Listing) ([]float64, []uint64, float64) {
-			h := &l.Engine.StepRows
-			return h.Bounds, h.Counts[:], h.Sum
-		}},
-	{"winnow.inter_token_latency", "s", "Time between two tokens of a sequence",
-		func(l *serve.Listing) ([]float64, []uint64, float64) {
-			h := &l.Engine.Gap
-			return h.Bounds, h.Counts[:], h.Sum
-		}},
+		func(l *serve.Listing) *serve.Histogram { return &l.Engine.Turn }},
+	{"winnow.step.rows", "", "Tokens that a step computed", func(l *serve.Listing) *serve.Histogram { return &l.Engine.StepRows }},
+	{"winnow.inter_token_latency", "s", "Time between two tokens of a sequence", func(l *serve.Listing) *serve.Histogram { return &l.Engine.Gap }},
 	{"winnow.decode_stall", "s", "Those of the times between two tokens that are above 100 ms and above five steps in which all generate",
-		func(l *serve.Listing) ([]float64, []uint64, float64) {
-			h := &l.Engine.Stall
-			return h.Bounds, h.Counts[:], h.Sum
-		}},
+		func(l *serve.Listing) *serve.Histogram { return &l.Engine.Stall }},
 }
 
 // Produce is called by readers of metrics.
@@ -139,10 +125,10 @@ func (f *figure) read(loaded []serve.Listing, since, now time.Time) metricdata.M
 func (s *spread) read(loaded []serve.Listing, since, now time.Time) metricdata.Metrics {
 	var points []metricdata.HistogramDataPoint[float64]
 	for i := range loaded {
-		bounds, counts, sum := s.of(&loaded[i])
+		h := s.of(&loaded[i])
 		p := metricdata.HistogramDataPoint[float64]{
 			Attributes: attribute.NewSet(attribute.String("model", loaded[i].Name)), StartTime: since, Time: now,
-			Bounds: bounds, BucketCounts: counts[:len(bounds)+1], Sum: sum,
+			Bounds: h.Bounds, BucketCounts: h.Counts[:len(h.Bounds)+1], Sum: h.Sum,
 		}
 		for _, n := range p.BucketCounts {
 			p.Count += n

@@ -92,6 +92,13 @@ func (r *record) end() {
 	r.endSpan(took)
 }
 
+// turnedAway counts a request that was refused before anybody looked at it. It has no span, since a server that is too busy for requests is
+// too busy to say much about each.
+func (t *telemetry) turnedAway(ctx context.Context, operation, code string) {
+	t.requests.Add(ctx, 1, metric.WithAttributes(
+		attribute.String("model", ""), attribute.String("operation", operation), attribute.String("status", code)))
+}
+
 // count enters a finished request in the metrics.
 func (t *telemetry) count(r *record, took time.Duration) {
 	ctx := context.WithoutCancel(r.ctx)

@@ -95,6 +95,19 @@ func TestTelemetry(t *testing.T) {
 	}
 }
 
+// What a server that is stopping refuses is counted.
+func TestTurnedAway(t *testing.T) {
+	r := start(t, Options{})
+	r.server.gate.close()
+	if status, body := r.post("/v1/completions", `{"prompt":"x"}`); status != 503 {
+		t.Errorf("%d %s", status, body)
+	}
+	_, page := r.call("GET", "/metrics", "")
+	if !strings.Contains(page, `winnow_requests_total{model="",operation="text_completion",status="`+faultOf(errDraining).Code+`"} 1`) {
+		t.Error(page)
+	}
+}
+
 // A panic ends its request and nothing else.
 func TestPanics(t *testing.T) {
 	r := start(t, Options{})

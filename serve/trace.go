@@ -12,6 +12,9 @@ import (
 // scope names this package to OpenTelemetry.
 const scope = "github.com/winnow-llm/winnow/serve"
 
+// Histogram counts values by size, as an engine's Usage has them.
+type Histogram = engine.Histogram
+
 // within begins a span of the request that ctx belongs to. What it returns ends the span. Where nobody records the request it costs
 // nothing.
 func within(ctx context.Context, name string) (end func()) {
