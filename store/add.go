@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -26,6 +27,7 @@ const (
 type addition struct {
 	store Store
 	lock  *os.File
+	added []string // digests of blobs that were not there before
 }
 
 // add begins an addition, after whoever removes blobs. Close ends it.
@@ -34,7 +36,7 @@ func (s Store) add(ctx context.Context) (*addition, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &addition{s, lock}, nil
+	return &addition{store: s, lock: lock}, nil
 }
 
 // Close ends the addition. A second Close does nothing.
@@ -63,7 +65,11 @@ func (a *addition) blob(r io.Reader, want string) (l layer, err error) {
 	if st, err := os.Stat(path); err == nil && st.Size() == l.Size {
 		return l, os.Remove(temp)
 	}
-	return l, rename(temp, path)
+	if err := rename(temp, path); err != nil {
+		return l, err
+	}
+	a.added = append(a.added, l.Digest)
+	return l, nil
 }
 
 // counting is a hash that knows how much it has seen.
@@ -89,28 +95,45 @@ func (a *addition) write(n model.Name, m manifest) error {
 
 // writeRaw is write with the manifest's own bytes, which have been checked.
 func (a *addition) writeRaw(n model.Name, raw []byte) error {
-	path := a.store.manifestPath(n)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fileError(path, err)
+	path, manifests := a.store.manifestPath(n), filepath.Join(a.store.Root, "manifests")
+	if err := os.MkdirAll(manifests, 0o755); err != nil {
+		return fileError(manifests, err)
 	}
-	temp, err := writeTemp(filepath.Join(a.store.Root, "manifests"), func(w io.Writer) error {
-		_, err := w.Write(raw)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return rename(temp, path)
-}
-
-// manifestPath is where the manifest of a valid name is: where one is that differs in case, there, since names are equal then.
-func (s Store) manifestPath(n model.Name) string {
-	for _, other := range s.manifests() {
-		if other.EqualFold(n) {
-			n = other
+	var err error
+	for range 100 { // whoever removes the last model of a folder removes the folder, perhaps just before the file would be in it
+		if err = os.MkdirAll(filepath.Dir(path), 0o755); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fileError(path, err)
+		}
+		temp, werr := writeTemp(manifests, func(w io.Writer) error {
+			_, err := w.Write(raw)
+			return err
+		})
+		if werr != nil {
+			return werr
+		}
+		if err = rename(temp, path); !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
-	return filepath.Join(s.Root, "manifests", n.Filepath())
+	return fileError(path, err)
+}
+
+// manifestPath is where the manifest of a valid name is: where there is none but one that differs in case, there, since names are equal
+// then.
+func (s Store) manifestPath(n model.Name) string {
+	path := filepath.Join(s.Root, "manifests", n.Filepath())
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	for _, other := range s.manifests() {
+		if other.EqualFold(n) {
+			return filepath.Join(s.Root, "manifests", other.Filepath())
+		}
+	}
+	return path
 }
 
 // writeTemp makes a file of its own in dir, on the disk when it returns. Nothing is left of one that fails.

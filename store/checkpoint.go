@@ -199,23 +199,28 @@ func openRegular(path string) (*os.File, int64, error) {
 	return f, st.Size(), nil
 }
 
-// openMapped maps a whole regular file. The mapping outlives the open file.
+// openMapped maps a whole regular file. Until it is unmapped the file stays open and its lock is shared, by which whoever removes files
+// from a store sees that it is in use; where the file system has no locks, nobody sees it and the mapping goes on all the same.
 func openMapped(path string) (data []byte, unmap func() error, err error) {
 	f, size, err := openRegular(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer f.Close()
-	if size == 0 {
-		return nil, nil, &FileError{File: path, Limit: "the file is empty", Err: ErrFormat}
+	var forget func() error
+	_, _ = lockFile(f, false)
+	switch {
+	case size == 0:
+		err = &FileError{File: path, Limit: "the file is empty", Err: ErrFormat}
+	case int64(int(size)) != size:
+		err = &FileError{File: path, Limit: fmt.Sprintf("%d bytes exceed the address space", size), Err: ErrUnsupported}
+	default:
+		data, forget, err = mapFile(f, int(size))
 	}
-	if int64(int(size)) != size {
-		return nil, nil, &FileError{File: path, Limit: fmt.Sprintf("%d bytes exceed the address space", size), Err: ErrUnsupported}
-	}
-	if data, unmap, err = mapFile(f, int(size)); err != nil {
+	if err != nil {
+		f.Close()
 		return nil, nil, fileError(path, err)
 	}
-	return data, unmap, nil
+	return data, func() error { return errors.Join(forget(), f.Close()) }, nil
 }
 
 // fileError names the file once: the operating system's errors carry the path themselves.

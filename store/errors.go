@@ -13,6 +13,8 @@ var (
 	ErrNoModel     = errors.New("no such model")               // the name leads to no file
 	ErrName        = errors.New("not a valid model name")      // the name can lead to no file
 	ErrDigest      = errors.New("wrong digest")                // bytes are not those that were promised
+	ErrExists      = errors.New("name is taken")               // by a file that the user placed in the store
+	ErrInUse       = errors.New("in use")                      // by whoever has the file open, or changes the store
 )
 
 // FileError says which file is at fault, where in it, and which limit it breaks.

@@ -22,6 +22,7 @@ const (
 
 	layerModel    = "application/vnd.ollama.image.model" // GGUF
 	layerTensor   = "application/vnd.ollama.image.tensor"
+	layerAdapter  = "application/vnd.ollama.image.adapter"
 	layerTemplate = "application/vnd.ollama.image.template" // Go template
 	layerPrompt   = "application/vnd.ollama.image.prompt"   // the older word for it
 	layerSystem   = "application/vnd.ollama.image.system"
@@ -86,6 +87,17 @@ func (m manifest) size() int64 {
 	return n
 }
 
+// digests are those of all blobs.
+func (m manifest) digests() (out []string) {
+	if m.Config.Digest != "" {
+		out = append(out, m.Config.Digest)
+	}
+	for _, l := range m.Layers {
+		out = append(out, l.Digest)
+	}
+	return out
+}
+
 func (s Store) readManifest(path string) (manifest, error) {
 	raw, err := readSmall(path, maxManifest)
 	if err != nil {
@@ -108,6 +120,9 @@ func (s Store) weights(path string, m manifest) (string, error) {
 			found = append(found, l)
 		case layerTensor:
 			bad.Limit = "weights in one blob per tensor"
+			return "", bad
+		case layerAdapter:
+			bad.Limit = "an adapter beside the weights"
 			return "", bad
 		}
 	}

@@ -66,15 +66,38 @@ func (s Store) Find(name string) (string, error) {
 
 // fromManifest finds the weights of a model that has a manifest: of this very name, or else of one that differs in case.
 func (s Store) fromManifest(n model.Name) (string, error) {
+	_, e, err := s.stored(n)
+	return e.Path, err
+}
+
+// stored reads the manifest of a valid name and looks for its weights. ErrNoModel: there is none. The entry holds what is known of it, also
+// after another error.
+func (s Store) stored(n model.Name) (m manifest, e Entry, err error) {
 	path := s.manifestPath(n)
-	if _, err := os.Stat(path); err != nil {
-		return "", ErrNoModel
+	for range 3 { // somebody may replace it between a look at the manifest and one at its blobs
+		before, gone := os.Stat(path)
+		if gone != nil {
+			return manifest{}, Entry{}, fmt.Errorf("%w: %s in %s", ErrNoModel, n.DisplayShortest(), s.Root)
+		}
+		e = Entry{Name: s.nameOf(path).DisplayShortest(), Modified: before.ModTime()}
+		if m, err = s.readManifest(path); err == nil {
+			e.Size, e.Digest = m.size(), m.digest
+			e.Path, err = s.weights(path, m)
+		}
+		if after, gone := os.Stat(path); err == nil || gone == nil && os.SameFile(before, after) {
+			return m, e, err
+		}
 	}
-	m, err := s.readManifest(path)
+	return m, e, err
+}
+
+// nameOf is the name of a model by the path of its manifest.
+func (s Store) nameOf(path string) model.Name {
+	rest, err := filepath.Rel(filepath.Join(s.Root, "manifests"), path)
 	if err != nil {
-		return "", err
+		panic("winnow: bug: store: " + err.Error())
 	}
-	return s.weights(path, m)
+	return model.ParseNameFromFilepath(rest)
 }
 
 // plain finds a model placed directly in the folder. It has neither host nor namespace, and no tag but the default.
@@ -121,10 +144,15 @@ func (s Store) List() ([]Entry, error) {
 	}
 	var out []Entry
 	for _, n := range s.manifests() {
-		out = append(out, s.manifestEntry(n))
+		_, e, err := s.stored(n)
+		if errors.Is(err, ErrNoModel) {
+			continue
+		}
+		e.Err = err
+		out = append(out, e)
 	}
 	for _, f := range files {
-		if e, ok := s.plainEntry(f.Name()); ok {
+		if e, ok := s.placed(f.Name()); ok {
 			out = append(out, e)
 		}
 	}
@@ -132,27 +160,16 @@ func (s Store) List() ([]Entry, error) {
 	return out, nil
 }
 
-func (s Store) manifestEntry(n model.Name) Entry {
-	path := filepath.Join(s.Root, "manifests", n.Filepath())
-	e := Entry{Name: n.DisplayShortest()}
+func plainEntry(name, path string) Entry {
 	st, err := os.Stat(path)
 	if err != nil {
-		e.Err = fileError(path, err)
-		return e
+		return Entry{Name: name, Err: fileError(path, err)}
 	}
-	e.Modified = st.ModTime()
-	m, err := s.readManifest(path)
-	if err != nil {
-		e.Err = err
-		return e
-	}
-	e.Size, e.Digest = m.size(), m.digest
-	e.Path, e.Err = s.weights(path, m)
-	return e
+	return Entry{Name: name, Path: path, Size: weightBytes(path), Modified: st.ModTime()}
 }
 
-// plainEntry describes a file or directory of the folder; false when it is no model that Find finds.
-func (s Store) plainEntry(file string) (Entry, bool) {
+// placed describes a file or directory of the folder; false when it is no model that Find finds.
+func (s Store) placed(file string) (Entry, bool) {
 	name := ModelName(file)
 	n := model.ParseName(name)
 	if n.Model != name || !n.IsValid() {
@@ -162,11 +179,8 @@ func (s Store) plainEntry(file string) (Entry, bool) {
 	if !ok || filepath.Base(path) != file {
 		return Entry{}, false
 	}
-	st, err := os.Stat(path)
-	if err != nil {
-		return Entry{}, false
-	}
-	return Entry{Name: name, Path: path, Size: weightBytes(path), Modified: st.ModTime()}, true
+	e := plainEntry(name, path)
+	return e, e.Err == nil
 }
 
 // ModelName is what a model is called by its path: the last part, without .gguf and without the number of a split file.
