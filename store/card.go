@@ -41,25 +41,23 @@ func (s Store) Lookup(name string) (Card, error) {
 	if !n.IsValid() {
 		return Card{}, fmt.Errorf("%w: %.100q", ErrName, name)
 	}
-	m, e, err := s.stored(n)
-	if errors.Is(err, ErrNoModel) {
-		if path, ok := s.plain(n); ok {
+	for {
+		m, e, err := s.stored(n)
+		if path, ok := s.plain(n); ok && errors.Is(err, ErrNoModel) {
 			e := plainEntry(n.Model, path)
 			return Card{Entry: e, Modelfile: Modelfile{From: e.Name}}, e.Err
 		}
-		return Card{}, err
-	}
-	if err != nil {
-		return Card{}, err
-	}
-	c := Card{Entry: e, Modelfile: Modelfile{From: e.Name}}
-	if err := s.readLayers(&c, m); err != nil {
-		if _, _, gone := s.stored(n); errors.Is(gone, ErrNoModel) {
-			return Card{}, gone // removed while it was read
+		if err != nil {
+			return Card{}, err
 		}
-		return Card{}, fmt.Errorf("look up %s: %w", e.Name, err)
+		c := Card{Entry: e, Modelfile: Modelfile{From: e.Name}}
+		if err = s.readLayers(&c, m); err == nil {
+			return c, nil
+		}
+		if now, _, gone := s.stored(n); gone == nil && now.digest == m.digest {
+			return Card{}, fmt.Errorf("look up %s: %w", e.Name, err)
+		} // else somebody has replaced or removed it meanwhile
 	}
-	return c, nil
 }
 
 // readLayers reads the layers beside the weights. Of several of a kind that should be one the last counts, as with ollama.

@@ -28,7 +28,7 @@ func optionTypes() map[string]reflect.Kind {
 }
 
 // maxExact is the largest whole number up to which a float64 holds all of them.
-const maxExact = 1 << 53
+const maxExact = 1<<53 - 1
 
 // parseParameter reads a value as a Modelfile writes it.
 func parseParameter(name, text string) (v any, err error) {
