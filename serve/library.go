@@ -3,7 +3,8 @@ package serve
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
+	"sync"
 
 	"github.com/winnow-llm/winnow/store"
 )
@@ -17,54 +18,97 @@ type LibraryOptions struct {
 	Open func(name, path string) (*Model, error)
 	// Memory says about how many bytes Open will take; nil = as many as the files have.
 	Memory func(path string) (int64, error)
+	// Checkpoint opens the weights of one of Named, to be described. nil: they cannot be.
+	Checkpoint func(name string) (*store.Checkpoint, error)
 }
 
 // Library is the models of a server: those it was started with, and those of its store, which clients may change. It is a Catalogue.
-type Library struct{ opt LibraryOptions }
+type Library struct {
+	opt LibraryOptions
+
+	mu      sync.Mutex
+	glances map[string]glance // by Source.weights
+}
 
 // NewLibrary makes a library.
-func NewLibrary(opt LibraryOptions) *Library { return &Library{opt: opt} }
+func NewLibrary(opt LibraryOptions) *Library { return &Library{opt: opt, glances: map[string]glance{}} }
 
-// Description is what can be said of a model without loading it.
-type Description struct {
-	Source
-	Family       string // "llama", as the weights say
-	Parameters   int64  // of the weights
-	Quantization string // the format of most weights: "Q4_K_M"
-	Format       string // "gguf" or "safetensors"
-	Context      int    // tokens that the model was made for
-	Embedding    int    // width of the network
-	Capabilities []string
-	Meta         map[string]any // GGUF's keys; long lists only where they are asked for
-	Tensors      []TensorDescription
+// Find implements Catalogue. Of the store it reads what concerns the one model only, unless it is asked for the default and Named is empty.
+func (l *Library) Find(name string) (Source, error) {
+	s, _, err := l.find(name)
+	return s, err
 }
 
-// TensorDescription is one weight of a model.
-type TensorDescription struct {
-	Name   string
-	Format string
-	Shape  []int
+// find gives a model's source, and what the store says of it where it is the store's.
+func (l *Library) find(name string) (Source, *store.Card, error) {
+	if s, err := l.opt.Named.Find(name); err == nil {
+		return s, nil, nil
+	}
+	if name == "" {
+		all, err := l.List()
+		if err != nil {
+			return Source{}, nil, err
+		}
+		if len(all) == 0 {
+			return Source{}, nil, fmt.Errorf("%w: there are none", ErrNoModel)
+		}
+		name = all[0].Name
+	}
+	card, err := l.opt.Store.Lookup(name)
+	switch {
+	case errors.Is(err, store.ErrName):
+		return Source{}, nil, fmt.Errorf("%w: %.200q", ErrNoModel, name)
+	case errors.Is(err, store.ErrNoModel):
+		return Source{}, nil, fmt.Errorf("%w: %w", ErrNoModel, err)
+	case err != nil:
+		return Source{}, nil, fmt.Errorf("%w: %w", ErrLoad, err)
+	}
+	return l.source(&card), &card, nil
 }
 
-// Find implements Catalogue.
-func (l *Library) Find(name string) (Source, error) { return l.opt.Named.Find(name) }
-
-// List implements Catalogue.
-func (l *Library) List() ([]Source, error) { return l.opt.Named.List() }
-
-// Describe says what a model is; verbose adds long lists and all tensors.
-func (l *Library) Describe(name string, verbose Verbosity) (Description, error) {
-	return Description{}, errUnbuilt
+// source is a model of the store.
+func (l *Library) source(c *store.Card) Source {
+	name, path := c.Name, c.Path
+	return Source{
+		Name: name, Created: c.Modified, Size: c.Size, Digest: c.Digest, Weights: path, Modelfile: c.Modelfile,
+		Open: func() (*Model, error) { return l.opt.Open(name, path) },
+	}
 }
 
-// Verbosity is how much of a model is described.
-type Verbosity int
+// List implements Catalogue. Models of the store that are damaged, or of a kind that Winnow does not know, are not in it.
+func (l *Library) List() ([]Source, error) {
+	out := append([]Source{}, l.opt.Named...)
+	entries, err := l.opt.Store.List()
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for _, s := range out {
+		seen[s.weights()] = true
+	}
+	for _, e := range entries {
+		if _, named := l.named(e.Name); named || e.Err != nil {
+			continue
+		}
+		card, err := l.opt.Store.Lookup(e.Name)
+		if err != nil {
+			continue
+		}
+		s := l.source(&card)
+		seen[s.weights()] = true
+		if g := l.glance(&s, true); g.err == nil {
+			out = append(out, s)
+		}
+	}
+	l.forget(seen)
+	return out, nil
+}
 
-// How much is described.
-const (
-	Brief   Verbosity = iota
-	Verbose           // long lists and all tensors too
-)
+// named finds one of the models that the server was started with.
+func (l *Library) named(name string) (Source, bool) {
+	s, err := l.opt.Named.Find(name)
+	return s, err == nil && name != ""
+}
 
 // Pull brings a model from a registry or an address; see is called in turn as it goes on. Two pulls of one model share the work.
 func (l *Library) Pull(ctx context.Context, name string, insecure Transport, see func(store.Progress)) error {
@@ -84,22 +128,5 @@ const (
 func (l *Library) Push(ctx context.Context, name string, insecure Transport, see func(store.Progress)) error {
 	return errUnbuilt
 }
-
-// Create makes a model of others' weights, or of blobs that AddBlob brought, which files names: from file name to digest.
-func (l *Library) Create(ctx context.Context, name string, f store.Modelfile, files map[string]string, see func(store.Progress)) error {
-	return errUnbuilt
-}
-
-// Copy gives a model a second name.
-func (l *Library) Copy(ctx context.Context, from, to string) error { return errUnbuilt }
-
-// Remove takes a model from the store. One that is loaded goes on answering until it is unloaded.
-func (l *Library) Remove(ctx context.Context, name string) error { return errUnbuilt }
-
-// HasBlob says whether the store has a file.
-func (l *Library) HasBlob(digest string) (bool, error) { return false, errUnbuilt }
-
-// AddBlob copies a file into the store, whose bytes must have the digest.
-func (l *Library) AddBlob(ctx context.Context, digest string, r io.Reader) error { return errUnbuilt }
 
 var errUnbuilt = errors.New("not built yet")
