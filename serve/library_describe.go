@@ -25,6 +25,7 @@ type Description struct {
 	Context      int    // tokens that the model was made for
 	Embedding    int    // width of the network
 	Capabilities []string
+	Template     string              // of a conversation: the Modelfile's, or else the weights' own, which is Jinja; "" = none
 	Meta         map[string]any      // GGUF's keys; long lists only where they are asked for, else nil
 	Tensors      []TensorDescription // by name; only where they are asked for
 }
@@ -65,6 +66,7 @@ func (l *Library) Describe(name string, verbose Verbosity) (Description, error) 
 	d := g.description
 	d.Source = s
 	if f := d.Source.Modelfile; f.Template != "" {
+		d.Template = f.Template
 		d.Capabilities = append(d.Capabilities[:1:1], templateCapabilities(f.Template)...)
 	}
 	if card == nil {
@@ -157,12 +159,12 @@ func describe(c *store.Checkpoint, verbose Verbosity) (Description, error) {
 	if pooling != "" {
 		d.Capabilities[0] = "embedding"
 	}
+	d.Template, _ = templateSource(c) // a file that says nothing that can be read has none
 	if t, err := chatTemplate(c); err == nil {
-		source, _ := templateSource(c) // it is there, since it has been parsed
 		if t.Uses("tools") {
 			d.Capabilities = append(d.Capabilities, "tools")
 		}
-		if t.Uses("enable_thinking") || t.Uses("thinking") || t.Uses("reasoning_effort") || strings.Contains(source, "</think>") {
+		if t.Uses("enable_thinking") || t.Uses("thinking") || t.Uses("reasoning_effort") || strings.Contains(d.Template, "</think>") {
 			d.Capabilities = append(d.Capabilities, "thinking")
 		}
 	}

@@ -121,6 +121,9 @@ func TestDescribe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if plain, err := l.Describe("plain", Brief); err != nil || !strings.Contains(plain.Template, "messages") || !strings.Contains(d.Template, "{{ .Content }}") {
+		t.Errorf("templates %q and %q, %v", plain.Template, d.Template, err)
+	}
 	if tokens, _ := d.Meta["tokenizer.ggml.tokens"].([]string); len(tokens) != 4096 || len(d.Tensors) < 43 || d.Name != "tales:latest" {
 		t.Errorf("%d tokens, %d tensors", len(tokens), len(d.Tensors))
 	}

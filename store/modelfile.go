@@ -167,6 +167,26 @@ func (f Modelfile) String() string {
 	return b.String()
 }
 
+// ParameterText lists the parameters as ollama does: a line for each value, names first.
+func (f Modelfile) ParameterText() string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(f.Parameters)) {
+		v := f.Parameters[name]
+		list, ok := v.([]any)
+		if !ok {
+			list = []any{v}
+		}
+		for _, one := range list {
+			text := strings.Join(parameterTexts(one), " ")
+			if s, ok := one.(string); ok {
+				text = strconv.Quote(s)
+			}
+			fmt.Fprintf(&b, "%-30s %s\n", name, text)
+		}
+	}
+	return b.String()
+}
+
 // parameterTexts are the values of one parameter, each for a line of its own.
 func parameterTexts(v any) (out []string) {
 	switch v := v.(type) {

@@ -36,6 +36,11 @@ func TestModelfile(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(f, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", f, err, want)
 	}
+	const lines = "num_ctx                        4096\nstop                           \"</s>\"\n" +
+		"stop                           \"<|im_end|>\"\ntemperature                    0.7\nuse_mmap                       false\n"
+	if got := f.ParameterText(); got != lines {
+		t.Errorf("%s", got)
+	}
 	text := want.String()
 	if again, err := ParseModelfile(strings.NewReader(text), int64(len(text))); err != nil || !reflect.DeepEqual(again, want) {
 		t.Errorf("%s\n%+v, %v", text, again, err)
