@@ -18,8 +18,8 @@ type LibraryOptions struct {
 	Open func(name, path string) (*Model, error)
 	// Memory says about how many bytes Open will take; nil = as many as the files have.
 	Memory func(path string) (int64, error)
-	// Checkpoint opens the weights of one of Named, to be described. nil: they cannot be.
-	Checkpoint func(name string) (*store.Checkpoint, error)
+	// Checkpoint opens what a source's weights are known by, to describe it; nil = store.Open.
+	Checkpoint func(weights string) (*store.Checkpoint, error)
 }
 
 // Library is the models of a server: those it was started with, and those of its store, which clients may change. It is a Catalogue.
@@ -31,7 +31,12 @@ type Library struct {
 }
 
 // NewLibrary makes a library.
-func NewLibrary(opt LibraryOptions) *Library { return &Library{opt: opt, glances: map[string]glance{}} }
+func NewLibrary(opt LibraryOptions) *Library {
+	if opt.Checkpoint == nil {
+		opt.Checkpoint = store.Open
+	}
+	return &Library{opt: opt, glances: map[string]glance{}}
+}
 
 // Find implements Catalogue. Of the store it reads what concerns the one model only, unless it is asked for the default and Named is empty.
 func (l *Library) Find(name string) (Source, error) {
@@ -96,7 +101,7 @@ func (l *Library) List() ([]Source, error) {
 		}
 		s := l.source(&card)
 		seen[s.weights()] = true
-		if g := l.glance(&s, true); g.err == nil {
+		if g := l.glance(&s); g.err == nil {
 			out = append(out, s)
 		}
 	}

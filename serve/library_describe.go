@@ -56,9 +56,9 @@ func (l *Library) Describe(name string, verbose Verbosity) (Description, error) 
 	if err != nil {
 		return Description{}, err
 	}
-	g := l.glance(&s, card != nil)
+	g := l.glance(&s)
 	if verbose == Verbose && g.err == nil {
-		g = l.look(&s, card != nil, Verbose)
+		g = l.look(&s, Verbose)
 	}
 	if g.err != nil {
 		return Description{}, fmt.Errorf("%w: %s: %w", ErrLoad, s.Name, g.err)
@@ -92,7 +92,7 @@ type glance struct {
 }
 
 // glance looks at a model's weights unless it has before.
-func (l *Library) glance(s *Source, stored bool) glance {
+func (l *Library) glance(s *Source) glance {
 	var size int64
 	var created time.Time
 	if s.Digest == "" {
@@ -104,7 +104,7 @@ func (l *Library) glance(s *Source, stored bool) glance {
 	if ok && g.size == size && g.created.Equal(created) {
 		return g
 	}
-	g = l.look(s, stored, Brief)
+	g = l.look(s, Brief)
 	g.size, g.created = size, created
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,21 +124,13 @@ func (l *Library) forget(seen map[string]bool) {
 }
 
 // look opens a model's weights and describes them.
-func (l *Library) look(s *Source, stored bool, verbose Verbosity) (g glance) {
-	var c *store.Checkpoint
-	switch {
-	case stored:
-		c, g.err = store.Open(s.Weights)
-	case l.opt.Checkpoint != nil:
-		c, g.err = l.opt.Checkpoint(s.Name)
-	default:
-		g.err = errors.New("nobody says where its files are")
+func (l *Library) look(s *Source, verbose Verbosity) (g glance) {
+	c, err := l.opt.Checkpoint(s.weights())
+	if err != nil {
+		return glance{err: err}
 	}
-	if g.err != nil {
-		return g
-	}
-	g.description, g.err = describe(c, verbose)
-	g.err = errors.Join(g.err, c.Close())
+	g.description, err = describe(c, verbose)
+	g.err = errors.Join(err, c.Close())
 	return g
 }
 

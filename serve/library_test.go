@@ -29,7 +29,12 @@ func library(t *testing.T, named ...string) *Library {
 			return nil, err
 		}
 		return nil, errors.Join(errors.New("would open "+name), c.Close())
-	}, Checkpoint: func(name string) (*store.Checkpoint, error) { return store.OpenBytes(name, demo.GGUF) }}
+	}, Checkpoint: func(weights string) (*store.Checkpoint, error) {
+		if slices.Contains(named, weights) {
+			return store.OpenBytes(weights, demo.GGUF)
+		}
+		return store.Open(weights)
+	}}
 	for _, n := range named {
 		opt.Named = append(opt.Named, Source{Name: n})
 	}

@@ -44,7 +44,7 @@ func (s Store) Lookup(name string) (Card, error) {
 	for {
 		m, e, err := s.stored(n)
 		if path, ok := s.plain(n); ok && errors.Is(err, ErrNoModel) {
-			e := plainEntry(n.Model, path)
+			e := plainEntry(ModelName(path), path)
 			return Card{Entry: e, Modelfile: Modelfile{From: e.Name}}, e.Err
 		}
 		if err != nil {

@@ -136,8 +136,10 @@ func TestSweep(t *testing.T) {
 		"blobs/" + prefixTemp + "1": {2 * time.Hour, true}, "blobs/" + prefixTemp + "2": {time.Minute, false},
 		"manifests/" + prefixTemp + "3": {2 * time.Hour, true},
 		"blobs/" + blob + suffixPartial: {48 * time.Hour, true}, "blobs/" + blob + suffixPartial + ".map": {48 * time.Hour, true},
-		"blobs/sha256-" + strings.Repeat("3", 64) + suffixPartial: {2 * time.Hour, false},
-		"blobs/" + blob + "-partial": {1000 * time.Hour, false}, "blobs/" + blob + "-partial-3": {1000 * time.Hour, false},
+		"blobs/sha256-" + strings.Repeat("3", 64) + suffixPartial:          {2 * time.Hour, false},
+		"blobs/sha256-" + strings.Repeat("4", 64) + suffixPartial:          {48 * time.Hour, false}, // what is beside it is younger
+		"blobs/sha256-" + strings.Repeat("4", 64) + suffixPartial + ".map": {23 * time.Hour, false},
+		"blobs/" + blob + "-partial":                                       {1000 * time.Hour, false}, "blobs/" + blob + "-partial-3": {1000 * time.Hour, false},
 		"blobs/" + blob + "-winnowed": {1000 * time.Hour, false}, "blobs/sha256-short": {1000 * time.Hour, false},
 	} {
 		path := filepath.Join(s.Root, filepath.FromSlash(name))

@@ -23,7 +23,7 @@ const (
 
 var (
 	blobNames    = regexp.MustCompile(`^sha256-[0-9a-f]{64}$`)
-	partialNames = regexp.MustCompile(`^sha256-[0-9a-f]{64}` + suffixPartial + `($|[.-])`) // and what is kept beside them
+	partialNames = regexp.MustCompile(`^(sha256-[0-9a-f]{64}` + suffixPartial + `)($|[.-])`) // and what is kept beside them
 )
 
 // Removal is what became of files that no model needs.
@@ -148,23 +148,43 @@ func (w *sweep) clean(dir string) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		w.keep(fileError(dir, err))
 	}
+	pulls := changes(files)
 	for _, f := range files {
 		name, wait := f.Name(), grace
+		st, err := f.Info()
+		if err != nil || !st.Mode().IsRegular() && st.Mode().Type() != fs.ModeSymlink {
+			continue // it is gone, or nothing of ours
+		}
+		changed := st.ModTime()
+		part := partialNames.FindStringSubmatch(name)
 		switch {
-		case partialNames.MatchString(name):
-			wait = partialGrace
+		case part != nil:
+			changed, wait = pulls[part[1]], partialGrace
 		case strings.HasPrefix(name, prefixTemp):
 		case w.drop[name] && !w.named[name]:
 			wait = 0
 		case !blobNames.MatchString(name) || w.named[name]:
 			continue
 		}
-		st, err := f.Info()
-		if err != nil || !st.Mode().IsRegular() && st.Mode().Type() != fs.ModeSymlink || wait > 0 && w.now.Sub(st.ModTime()) < wait {
-			continue // it is gone, is nothing of ours, or is young
+		if wait == 0 || w.now.Sub(changed) >= wait {
+			w.remove(filepath.Join(dir, name))
 		}
-		w.remove(filepath.Join(dir, name))
 	}
+}
+
+// changes says when pulls that were interrupted last went on: the files of one go together, or stay.
+func changes(files []fs.DirEntry) map[string]time.Time {
+	out := map[string]time.Time{}
+	for _, f := range files {
+		part := partialNames.FindStringSubmatch(f.Name())
+		if part == nil {
+			continue
+		}
+		if st, err := f.Info(); err == nil && st.ModTime().After(out[part[1]]) {
+			out[part[1]] = st.ModTime()
+		}
+	}
+	return out
 }
 
 // remove takes a file that nobody has open. On file systems without locks one that is open goes too, and is there for whoever has it.

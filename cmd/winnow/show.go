@@ -82,7 +82,7 @@ func described(models, name string, how serve.Verbosity) (serve.Description, err
 	opt := serve.LibraryOptions{Store: store.Store{Root: models}}
 	if path, err := opt.Store.Resolve(name); name == demo.Name || err == nil && path == name {
 		opt.Named = serve.Sources{{Name: name}}
-		opt.Checkpoint = func(name string) (*store.Checkpoint, error) { return openCheckpoint(models, name) }
+		opt.Checkpoint = func(string) (*store.Checkpoint, error) { return openCheckpoint(models, name) }
 	}
 	return serve.NewLibrary(opt).Describe(name, how)
 }
