@@ -108,6 +108,53 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
+// TestKilledProcesses ends processes in the middle of what they do. No half model is there afterwards, no lock is held, and what they left behind
+// goes once it is old.
+func TestKilledProcesses(t *testing.T) {
+	s, files := Store{t.TempDir()}, dir(t, map[string]string{"a.gguf": weightsFor("a"), "b.gguf": weightsFor("b")})
+	put(t, filepath.Join(files, "a.gguf"), weightsFor("a")+strings.Repeat("x", 1<<20)) // so that writing takes a while
+	for round := range 12 {
+		name := []string{"first", "third", "copier", "remover"}[round%4]
+		c := exec.Command(os.Args[0], "-test.run=^TestProcesses$", "-test.timeout=2m", name, s.Root, files, "1m")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(20+7*round) * time.Millisecond)
+		if err := errors.Join(c.Process.Kill(), s.Create(t.Context(), "same", Modelfile{From: filepath.Join(files, "b.gguf")}, nil, nil)); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		if err := c.Wait(); err == nil {
+			t.Errorf("round %d: %s was not killed", round, name)
+		}
+		verify(t, s)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	for _, f := range names(t, filepath.Join(s.Root, "blobs")) {
+		if err := os.Chtimes(filepath.Join(s.Root, "blobs", f), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := s.Sweep(t.Context()); r.Kept != nil {
+		t.Error(r)
+	}
+	named := map[string]bool{}
+	for _, n := range s.manifests() {
+		m, _, err := s.stored(n)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, d := range m.digests() {
+			named[filepath.Base(s.blob(d))] = true
+		}
+	}
+	for _, f := range names(t, filepath.Join(s.Root, "blobs")) {
+		if !named[f] {
+			t.Errorf("%s is left behind", f)
+		}
+	}
+	verify(t, s)
+}
+
 // work does one thing for a while. That a model is removed by others before it is reached is no failure.
 func work(t *testing.T, name string, s Store, files, long string) {
 	d, err := time.ParseDuration(long)
