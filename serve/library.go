@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type Library struct {
 	opt LibraryOptions
 
 	mu      sync.Mutex
-	glances map[string]glance // by Source.weights
+	glances map[string]glance // by what the weights are known by
 }
 
 // NewLibrary makes a library.
@@ -89,7 +90,7 @@ func (l *Library) List() ([]Source, error) {
 	}
 	seen := map[string]bool{}
 	for _, s := range out {
-		seen[s.weights()] = true
+		seen[cmp.Or(s.Weights, s.Name)] = true
 	}
 	for _, e := range entries {
 		if _, named := l.named(e.Name); named || e.Err != nil {
@@ -100,7 +101,7 @@ func (l *Library) List() ([]Source, error) {
 			continue
 		}
 		s := l.source(&card)
-		seen[s.weights()] = true
+		seen[cmp.Or(s.Weights, s.Name)] = true
 		if g := l.glance(&s); g.err == nil {
 			out = append(out, s)
 		}

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -99,7 +100,7 @@ func (l *Library) glance(s *Source) glance {
 		size, created = s.Size, s.Created
 	}
 	l.mu.Lock()
-	g, ok := l.glances[s.weights()]
+	g, ok := l.glances[cmp.Or(s.Weights, s.Name)]
 	l.mu.Unlock()
 	if ok && g.size == size && g.created.Equal(created) {
 		return g
@@ -108,7 +109,7 @@ func (l *Library) glance(s *Source) glance {
 	g.size, g.created = size, created
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.glances[s.weights()] = g
+	l.glances[cmp.Or(s.Weights, s.Name)] = g
 	return g
 }
 
@@ -125,7 +126,7 @@ func (l *Library) forget(seen map[string]bool) {
 
 // look opens a model's weights and describes them.
 func (l *Library) look(s *Source, verbose Verbosity) (g glance) {
-	c, err := l.opt.Checkpoint(s.weights())
+	c, err := l.opt.Checkpoint(cmp.Or(s.Weights, s.Name))
 	if err != nil {
 		return glance{err: err}
 	}

@@ -82,8 +82,8 @@ func TestLibrary(t *testing.T) {
 	if err != nil || a.Name != "tales:latest" || a.Digest == "" || a.Modelfile.System != "Be brief." || a.Created.IsZero() || a.Size < int64(len(demo.GGUF)) {
 		t.Errorf("%+v, %v", a, err)
 	}
-	if b, err := l.Find("tales:second"); err != nil || b.weights() != a.weights() {
-		t.Errorf("two names of the same weights: %q and %q, %v", a.weights(), b.weights(), err)
+	if b, err := l.Find("tales:second"); err != nil || b.Weights != a.Weights {
+		t.Errorf("two names of the same weights: %q and %q, %v", a.Weights, b.Weights, err)
 	}
 	if _, err := a.Open(); err == nil || !strings.Contains(err.Error(), "would open tales:latest") {
 		t.Error(err)
