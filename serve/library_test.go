@@ -48,7 +48,7 @@ func library(t *testing.T, named ...string) *Library {
 			`{{ .Content }}{{ end }}`},
 		"plain": {},
 	} {
-		if err := l.Create(t.Context(), name, f, map[string]string{"m.gguf": demoDigest}, nil); err != nil {
+		if err := opt.Store.Create(t.Context(), name, f, map[string]string{"m.gguf": demoDigest}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,7 +88,7 @@ func TestLibrary(t *testing.T) {
 	if _, err := a.Open(); err == nil || !strings.Contains(err.Error(), "would open tales:latest") {
 		t.Error(err)
 	}
-	for _, name := range []string{"nobody", "../demo", "/etc/passwd", strings.Repeat("x", 1<<16), "Demo"} {
+	for _, name := range []string{"nobody", "../demo", "/etc/passwd", strings.Repeat("x", 1<<16)} {
 		if _, err := l.Find(name); !errors.Is(err, ErrNoModel) || len(err.Error()) > 1000 {
 			t.Errorf("%.100q: %v", name, err)
 		}
