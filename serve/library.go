@@ -75,10 +75,14 @@ func (l *Library) find(name string) (Source, *store.Card, error) {
 // source is a model of the store.
 func (l *Library) source(c *store.Card) Source {
 	name, path := c.Name, c.Path
-	return Source{
+	s := Source{
 		Name: name, Created: c.Modified, Size: c.Size, Digest: c.Digest, Weights: path, Modelfile: c.Modelfile,
 		Open: func() (*Model, error) { return l.opt.Open(name, path) },
 	}
+	if l.opt.Memory != nil {
+		s.Memory = func() (int64, error) { return l.opt.Memory(path) }
+	}
+	return s
 }
 
 // List implements Catalogue. Models of the store that are damaged, or of a kind that Winnow does not know, are not in it.

@@ -199,7 +199,7 @@ func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library,
 	opt := serve.LibraryOptions{
 		Store:  store.Store{Root: c.Models},
 		Remote: store.Remote{Identity: c.Identity, HuggingFace: c.HuggingFace, Token: c.HubToken},
-		Open:   m.open, Memory: m.memory,
+		Open:   m.open, Memory: m.memory, Checkpoint: openPath,
 	}
 	if len(names) == 0 {
 		entries, err := opt.Store.List()
