@@ -1,0 +1,72 @@
+package text
+
+import "strings"
+
+// What users wrote stands between these two while a Go template works on it. Unicode reserves both for such use within a program: they
+// are no text, so a user's own are replaced.
+const (
+	inputBegin = "\uFDD0"
+	inputEnd   = "\uFDD1"
+)
+
+var (
+	replaceMarks = strings.NewReplacer(inputBegin, "\uFFFD", inputEnd, "\uFFFD")
+	removeMarks  = strings.NewReplacer(inputBegin, "", inputEnd, "")
+)
+
+// markInput marks what a user wrote. Nothing stays nothing: templates ask whether there is something.
+func markInput(s string) string {
+	if s == "" {
+		return ""
+	}
+	return inputBegin + replaceMarks.Replace(s) + inputEnd
+}
+
+// touched reports whether a user wrote some of s.
+func touched(s string) bool { return strings.ContainsAny(s, inputBegin+inputEnd) }
+
+func unmarked(s string) string {
+	if !touched(s) {
+		return s
+	}
+	return removeMarks.Replace(s)
+}
+
+// splitInput cuts a text at the marks into runs of one origin. Where the marks do not fit together, what might be a user's is taken for it:
+// all before an end without beginning, all after a beginning without end.
+func splitInput(s string) []Span {
+	var out []Span
+	add := func(s string, input bool) {
+		switch n := len(out); {
+		case s == "":
+		case n > 0 && out[n-1].Input == input:
+			out[n-1].Text += s
+		default:
+			out = append(out, Span{s, input})
+		}
+	}
+	depth := 0
+	for {
+		i := strings.IndexAny(s, inputBegin+inputEnd)
+		if i < 0 {
+			break
+		}
+		add(s[:i], depth > 0)
+		switch {
+		case s[i:i+len(inputBegin)] == inputBegin:
+			depth++
+		case depth > 0:
+			depth--
+		default:
+			var all strings.Builder
+			for _, one := range out {
+				all.WriteString(one.Text)
+			}
+			out = nil
+			add(all.String(), true)
+		}
+		s = s[i+len(inputBegin):]
+	}
+	add(s, depth > 0)
+	return out
+}
