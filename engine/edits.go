@@ -16,6 +16,30 @@ type edits struct {
 	oldest int           // place of the edit to be replaced next
 	seen   bool          // the penalty for repetition is on: ids of the prompt count
 	count  bool          // one of the others is on: generated ids count
+	window window        // of the penalty for repetition, where it looks at the last tokens only
+}
+
+// window is the last tokens of a sequence.
+type window struct {
+	size  int // 0 = all are looked at, and none is remembered here
+	ids   []int32
+	times map[int32]int // how often each is among them
+}
+
+// push adds an id and returns the one that falls out for good, -1 if none does.
+func (w *window) push(id int32) int32 {
+	w.ids = append(w.ids, id)
+	w.times[id]++
+	if len(w.ids) <= w.size {
+		return -1
+	}
+	gone := w.ids[0]
+	w.ids = w.ids[1:]
+	if w.times[gone]--; w.times[gone] > 0 {
+		return -1
+	}
+	delete(w.times, gone)
+	return gone
 }
 
 // newEdits are those that a request begins with. Its stop ids are banned until lift.
@@ -33,19 +57,57 @@ func newEdits(r *Request) edits {
 	e.fixed = len(e.list)
 	e.oldest = e.fixed
 	if e.seen {
-		for _, id := range r.Prompt {
-			e.edit(id).Seen = true
+		prompt := r.Prompt
+		if s.RepeatLast > 0 {
+			e.window = window{size: s.RepeatLast, times: map[int32]int{}}
+			prompt = prompt[max(0, len(prompt)-s.RepeatLast):]
+		}
+		for _, id := range prompt {
+			e.see(id)
 		}
 	}
 	return e
 }
 
+// see marks an id for the penalty for repetition, and takes the mark from the one that falls out of the window.
+func (e *edits) see(id int32) *model.Edit {
+	if e.window.size > 0 {
+		if gone := e.window.push(id); gone >= 0 {
+			e.forget(gone)
+		}
+	}
+	it := e.edit(id)
+	it.Seen = true
+	return it
+}
+
+// forget takes the mark from an id. Its edit goes where it says nothing else, so that the list has room for those in the window.
+func (e *edits) forget(id int32) {
+	i, ok := e.at[id]
+	if !ok {
+		return
+	}
+	e.list[i].Seen = false
+	if i < e.fixed || e.count {
+		return
+	}
+	last := len(e.list) - 1
+	e.list[i] = e.list[last]
+	e.at[e.list[i].ID] = i
+	e.list = e.list[:last]
+	delete(e.at, id)
+	if e.oldest >= last {
+		e.oldest = e.fixed
+	}
+}
+
 // generated counts an id that was chosen.
 func (e *edits) generated(id int32) {
-	if e.seen || e.count {
-		it := e.edit(id)
-		it.Seen = true
-		it.Count++
+	switch {
+	case e.seen:
+		e.see(id).Count++
+	case e.count:
+		e.edit(id).Count++
 	}
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -22,6 +23,10 @@ func TestSamplingOfAnswers(t *testing.T) {
 		"none":       {},
 		"repetition": {Repetition: 1.8},
 		"rewarded":   {Repetition: 0.6},
+		"the last":   {Repetition: 0.3, RepeatLast: 1},
+		"last few":   {Repetition: 0.4, RepeatLast: 3},
+		"last many":  {Repetition: 1.5, RepeatLast: 20, Frequency: 0.3, Bias: []Bias{{favourite, -1}}},
+		"long ago":   {Repetition: 1.8, RepeatLast: 1000},
 		"presence":   {Presence: 1.5},
 		"frequency":  {Frequency: 0.7},
 		"all":        {Repetition: 1.3, Presence: -0.5, Frequency: 0.4, Bias: []Bias{{favourite, -1}, {favourite, -2}, {5, 1}}},
@@ -57,7 +62,11 @@ func TestSamplingOfAnswers(t *testing.T) {
 func bestUnder(s Sampling, logits []float32, ids []int32, prompt int) int32 {
 	l := slices.Clone(logits)
 	for id := range l {
-		if slices.Contains(ids, int32(id)) && s.Repetition != 0 {
+		last := ids
+		if s.RepeatLast > 0 {
+			last = ids[max(0, len(ids)-s.RepeatLast):]
+		}
+		if slices.Contains(last, int32(id)) && s.Repetition != 0 {
 			if l[id] > 0 {
 				l[id] /= s.Repetition
 			} else {
@@ -97,6 +106,37 @@ func TestMinTokens(t *testing.T) {
 	late, err := collect(e.Generate(t.Context(), r))
 	if err != nil || len(late) != 6 || late[5].ID != plain[0].ID || late[5].Finish != Stop {
 		t.Errorf("%+v, %v", late, err)
+	}
+}
+
+// A window holds what it should and nothing more, whatever comes.
+func TestWindowOfRepetition(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		s := Sampling{Repetition: 2, RepeatLast: 1 + rng.IntN(12), Bias: []Bias{{3, 1}}}
+		if rng.IntN(2) == 0 {
+			s.Presence = 1
+		}
+		ids := make([]int32, 60)
+		for i := range ids {
+			ids[i] = rng.Int32N(10)
+		}
+		prompt := rng.IntN(20)
+		e := newEdits(&Request{Prompt: ids[:prompt], Sampling: s})
+		for at := prompt; at < len(ids); at++ {
+			e.generated(ids[at])
+			last := ids[max(0, at+1-s.RepeatLast) : at+1]
+			for id := range int32(10) {
+				want := slices.Contains(last, id)
+				i, ok := e.at[id]
+				if ok && (e.list[i].ID != id || e.list[i].Seen != want) || !ok && want {
+					t.Fatalf("%+v: id %d after %v: %v in %+v", s, id, ids[:at+1], want, e.list)
+				}
+			}
+			if len(e.at) != len(e.list) || s.Presence == 0 && len(e.list) > len(last)+1 {
+				t.Fatalf("%+v: %d edits, %d places, window of %d", s, len(e.list), len(e.at), len(last))
+			}
+		}
 	}
 }
 

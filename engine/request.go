@@ -55,6 +55,7 @@ type Request struct {
 // temperature, top-k, typical-p, top-p and min-p, each on what the one before has left.
 type Sampling struct {
 	Repetition  float32 // logits of ids in the prompt and the answer: those above 0 are divided by it, others multiplied; 0 and 1 do nothing
+	RepeatLast  int     // how many of the last tokens Repetition looks at; 0 = all
 	Presence    float32 // taken from the logits of ids that were generated
 	Frequency   float32 // taken from the logits of ids that were generated, once for each time
 	Bias        []Bias  // added to logits; an id may have several
@@ -118,6 +119,7 @@ func (r *Request) check(vocab, context int) error {
 		{"top-p", float64(r.Sampling.TopP), 1},
 		{"typical-p", float64(r.Sampling.TypicalP), 1},
 		{"repetition penalty", float64(r.Sampling.Repetition), mostPenalty},
+		{"repeat window", float64(r.Sampling.RepeatLast), math.MaxInt32},
 		{"size of presence penalty", math.Abs(float64(r.Sampling.Presence)), mostPenalty},
 		{"size of frequency penalty", math.Abs(float64(r.Sampling.Frequency)), mostPenalty},
 		{"number of biases", float64(len(r.Sampling.Bias)), MostBiases},
