@@ -13,6 +13,7 @@ type table struct {
 	pieces [][]byte
 	whole  trie
 	strip  map[int32]int // bits stripBefore, stripAfter
+	memo   Memo          // of runs between them; nil = none
 }
 
 const (
@@ -126,7 +127,7 @@ func join(spans []Span) joined {
 
 // encode cuts out the tokens that are matched whole and gives the text between them to plain, which appends
 // its ids; at is where that text begins in the joined spans.
-func (t *table) encode(dst []int32, spans []Span, plain func(dst []int32, s string, at int) []int32) []int32 {
+func (t *table) encode(dst []int32, spans []Span, plain plainer) []int32 {
 	j := join(spans)
 	start := 0 // of the text not yet encoded
 	for i := 0; i < len(j.text); {
@@ -149,7 +150,7 @@ func (t *table) encode(dst []int32, spans []Span, plain func(dst []int32, s stri
 			before = strings.TrimRightFunc(before, unicode.IsSpace)
 		}
 		if before != "" {
-			dst = plain(dst, before, start)
+			dst = t.run(dst, before, start, plain)
 		}
 		dst = append(dst, id)
 		i += n
@@ -165,7 +166,7 @@ func (t *table) encode(dst []int32, spans []Span, plain func(dst []int32, s stri
 		start = i
 	}
 	if start < len(j.text) {
-		dst = plain(dst, j.text[start:], start)
+		dst = t.run(dst, j.text[start:], start, plain)
 	}
 	return dst
 }
