@@ -25,7 +25,7 @@ func parseChat(body []byte) (dialect, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &chatRequest{plan: readPlan(o), ask: serve.ChatRequest{Messages: readMessages(o)}}
+	r := &chatRequest{plan: readPlan(o), ask: serve.ChatRequest{Messages: readMessages(o), Reasoning: true}}
 	most := o.integer("max_completion_tokens", 0, 1<<31-1)
 	if old := o.integer("max_tokens", 0, 1<<31-1); most == nil {
 		most = old
@@ -56,10 +56,17 @@ var efforts = []string{"none", "minimal", "low", "medium", "high", "xhigh", "max
 
 // readArguments reads what clients hand to a model's template: chat_template_kwargs, and the two of them that have names of their own.
 func (r *chatRequest) readArguments(o *object) {
-	if effort := o.text("reasoning_effort"); effort != nil && !slices.Contains(efforts, *effort) {
-		o.bad("reasoning_effort", "must be one of %s", strings.Join(efforts, ", "))
+	if effort := o.text("reasoning_effort"); effort != nil {
+		if !slices.Contains(efforts, *effort) {
+			o.bad("reasoning_effort", "must be one of %s", strings.Join(efforts, ", "))
+		}
+		if r.ask.Think = (&serve.Think{On: *effort != "none"}); r.ask.Think.On {
+			r.ask.Think.Level = *effort
+		}
 	}
-	o.flag("enable_thinking")
+	if on := o.flag("enable_thinking"); o.raw("enable_thinking") != nil {
+		r.ask.Think = &serve.Think{On: on}
+	}
 	for _, name := range []string{"reasoning_effort", "enable_thinking"} {
 		if raw := o.raw(name); raw != nil {
 			r.argue(o, name, raw)
@@ -68,6 +75,9 @@ func (r *chatRequest) readArguments(o *object) {
 	if kwargs := o.inner("chat_template_kwargs"); kwargs != nil {
 		for _, name := range slices.Sorted(maps.Keys(kwargs.fields)) {
 			r.argue(kwargs, name, kwargs.fields[name])
+			if on := string(kwargs.fields[name]); r.ask.Think == nil && name == "enable_thinking" && (on == "true" || on == "false") {
+				r.ask.Think = &serve.Think{On: on == "true"} // templates that know no such variable are told in their own way
+			}
 		}
 	}
 }
@@ -110,16 +120,17 @@ type chatChoice struct {
 }
 
 type chatMessage struct {
-	Role    string  `json:"role"`
-	Content string  `json:"content"`
-	Refusal *string `json:"refusal"`
+	Role      string  `json:"role"`
+	Content   string  `json:"content"`
+	Reasoning string  `json:"reasoning_content,omitempty"` // what the model thought first, as vLLM and DeepSeek call it
+	Refusal   *string `json:"refusal"`
 }
 
 // whole is the answer that is not streamed.
 func (r *chatRequest) whole(h head, all []serve.Delta, u usage) any {
 	choices := make([]chatChoice, len(all))
 	for i, a := range all {
-		choices[i] = chatChoice{Index: i, Message: chatMessage{Role: "assistant", Content: a.Text}, Finish: a.Finish}
+		choices[i] = chatChoice{Index: i, Message: chatMessage{Role: "assistant", Content: a.Text, Reasoning: a.Reasoning}, Finish: a.Finish}
 		if r.Logprobs != nil {
 			choices[i].Logprobs = newChatLogprobs(a.Tokens)
 		}
@@ -147,8 +158,9 @@ type chatPiece struct {
 }
 
 type chatDelta struct {
-	Role    string  `json:"role,omitempty"`
-	Content *string `json:"content,omitempty"`
+	Role      string  `json:"role,omitempty"`
+	Reasoning string  `json:"reasoning_content,omitempty"`
+	Content   *string `json:"content,omitempty"`
 }
 
 // chunks are the events of a piece of choice i: before the first one its role, after the last one why it ended.
@@ -167,8 +179,11 @@ func (r *chatRequest) chunks(h head, i int, d serve.Delta) []any {
 		r.opened[i] = true
 		add(chatPiece{Delta: chatDelta{Role: "assistant", Content: new("")}})
 	}
-	if d.Text != "" || len(d.Tokens) > 0 {
-		p := chatPiece{Delta: chatDelta{Content: &d.Text}}
+	if d.Text != "" || d.Reasoning != "" || len(d.Tokens) > 0 {
+		p := chatPiece{Delta: chatDelta{Reasoning: d.Reasoning}}
+		if d.Text != "" || d.Reasoning == "" {
+			p.Delta.Content = &d.Text
+		}
 		if r.Logprobs != nil {
 			p.Logprobs = newChatLogprobs(d.Tokens)
 		}

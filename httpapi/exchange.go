@@ -146,7 +146,7 @@ func (x *exchange) whole(ctx context.Context, d dialect, parts <-chan part, n in
 		}
 		x.record.piece(p)
 		a := &all[p.choice]
-		a.Text += p.delta.Text
+		a.Text, a.Reasoning = a.Text+p.delta.Text, a.Reasoning+p.delta.Reasoning
 		a.Tokens, a.Prompt = append(a.Tokens, p.delta.Tokens...), append(a.Prompt, p.delta.Prompt...)
 		if p.delta.Finish != "" {
 			a.Finish, counts[p.choice] = p.delta.Finish, *p.delta.Usage

@@ -19,25 +19,35 @@ type head struct {
 
 // usage counts tokens.
 type usage struct {
-	Prompt     int           `json:"prompt_tokens"`
-	Completion int           `json:"completion_tokens"`
-	Total      int           `json:"total_tokens"`
-	Details    promptDetails `json:"prompt_tokens_details"`
+	Prompt     int            `json:"prompt_tokens"`
+	Completion int            `json:"completion_tokens"`
+	Total      int            `json:"total_tokens"`
+	Details    promptDetails  `json:"prompt_tokens_details"`
+	Answer     *answerDetails `json:"completion_tokens_details,omitempty"` // nil unless the model thought
 }
 
 type promptDetails struct {
 	Cached int `json:"cached_tokens"`
 }
 
+type answerDetails struct {
+	Reasoning int `json:"reasoning_tokens"`
+}
+
 // tally sums the usage of choices; n choices of one prompt read it once.
 func tally(all []serve.Usage, n int) usage {
 	var u usage
+	thought := 0
 	for i, one := range all {
 		if i%n == 0 {
 			u.Prompt += one.Prompt
 			u.Details.Cached += one.Cached
 		}
 		u.Completion += one.Completion
+		thought += one.Reasoning
+	}
+	if thought > 0 {
+		u.Answer = &answerDetails{thought}
 	}
 	u.Total = u.Prompt + u.Completion
 	return u

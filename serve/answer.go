@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -11,21 +12,24 @@ import (
 	"github.com/winnow-llm/winnow/text"
 )
 
-// answer generates what follows a prompt. Leaving the loop early ends the generation and frees what it held.
-func (m *Model) answer(ctx context.Context, prompt []int32, g Generation) iter.Seq2[Delta, error] {
+// answer generates what follows a prompt, with the thoughts between tags apart. Leaving the loop early ends the generation and frees what
+// it held. Stop strings hold for thoughts as for the rest.
+func (m *Model) answer(ctx context.Context, prompt []int32, t tags, g Generation) iter.Seq2[Delta, error] {
 	return func(yield func(Delta, error) bool) {
+		usage := Usage{Prompt: len(prompt)}
 		req, err := m.request(prompt, &g)
 		if err != nil {
 			yield(Delta{}, err)
 			return
 		}
-		var opening Delta
-		if opening.Prompt, err = m.promptLogprobs(ctx, prompt, &g); err != nil {
+		var held Delta // what is shown with the next piece of text
+		if held.Prompt, err = m.promptLogprobs(ctx, prompt, &g); err != nil {
 			yield(Delta{}, err)
 			return
 		}
-		w := newWriter(m.tok, prompt, g.Stop)
-		usage := Usage{Prompt: len(prompt)}
+		w, s := newWriter(m.tok, prompt, m.stops(&g)), newSplitter(t)
+		w.spoken = t.spoken(m.tok)
+		var ids []int32
 		for t, err := range m.engine.Generate(ctx, req) {
 			if err != nil {
 				yield(Delta{}, err)
@@ -33,21 +37,44 @@ func (m *Model) answer(ctx context.Context, prompt []int32, g Generation) iter.S
 			}
 			usage.Completion++
 			usage.timed(t.Stats)
+			if g.ReturnIDs {
+				ids = append(ids, t.ID)
+			}
 			d := w.push(m.piece(t, &g))
-			d.Prompt, opening.Prompt = opening.Prompt, nil
 			if d.Finish = w.finish(string(t.Finish)); d.Finish != "" {
 				d.add(w.flush())
 				d.Usage = &usage
 			}
-			if d.Text == "" && d.Finish == "" {
-				opening.Prompt = d.Prompt // goes with the first delta that is shown
+			if s.split(&d) {
+				usage.Reasoning = usage.Completion
+			}
+			if held.add(d); held.Text == "" && held.Reasoning == "" && held.Finish == "" {
 				continue
 			}
-			if !yield(d, nil) || d.Finish != "" {
+			if g.ReturnIDs && held.Finish != "" {
+				held.IDs = slices.Concat(prompt, ids)
+			}
+			if d, held = held, (Delta{}); !yield(d, nil) || d.Finish != "" {
 				return
 			}
 		}
 	}
+}
+
+// stops are the strings that end an answer: the request's, else the model's own.
+func (m *Model) stops(g *Generation) []string {
+	if g.Stop != nil {
+		return g.Stop
+	}
+	return m.own.stop
+}
+
+// window is the most tokens of prompt and answer together.
+func (m *Model) window(g *Generation) int {
+	if n := cmp.Or(g.Context, m.own.context); n > 0 {
+		return min(n, m.context)
+	}
+	return m.context
 }
 
 // checkIDs refuses ids of the field param that the model does not have.
@@ -68,13 +95,21 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	if err := m.checkIDs("stop_token_ids", g.StopIDs); err != nil {
 		return engine.Request{}, err
 	}
+	room := m.window(g) - len(prompt)
+	if room <= 0 {
+		return engine.Request{}, &ContextError{Prompt: len(prompt), Context: m.window(g)}
+	}
+	most := cmp.Or(g.MaxTokens, m.own.maxTokens)
+	if most == 0 || most > room {
+		most = room
+	}
 	sampling := m.sampling(g)
 	var err error
 	if sampling.Bias, err = m.biases(g); err != nil {
 		return engine.Request{}, err
 	}
 	req := engine.Request{
-		Prompt: prompt, MaxTokens: g.MaxTokens, MinTokens: g.MinTokens, Priority: g.Priority, Sampling: sampling, Alternatives: -1,
+		Prompt: prompt, MaxTokens: most, MinTokens: g.MinTokens, Priority: g.Priority, Sampling: sampling, Alternatives: -1,
 	}
 	if g.Logprobs != nil {
 		req.Alternatives = min(*g.Logprobs, MostAlternatives)
@@ -107,6 +142,7 @@ func (m *Model) piece(t engine.Token, g *Generation) piece {
 type writer struct {
 	decoder *text.Decoder
 	stops   *text.Stops
+	spoken  map[int32]string // control tokens whose text counts, by id
 	stopped bool
 	held    []heldToken // not yet shown, in order
 	decoded int         // bytes of text made by all tokens
@@ -131,6 +167,9 @@ func (w *writer) push(p piece) Delta {
 		return Delta{}
 	}
 	added := w.decoder.Next(p.ID)
+	if added == "" {
+		added = w.spoken[p.ID]
+	}
 	if p.wanted {
 		w.hold(p.TokenLogprob, added)
 	}

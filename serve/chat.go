@@ -3,26 +3,47 @@ package serve
 import (
 	"context"
 	"iter"
+	"slices"
 )
 
 // Chat answers a conversation. The last delta carries Finish and Usage, unless an error ends the answer before: a *RequestError or
 // *ContextError before the first delta, ErrQueueFull, ErrClosed, the cause that ctx ended for, or a fault of the engine.
 func (m *Model) Chat(ctx context.Context, r ChatRequest) iter.Seq2[Delta, error] {
 	return func(yield func(Delta, error) bool) {
-		end := within(ctx, "template")
-		spans, err := m.render(Conversation(r.Messages), r.TemplateArgs)
-		end()
+		prompt, tags, err := m.prompt(ctx, &r)
 		if err != nil {
 			yield(Delta{}, err)
 			return
 		}
-		end = within(ctx, "tokenize")
-		prompt := m.begin(m.tok.Encode(nil, spans...))
-		end()
-		for d, err := range m.answer(ctx, prompt, r.Generation) {
+		for d, err := range m.answer(ctx, prompt, tags, r.Generation) {
 			if !yield(d, err) {
 				return
 			}
 		}
 	}
+}
+
+// prompt is a conversation as ids, and the tags by which to take thoughts apart; none where nobody asked for that.
+func (m *Model) prompt(ctx context.Context, r *ChatRequest) ([]int32, tags, error) {
+	if err := m.checkIDs("context", r.Before); err != nil {
+		return nil, tags{}, err
+	}
+	end := within(ctx, "template")
+	w, err := m.write(r)
+	end()
+	if err != nil {
+		return nil, tags{}, err
+	}
+	if !r.Reasoning {
+		w.tags = tags{}
+	}
+	defer within(ctx, "tokenize")()
+	if len(r.Before) == 0 {
+		return m.begin(m.tok.Encode(nil, w.spans...)), w.tags, nil
+	}
+	ids := m.tok.Encode(nil, w.spans...)
+	if len(ids) > 0 && ids[0] == m.vocab.BOS {
+		ids = ids[1:] // the prompt has begun already
+	}
+	return slices.Concat(r.Before, ids), w.tags, nil
 }

@@ -26,11 +26,9 @@ func (m *Model) Complete(ctx context.Context, r CompletionRequest) iter.Seq2[Del
 			yield(first, err)
 			return
 		}
-		for d, err := range m.answer(ctx, prompt, r.Generation) {
+		for d, err := range m.answer(ctx, prompt, tags{}, r.Generation) {
 			first.add(d)
-			d.Text, d.Tokens, d.Prompt = first.Text, first.Tokens, first.Prompt
-			first = Delta{}
-			if !yield(d, err) {
+			if d, first = first, (Delta{}); !yield(d, err) {
 				return
 			}
 		}
@@ -54,8 +52,8 @@ func (m *Model) opening(ctx context.Context, prompt []int32, r *CompletionReques
 	if err := m.checkIDs("prompt", prompt); err != nil {
 		return Delta{}, err
 	}
-	if len(prompt) > m.context || len(prompt) == m.context && !r.PromptOnly {
-		return Delta{}, &ContextError{Prompt: len(prompt), Context: m.context}
+	if most := m.window(&r.Generation); len(prompt) > most || len(prompt) == most && !r.PromptOnly {
+		return Delta{}, &ContextError{Prompt: len(prompt), Context: most}
 	}
 	if !r.Echo {
 		return Delta{}, nil

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -50,6 +51,22 @@ func (t *Turn) value() text.Value {
 	return text.Dict(pairs...)
 }
 
+// goMessage is a turn as Go templates have it.
+func (t *Turn) goMessage() text.GoMessage {
+	m := text.GoMessage{Role: t.Role, Content: t.Content, Thinking: t.Reasoning, ToolCallID: t.CallID}
+	if t.Role == "tool" {
+		m.ToolName = t.Name
+	}
+	for _, c := range t.Calls {
+		call := text.GoCall{ID: c.ID, Name: c.Name}
+		if json.Unmarshal([]byte(c.Arguments), &call.Arguments) != nil {
+			call.Arguments = map[string]any{"arguments": c.Arguments}
+		}
+		m.ToolCalls = append(m.ToolCalls, call)
+	}
+	return m
+}
+
 // value has the arguments as a dict, which templates want and clients send as text. What is no JSON object stays text.
 func (c *Call) value() text.Value {
 	arguments := text.Input(c.Arguments)
@@ -69,8 +86,8 @@ func (c *Call) value() text.Value {
 }
 
 // Argument is a variable for a template with a value that a client sent as JSON.
-func Argument(name string, json []byte) (text.Pair, error) {
-	v, err := text.ParseJSON(json)
+func Argument(name string, raw []byte) (text.Pair, error) {
+	v, err := text.ParseJSON(raw)
 	if err != nil {
 		return text.Pair{}, fmt.Errorf("variable %.64q: %w", name, err)
 	}

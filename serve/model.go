@@ -33,6 +33,7 @@ type Options struct {
 	Rows       int           // most tokens a step; 0 = 512
 	Queue      int           // most requests that wait; 0 = 256
 	Check      bool          // the engine checks its own state after every step, slowly
+	Cache      *Cache        // of what prompts were made of; shared by models, closed after them; nil = none
 }
 
 func (o Options) filled() Options {
@@ -65,7 +66,12 @@ type Model struct {
 	ends        []int32 // ids that end an answer
 	template    *text.Template
 	templateErr error // why there is no template
+	tags        tags  // around thoughts, as the template has them
+	own         own   // what its source says beside the weights
 	recommended sampling
+	variants    *variants // the same weights under other names
+	cache       *Cache
+	identity    uint64  // no two models have the same
 	pooling     Pooling // as the files say; "" where they do not
 	engine      *engine.Engine
 	net         *model.Model
@@ -75,7 +81,10 @@ type Model struct {
 
 // Open makes a model of a checkpoint, which it then owns: it is closed with the model, or at once when Open fails.
 func Open(name string, c *store.Checkpoint, opt Options) (*Model, error) {
-	m := &Model{name: name, created: time.Now(), checkpoint: c}
+	m := &Model{
+		name: name, created: time.Now(), checkpoint: c,
+		variants: &variants{of: map[string]variant{}}, cache: opt.Cache, identity: identities.Add(1),
+	}
 	if err := m.open(opt.filled()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", name, err), c.Close())
 	}
@@ -90,10 +99,17 @@ func (m *Model) open(opt Options) error {
 	if m.tok, err = text.NewTokenizer(m.vocab); err != nil {
 		return err
 	}
+	m.tok = m.cache.remembering(m.tok, m.identity)
 	if m.recommended, err = recommended(m.checkpoint); err != nil {
 		return err
 	}
-	m.template, m.templateErr = chatTemplate(m.checkpoint)
+	if m.template, m.templateErr = chatTemplate(m.checkpoint); m.templateErr == nil {
+		source, err := templateSource(m.checkpoint)
+		if err != nil {
+			return err
+		}
+		m.tags = mentioned(source)
+	}
 	if m.spec, err = model.Describe(m.checkpoint); err != nil {
 		return err
 	}
@@ -167,8 +183,8 @@ func (m *Model) Spec() model.Spec { return m.spec }
 // Checkpoint is what it was opened from, open until Close.
 func (m *Model) Checkpoint() *store.Checkpoint { return m.checkpoint }
 
-// Context is the most tokens that a prompt and its answer can have together.
-func (m *Model) Context() int { return m.context }
+// Context is the most tokens that a prompt and its answer have together, unless a request says otherwise.
+func (m *Model) Context() int { return m.window(&Generation{}) }
 
 // Memory is how many bytes its weights, cache and buffers take, as the device holds them.
 func (m *Model) Memory() int64 { return m.memory }

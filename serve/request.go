@@ -6,29 +6,29 @@ import (
 	"github.com/winnow-llm/winnow/text"
 )
 
-// Generation says how an answer is made. The zero value asks for what the model's own files recommend.
+// Generation says how an answer is made. The zero value asks for what the model's source and its files recommend, in this order.
 type Generation struct {
-	MaxTokens   int      // most tokens of the answer; 0 = as many as the context has room for
+	MaxTokens   int      // most tokens of the answer; 0 = as the model's source says, else as many as the context has room for
 	Temperature *float32 // 0 takes the likeliest token; nil = as the files say, else 1
 	TopP        *float32 // share of probability to draw from; nil = as the files say, else 1
 	MinP        *float32 // least probability beside the likeliest token's; nil = as the files say, else 0
 	TopK        *int     // how many tokens to draw from, 0 = all; nil = as the files say, else 0
 	TypicalP    *float32 // share of probability to draw from, the most typical tokens first; nil = as the files say, else 1
 	Repetition  *float32 // above 1 makes tokens of the prompt and the answer less likely; nil = as the files say, else 1
-	Presence    float32  // above 0 makes tokens of the answer less likely
-	Frequency   float32  // above 0 makes tokens of the answer less likely each time
+	Presence    float32  // above 0 makes tokens of the answer less likely; 0 = as the model's source says, else not
+	Frequency   float32  // above 0 makes tokens of the answer less likely each time; 0 likewise
 	Bias        []Bias   // makes tokens likelier, or less likely
 	MinTokens   int      // so many tokens come before the answer may end by itself or by StopIDs
 	Priority    int      // the lowest number goes first; 0 is ordinary
-	Seed        *int64   // the same seed and request give the same answer; nil = another one each time
-	Stop        []string // the answer ends before the first of these
+	Seed        *int64   // the same seed and request give the same answer; nil = as the model's source says, else another one each time
+	Stop        []string // the answer, or what is thought before it, ends before the first of these; nil = as the model's source says
 	StopIDs     []int32  // ids that end the answer, beside the model's own
 	Logprobs    *int     // alternatives to report beside each token, at most MostAlternatives; nil = no log-probabilities
 	IgnoreEnd   bool     // go on after the model's own end tokens
 	// PromptLogprobs asks for the prompt's own log-probabilities with the first delta, and for so many alternatives beside each.
 	PromptLogprobs *int
-	Context        int  // most tokens of prompt and answer together; 0 = as the model has
-	RepeatLast     *int // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = all
+	Context        int  // most tokens of prompt and answer together; 0 = as the model's source says, else as the model has
+	RepeatLast     *int // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = as the source says, else all
 	ReturnIDs      bool // the last delta has the ids of prompt and answer
 }
 
@@ -78,16 +78,19 @@ type Delta struct {
 	// Reasoning is a piece of what the model thinks, where it was asked for apart; it comes before all Text.
 	Reasoning string
 	IDs       []int32        // of prompt and answer, with the last delta, where they were asked for
-	Tokens    []TokenLogprob // what Text is made of; empty unless Logprobs was asked for
+	Tokens    []TokenLogprob // what Text and Reasoning are made of, and the tags around thoughts; empty unless Logprobs was asked for
 	Prompt    []TokenLogprob // the prompt, with the first delta; empty unless PromptLogprobs was asked for
 	Finish    string         // Finish constant with the last delta, else ""
 	Usage     *Usage         // with the last delta, else nil
 }
 
-// add appends a further piece of text and its tokens.
+// add appends the next delta.
 func (d *Delta) add(next Delta) {
-	d.Text += next.Text
+	d.Text, d.Reasoning = d.Text+next.Text, d.Reasoning+next.Reasoning
 	d.Tokens, d.Prompt = append(d.Tokens, next.Tokens...), append(d.Prompt, next.Prompt...)
+	if next.Finish != "" {
+		d.Finish, d.Usage, d.IDs = next.Finish, next.Usage, next.IDs
+	}
 }
 
 // TokenLogprob is a token with its log-probability under the model's own distribution, before temperature and the like.
@@ -104,6 +107,7 @@ type Usage struct {
 	Prompt     int           // tokens of the prompt
 	Cached     int           // of these, tokens that were found computed
 	Completion int           // tokens generated, those that ended the answer included
+	Reasoning  int           // of these, tokens of thoughts, with the tags around them; 0 unless thoughts came apart
 	Started    time.Time     // when it came to the engine
 	Queued     time.Duration // from Started until its first step
 	First      time.Duration // from Started until the first token

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -81,10 +82,10 @@ func first[T any](def T, from ...*T) T {
 	return def
 }
 
-// Sampling is how the tokens of an answer are drawn: as it asks, else as the model's files recommend.
+// Sampling is how the tokens of an answer are drawn: as it asks, else as the model's source or its files recommend.
 func (m *Model) Sampling(g Generation) engine.Sampling { return m.sampling(&g) }
 
-// sampling resolves a request's wishes against what the files recommend.
+// sampling resolves a request's wishes against what the model's source and its files recommend.
 func (m *Model) sampling(g *Generation) engine.Sampling {
 	s := engine.Sampling{
 		Temperature: first(1, g.Temperature, m.recommended.Temperature),
@@ -93,11 +94,17 @@ func (m *Model) sampling(g *Generation) engine.Sampling {
 		TopK:        first(0, g.TopK, m.recommended.TopK),
 		TypicalP:    first(1, g.TypicalP, m.recommended.TypicalP),
 		Repetition:  first(1, g.Repetition, m.recommended.Repetition),
-		Presence:    g.Presence,
-		Frequency:   g.Frequency,
+		Presence:    cmp.Or(g.Presence, m.own.presence),
+		Frequency:   cmp.Or(g.Frequency, m.own.frequency),
 	}
-	if g.Seed != nil {
-		s.Seed = uint64(*g.Seed)
+	switch last := first(-1, g.RepeatLast, m.own.repeatLast); {
+	case last == 0:
+		s.Repetition = 1
+	case last > 0:
+		s.RepeatLast = last
+	}
+	if seed := cmp.Or(g.Seed, m.own.seed); seed != nil {
+		s.Seed = uint64(*seed)
 	} else {
 		s.Seed = rand.Uint64()
 	}
