@@ -55,6 +55,7 @@ func newMetrics(pool *serve.Pool, further []sdk.Option) (m meters, page http.Han
 	meter := sdk.NewMeterProvider(append([]sdk.Option{sdk.WithReader(exporter)}, further...)...).Meter(scope)
 	m.register(meter)
 	watchPool(meter, pool)
+	watchCache(meter, pool)
 	return m, promhttp.HandlerFor(withAliases(registry), promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 

@@ -101,6 +101,9 @@ func (c *Cache) Counters() CacheCounters {
 	return CacheCounters{n.writtenHits.Load(), n.writtenMisses.Load(), n.tokenHits.Load(), n.tokenMisses.Load()}
 }
 
+// Cache is what the models' cache found and did not.
+func (p *Pool) Cache() CacheCounters { return p.opt.Cache.Counters() }
+
 // key is the key of what a model's template makes of turns and of what else a request gives it; "" where nothing is kept.
 func (c *Cache) key(model uint64, turns []Turn, r *ChatRequest) string {
 	if c == nil || c.conversations == nil {

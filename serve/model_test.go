@@ -86,7 +86,7 @@ func joined(t *testing.T, deltas iter.Seq2[Delta, error]) Delta {
 		if all.Finish != "" || !utf8.ValidString(d.Text) || (d.Finish != "") != (d.Usage != nil) {
 			t.Errorf("delta %+v after %+v", d, all)
 		}
-		all.Text += d.Text
+		all.Text, all.IDs = all.Text+d.Text, d.IDs
 		all.Tokens = append(all.Tokens, d.Tokens...)
 		all.Finish, all.Usage = d.Finish, d.Usage
 		for _, tok := range d.Tokens {

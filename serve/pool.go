@@ -22,6 +22,7 @@ type PoolOptions struct {
 	LoadWait  time.Duration // how long a request waits for its model to be loaded, or for room; 0 = as long as its client does
 	Pinned    []string      // names of models that are never unloaded
 	Check     bool          // the pool checks its books after every change
+	Cache     *Cache        // of the models, to be counted; nil = none
 }
 
 // Listing is a model of a pool, as it is now.

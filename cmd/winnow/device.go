@@ -18,9 +18,13 @@ import (
 type machine struct {
 	device tensor.Device
 	loop   *engine.Loop
+	cache  *serve.Cache // of what prompts are made of
 	config configs.Config
 	close  []func() error // in order
 }
+
+// cacheBytes is what each kind of thing that prompts are made of may take in the cache.
+const cacheBytes = 32 << 20
 
 // openMachine opens the CPU device, wrapped as the debug switches say.
 func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
@@ -47,6 +51,9 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 		m.device = tensor.Traced(m.device, t.span)
 		m.close = append(m.close, t.Close)
 	}
+	if m.cache, err = serve.NewCache(serve.CacheOptions{Written: cacheBytes, Tokenised: cacheBytes}); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
 	m.loop = engine.NewLoop()
 	return m, nil
 }
@@ -56,6 +63,7 @@ func (m *machine) Close() error {
 	if m.loop != nil {
 		m.loop.Close()
 	}
+	m.cache.Close()
 	var errs []error
 	for _, f := range m.close {
 		errs = append(errs, f())
@@ -68,7 +76,7 @@ func (m *machine) options() serve.Options {
 	c := m.config
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
-		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check,
+		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check, Cache: m.cache,
 	}
 }
 

@@ -102,7 +102,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 func (m *machine) poolOptions(models serve.Catalogue) serve.PoolOptions {
 	c := m.config
 	opt := serve.PoolOptions{
-		Models: models, Memory: int64(c.Memory), MaxLoaded: c.MaxLoaded, LoadWait: c.LoadWait, Check: c.Check,
+		Models: models, Memory: int64(c.Memory), MaxLoaded: c.MaxLoaded, LoadWait: c.LoadWait, Check: c.Check, Cache: m.cache,
 		KeepAlive: cmp.Or(c.KeepAlive, time.Nanosecond), // 0 is not at all here, and for ever there
 	}
 	if opt.Memory == 0 {
