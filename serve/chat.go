@@ -38,10 +38,14 @@ func (m *Model) prompt(ctx context.Context, r *ChatRequest) ([]int32, tags, erro
 		w.tags = tags{}
 	}
 	defer within(ctx, "tokenize")()
-	if len(r.Before) == 0 {
-		return m.begin(m.tok.Encode(nil, w.spans...)), w.tags, nil
+	n := 16
+	for _, s := range w.spans {
+		n += len(s.Text) / 3 // about as many ids
 	}
-	ids := m.tok.Encode(nil, w.spans...)
+	ids := m.tok.Encode(make([]int32, 0, n), w.spans...)
+	if len(r.Before) == 0 {
+		return m.begin(ids), w.tags, nil
+	}
 	if len(ids) > 0 && ids[0] == m.vocab.BOS {
 		ids = ids[1:] // the prompt has begun already
 	}

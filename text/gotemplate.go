@@ -3,7 +3,6 @@ package text
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"text/template"
 
 	ollama "github.com/ollama/ollama/template"
@@ -56,7 +55,7 @@ func ParseGoTemplate(src string) (t *GoTemplate, err error) {
 	if len(src) > maxGoTemplateBytes {
 		return nil, limitError("source is larger than 128 KiB")
 	}
-	if strings.ContainsAny(src, inputBegin+inputEnd) {
+	if touched(src) {
 		return nil, syntaxError(0, "it has a character that stands for no text")
 	}
 	defer func() {
@@ -118,6 +117,7 @@ func (t *GoTemplate) Render(v GoValues, lim Limits) (spans []Span, err error) {
 	}()
 	set.Funcs(r.funcs())
 	system, messages := goMessages(v.Messages)
+	r.expect(messages)
 	vars := map[string]any{"Response": "", "Think": v.Think, "ThinkLevel": markInput(v.ThinkLevel), "IsThinkSet": v.IsThinkSet}
 	switch {
 	case v.Suffix != "":

@@ -9,6 +9,19 @@ const (
 	inputEnd   = "\uFDD1"
 )
 
+// nextMark is the place of the first mark in s, -1 if there is none. It looks for the two bytes that both begin with.
+func nextMark(s string) int {
+	for at := 0; ; at += 2 {
+		i := strings.Index(s[at:], inputBegin[:2])
+		if i < 0 {
+			return -1
+		}
+		if at += i; at+2 < len(s) && (s[at+2] == inputBegin[2] || s[at+2] == inputEnd[2]) {
+			return at
+		}
+	}
+}
+
 var (
 	replaceMarks = strings.NewReplacer(inputBegin, "\uFFFD", inputEnd, "\uFFFD")
 	removeMarks  = strings.NewReplacer(inputBegin, "", inputEnd, "")
@@ -19,11 +32,14 @@ func markInput(s string) string {
 	if s == "" {
 		return ""
 	}
-	return inputBegin + replaceMarks.Replace(s) + inputEnd
+	if touched(s) {
+		s = replaceMarks.Replace(s)
+	}
+	return inputBegin + s + inputEnd
 }
 
 // touched reports whether a user wrote some of s.
-func touched(s string) bool { return strings.ContainsAny(s, inputBegin+inputEnd) }
+func touched(s string) bool { return nextMark(s) >= 0 }
 
 func unmarked(s string) string {
 	if !touched(s) {
@@ -47,7 +63,7 @@ func splitInput(s string) []Span {
 	}
 	depth := 0
 	for {
-		i := strings.IndexAny(s, inputBegin+inputEnd)
+		i := nextMark(s)
 		if i < 0 {
 			break
 		}

@@ -26,6 +26,15 @@ func newGoRun(lim Limits) *goRun {
 	return &goRun{lim: lim, steps: lim.Steps, until: time.Now().Add(goTime)}
 }
 
+// expect makes room for what a template writes of messages, if it writes each once.
+func (r *goRun) expect(all []*goMessage) {
+	n := 1 << 10
+	for _, m := range all {
+		n += len(m.Content) + 64
+	}
+	r.out.Grow(min(n, r.lim.Output))
+}
+
 // charge takes steps.
 func (r *goRun) charge(n int) error {
 	if r.steps -= n; r.steps < 0 {

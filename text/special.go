@@ -115,6 +115,11 @@ func join(spans []Span) joined {
 		return j
 	}
 	var b strings.Builder
+	n := 0
+	for _, s := range spans {
+		n += len(s.Text)
+	}
+	b.Grow(n)
 	for _, s := range spans {
 		if s.Input && s.Text != "" {
 			j.input = append(j.input, [2]int{b.Len(), b.Len() + len(s.Text)})
