@@ -117,8 +117,19 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	if !g.IgnoreEnd {
 		req.Stop = slices.Clone(m.ends)
 	}
-	req.Stop = append(req.Stop, g.StopIDs...)
+	req.Stop = append(append(req.Stop, g.StopIDs...), m.silentStops(g)...)
 	return req, nil
+}
+
+// silentStops are the control tokens among the stop strings: decoding leaves them out, so that no text would show them.
+func (m *Model) silentStops(g *Generation) (ids []int32) {
+	for _, s := range m.stops(g) {
+		one := m.tok.Encode(nil, text.Span{Text: s})
+		if len(one) == 1 && string(m.tok.Piece(one[0])) == s && m.Decode(one) == "" && int(one[0]) < m.spec.Vocab {
+			ids = append(ids, one[0])
+		}
+	}
+	return ids
 }
 
 // piece is a token with its bytes and, if asked for, its log-probabilities.

@@ -238,6 +238,17 @@ func TestLimitsOfAnswers(t *testing.T) {
 			t.Errorf("context %d: %+v, %d ids", c.context, got.Usage, len(got.IDs))
 		}
 	}
+	if ids := joined(t, m.Complete(t.Context(), CompletionRequest{IDs: []int32{5, 6}, PromptOnly: true, Generation: Generation{ReturnIDs: true}})).IDs; !slices.Equal(ids, []int32{5, 6}) {
+		t.Errorf("a prompt alone: %v", ids)
+	}
+	// A control token is no text, and ends the answer all the same.
+	silent := variantOf(t, m, store.Modelfile{Parameters: map[string]any{"stop": []any{"<|im_start|>", " a"}}})
+	if ids := silent.silentStops(&Generation{}); len(ids) != 1 || string(m.tok.Piece(ids[0])) != "<|im_start|>" {
+		t.Errorf("stops %v", ids)
+	}
+	if req, err := silent.request([]int32{5}, &Generation{}); err != nil || !slices.Contains(req.Stop, silent.silentStops(&Generation{})[0]) {
+		t.Errorf("%v, %v", req.Stop, err)
+	}
 	err := failure(v.Chat(t.Context(), ChatRequest{Messages: story, Generation: Generation{Context: prompt}}))
 	if e, ok := errors.AsType[*ContextError](err); !ok || e.Prompt != prompt || e.Context != prompt {
 		t.Errorf("a prompt as long as the context: %v", err)

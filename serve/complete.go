@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"iter"
+	"slices"
 
 	"github.com/winnow-llm/winnow/text"
 )
@@ -20,7 +21,9 @@ func (m *Model) Complete(ctx context.Context, r CompletionRequest) iter.Seq2[Del
 		first, err := m.opening(ctx, prompt, &r)
 		if r.PromptOnly && err == nil {
 			first.Finish, first.Usage = FinishLength, &Usage{Prompt: len(prompt)}
-			first.Prompt, err = m.promptLogprobs(ctx, prompt, &r.Generation)
+			if first.Prompt, err = m.promptLogprobs(ctx, prompt, &r.Generation); r.ReturnIDs {
+				first.IDs = slices.Clone(prompt)
+			}
 		}
 		if err != nil || r.PromptOnly {
 			yield(first, err)

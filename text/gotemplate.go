@@ -124,7 +124,7 @@ func (t *GoTemplate) Render(v GoValues, lim Limits) (spans []Span, err error) {
 		vars["Prompt"], vars["Suffix"] = markInput(v.Prompt), markInput(v.Suffix)
 		err = set.Execute(r, vars)
 	case !t.turns:
-		vars["System"], vars["Messages"], vars["Tools"] = system, messages, nil
+		vars["System"], vars["Messages"], vars["Tools"] = system, messages, []any(nil)
 		err = set.Execute(r, vars)
 	default:
 		err = writeTurns(set, r, messages, vars)

@@ -88,6 +88,7 @@ func TestGoTemplates(t *testing.T) {
 		"think": {goThink, text.GoValues{Messages: goDialogue[1:2], Think: true, ThinkLevel: "high", IsThinkSet: true},
 			"<|im_start|>user\nHi /think:high<|im_end|>\n<|im_start|>assistant\n"},
 		"do not think": {goThink, text.GoValues{Messages: goDialogue[1:2], IsThinkSet: true}, "<|im_start|>user\nHi /no_think<|im_end|>\n<|im_start|>assistant\n"},
+		"no tools":     {"{{ range .Messages }}{{ end }}{{ len .Tools }}{{ if .Tools }}x{{ end }}{{ range .Tools }}x{{ end }}", text.GoValues{}, "0"},
 		"nothing":      {"", text.GoValues{Messages: goDialogue}, "Hello!"},
 	} {
 		tmpl := goParse(t, c.src)
