@@ -1,6 +1,9 @@
 package text
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // What users wrote stands between these two while a Go template works on it. Unicode reserves both for such use within a program: they
 // are no text, so a user's own are replaced.
@@ -51,38 +54,45 @@ func unmarked(s string) string {
 // splitInput cuts a text at the marks into runs of one origin. Where the marks do not fit together, what might be a user's is taken for it:
 // all before an end without beginning, all after a beginning without end.
 func splitInput(s string) []Span {
-	var out []Span
-	add := func(s string, input bool) {
-		switch n := len(out); {
-		case s == "":
-		case n > 0 && out[n-1].Input == input:
-			out[n-1].Text += s
-		default:
-			out = append(out, Span{s, input})
-		}
-	}
-	depth := 0
+	var runs []Span
+	depth, doubtful := 0, 0 // doubtful: leading runs that might be a user's
 	for {
 		i := nextMark(s)
 		if i < 0 {
 			break
 		}
-		add(s[:i], depth > 0)
+		runs = append(runs, Span{s[:i], depth > 0})
 		switch {
 		case s[i:i+len(inputBegin)] == inputBegin:
 			depth++
 		case depth > 0:
 			depth--
 		default:
-			var all strings.Builder
-			for _, one := range out {
-				all.WriteString(one.Text)
-			}
-			out = nil
-			add(all.String(), true)
+			doubtful = len(runs)
 		}
 		s = s[i+len(inputBegin):]
 	}
-	add(s, depth > 0)
+	runs = append(runs, Span{s, depth > 0})
+	for i := range runs[:doubtful] {
+		runs[i].Input = true
+	}
+	return joinRuns(runs)
+}
+
+// joinRuns makes neighbours of one origin into one.
+func joinRuns(runs []Span) (out []Span) {
+	runs = slices.DeleteFunc(runs, func(s Span) bool { return s.Text == "" })
+	for len(runs) > 0 {
+		n := 1
+		for n < len(runs) && runs[n].Input == runs[0].Input {
+			n++
+		}
+		if n == 1 {
+			out = append(out, runs[0])
+		} else {
+			out = append(out, Span{join(runs[:n]).text, runs[0].Input})
+		}
+		runs = runs[n:]
+	}
 	return out
 }

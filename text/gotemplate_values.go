@@ -1,6 +1,9 @@
 package text
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // goMessage is a message as templates read it. It has no methods, so that a template can call none.
 type goMessage struct {
@@ -41,30 +44,30 @@ func (a goArguments) String() string {
 // goMessages marks what users wrote. Neighbours of one role become one message, but for tools; all system messages together are the
 // system's.
 func goMessages(all []GoMessage) (system string, out []*goMessage) {
+	const between = "\n\n"
+	var systems, same []string // same: contents of the last message
 	for i := range all {
 		m := &all[i]
 		content := markInput(m.Content)
 		if m.Role == "system" {
-			if system != "" {
-				system += "\n\n"
+			systems = append(systems, content)
+		}
+		if i > 0 && all[i-1].Role == m.Role && m.Role != "tool" {
+			same = append(same, content)
+		} else {
+			same = append(same[:0], content)
+			g := &goMessage{Role: m.Role, Thinking: markInput(m.Thinking), ToolName: markInput(m.ToolName), ToolCallID: markInput(m.ToolCallID)}
+			for k, c := range m.ToolCalls {
+				args, _ := markValue(c.Arguments).(map[string]any)
+				g.ToolCalls = append(g.ToolCalls, goCall{markInput(c.ID), goFunction{k, markInput(c.Name), args}})
 			}
-			system += content
+			out = append(out, g)
 		}
-		if n := len(out); n > 0 && out[n-1].Role == m.Role && m.Role != "tool" {
-			out[n-1].Content += "\n\n" + content
-			continue
+		if i+1 == len(all) || all[i+1].Role != m.Role || m.Role == "tool" {
+			out[len(out)-1].Content = strings.Join(same, between)
 		}
-		g := &goMessage{
-			Role: m.Role, Content: content, Thinking: markInput(m.Thinking),
-			ToolName: markInput(m.ToolName), ToolCallID: markInput(m.ToolCallID),
-		}
-		for k, c := range m.ToolCalls {
-			args, _ := markValue(c.Arguments).(map[string]any)
-			g.ToolCalls = append(g.ToolCalls, goCall{markInput(c.ID), goFunction{k, markInput(c.Name), args}})
-		}
-		out = append(out, g)
 	}
-	return system, out
+	return strings.Join(systems, between), out
 }
 
 // markValue is a value of JSON with its strings marked, keys among them.
