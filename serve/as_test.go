@@ -275,5 +275,13 @@ func TestBefore(t *testing.T) {
 		if err != nil || !slices.Equal(ids[:len(last)], last) || slices.Contains(ids[1:], m.vocab.BOS) {
 			t.Errorf("%s: %v after %v, %v", name, ids, last, err)
 		}
+		// A template that writes BOS itself neither doubles it nor brings it again.
+		begins := variantOf(t, m, store.Modelfile{Template: m.token(m.vocab.BOS) + "{{ .Prompt }}{{ .Response }}"})
+		for _, before := range [][]int32{nil, last} {
+			ids, _, err := begins.prompt(&ChatRequest{Messages: []Turn{{Role: "user", Content: " and then"}}, Before: before})
+			if err != nil || slices.Contains(ids[1:], m.vocab.BOS) || before == nil && m.vocab.BOS >= 0 && ids[0] != m.vocab.BOS {
+				t.Errorf("%s: %v after %v, %v", name, ids, before, err)
+			}
+		}
 	}
 }
