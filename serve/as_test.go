@@ -127,13 +127,13 @@ func TestWhatASourceSays(t *testing.T) {
 		"the source's template is none": {store.Modelfile{Template: "{{"}, ChatRequest{Messages: hi}, "messages"},
 		"ids of nobody":                 {store.Modelfile{}, ChatRequest{Messages: hi, Before: []int32{1 << 20}}, "context"},
 	} {
-		_, _, err := variantOf(t, m, c.f).prompt(&c.r)
+		_, _, err := variantOf(t, m, c.f).prompt(t.Context(), &c.r)
 		if e, ok := errors.AsType[*RequestError](err); !ok || e.Param != c.param {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	broken := variantOf(t, m, store.Modelfile{Template: "{{"})
-	if _, _, err := broken.prompt(&ChatRequest{Messages: hi}); !errors.Is(err, ErrNoTemplate) {
+	if _, _, err := broken.prompt(t.Context(), &ChatRequest{Messages: hi}); !errors.Is(err, ErrNoTemplate) {
 		t.Errorf("a broken template: %v", err)
 	}
 	if joined(t, broken.Complete(t.Context(), CompletionRequest{Prompt: "Once", Generation: greedy(2)})).Text == "" {
@@ -271,14 +271,14 @@ func TestBefore(t *testing.T) {
 			}
 			last = d.IDs
 		}
-		ids, _, err := m.prompt(&ChatRequest{Messages: []Turn{{Role: "user", Content: " and then"}}, Before: last})
+		ids, _, err := m.prompt(t.Context(), &ChatRequest{Messages: []Turn{{Role: "user", Content: " and then"}}, Before: last})
 		if err != nil || !slices.Equal(ids[:len(last)], last) || slices.Contains(ids[1:], m.vocab.BOS) {
 			t.Errorf("%s: %v after %v, %v", name, ids, last, err)
 		}
 		// A template that writes BOS itself neither doubles it nor brings it again.
 		begins := variantOf(t, m, store.Modelfile{Template: m.token(m.vocab.BOS) + "{{ .Prompt }}{{ .Response }}"})
 		for _, before := range [][]int32{nil, last} {
-			ids, _, err := begins.prompt(&ChatRequest{Messages: []Turn{{Role: "user", Content: " and then"}}, Before: before})
+			ids, _, err := begins.prompt(t.Context(), &ChatRequest{Messages: []Turn{{Role: "user", Content: " and then"}}, Before: before})
 			if err != nil || slices.Contains(ids[1:], m.vocab.BOS) || before == nil && m.vocab.BOS >= 0 && ids[0] != m.vocab.BOS {
 				t.Errorf("%s: %v after %v, %v", name, ids, before, err)
 			}

@@ -62,11 +62,11 @@ func TestCacheChangesNothing(t *testing.T) {
 			for range 2 {
 				r := ChatRequest{Messages: turns[:n]}
 				for i, pair := range [][2]*Model{{plain, m}, {own, v}} {
-					want, _, err := pair[0].prompt(&r)
+					want, _, err := pair[0].prompt(t.Context(), &r)
 					if err != nil {
 						t.Fatal(err)
 					}
-					if got, _, err := pair[1].prompt(&r); err != nil || !slices.Equal(got, want) {
+					if got, _, err := pair[1].prompt(t.Context(), &r); err != nil || !slices.Equal(got, want) {
 						t.Fatalf("%s, %d: %d messages make %d ids, want %d: %v", name, i, n, len(got), len(want), err)
 					}
 				}
@@ -151,7 +151,7 @@ func TestCacheTogether(t *testing.T) {
 	opt.Cache = cache
 	m := open(t, demo.Name, opt)
 	turns := talk(4)
-	want, _, err := m.prompt(&ChatRequest{Messages: turns})
+	want, _, err := m.prompt(t.Context(), &ChatRequest{Messages: turns})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestCacheTogether(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 20 {
-				if got, _, err := m.prompt(&ChatRequest{Messages: turns}); err != nil || !slices.Equal(got, want) {
+				if got, _, err := m.prompt(t.Context(), &ChatRequest{Messages: turns}); err != nil || !slices.Equal(got, want) {
 					t.Errorf("%d ids, %v", len(got), err)
 				}
 			}
@@ -191,7 +191,7 @@ func BenchmarkPrompt(b *testing.B) {
 						turns[k].Content += fmt.Sprint(" ", i)
 					}
 					for n := 2; n < len(turns); n += 2 {
-						if _, _, err := m.prompt(&ChatRequest{Messages: turns[:n]}); err != nil {
+						if _, _, err := m.prompt(t.Context(), &ChatRequest{Messages: turns[:n]}); err != nil {
 							b.Fatal(err)
 						}
 					}
