@@ -239,7 +239,7 @@ func (x *exchange) fail(err error) {
 		x.s.refuse(x.c, f)
 		return
 	}
-	if err := x.out.event(f.body()); err != nil {
+	if err := x.out.event(errorOn(x.c, f)); err != nil {
 		x.s.log.DebugContext(x.record.ctx, "error event not sent", "id", requestID(x.c), "err", err)
 	}
 }
@@ -250,7 +250,7 @@ func (s *Server) fail(c *gin.Context, err error) { s.refuse(c, s.report(c, err))
 // report finds how an error is answered, and logs what the client is not told.
 func (s *Server) report(c *gin.Context, err error) *fault {
 	f := faultOf(err)
-	if f.Status >= http.StatusInternalServerError && f.Status != http.StatusServiceUnavailable {
+	if f.Status >= http.StatusInternalServerError && f.Status != http.StatusServiceUnavailable && f.Status != http.StatusNotImplemented {
 		s.log.ErrorContext(c.Request.Context(), "request failed", "id", requestID(c), "route", c.FullPath(), "err", err)
 	}
 	return f
@@ -265,7 +265,7 @@ func (s *Server) refuse(c *gin.Context, f *fault) {
 	case f.Status >= http.StatusInternalServerError:
 		c.Header("X-Should-Retry", "false") // as clients would by themselves
 	}
-	if err := s.reply(c, f.Status, f.body()); err != nil {
+	if err := s.reply(c, f.Status, errorOn(c, f)); err != nil {
 		s.log.DebugContext(c.Request.Context(), "error not sent", "id", requestID(c), "err", err)
 	}
 }

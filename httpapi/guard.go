@@ -89,7 +89,7 @@ func (s *Server) guard(c *gin.Context) {
 	h.Add("Vary", "Origin")
 	h.Set("Access-Control-Expose-Headers", headerRequestID+", Retry-After")
 	if c.Request.Method == http.MethodOptions && c.GetHeader("Access-Control-Request-Method") != "" {
-		h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+		h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS")
 		h.Set("Access-Control-Allow-Headers", "*")
 		h.Set("Access-Control-Max-Age", "600")
 		c.AbortWithStatus(http.StatusNoContent)
@@ -135,7 +135,8 @@ func (s *Server) welcomes(origin, host string) bool {
 func (s *Server) body(c *gin.Context) ([]byte, error) {
 	if kind := c.GetHeader("Content-Type"); kind != "" {
 		media, _, err := mime.ParseMediaType(kind)
-		if err != nil || media != "application/json" {
+		form := media == "application/x-www-form-urlencoded" && native(c) // curl says so of any body, and ollama's documents leave it at that
+		if err != nil || media != "application/json" && !form {
 			return nil, &fault{Status: http.StatusUnsupportedMediaType, Type: typeRequest, Code: codeMedia,
 				Message: "the body must be application/json"}
 		}

@@ -61,7 +61,7 @@ func readPlan(o *object) plan {
 		so.flag("include_obfuscation")
 	}
 	readSampling(o, &p.Generation)
-	p.Stop = readStop(o)
+	p.Stop = readStop(o, mostStops)
 	if raw := o.raw("stop_token_ids"); raw != nil {
 		p.StopIDs = o.ids("stop_token_ids", raw)
 		if len(p.StopIDs) > mostStopIDs {
@@ -77,7 +77,7 @@ func readPlan(o *object) plan {
 }
 
 // readStop reads a stop string or a few.
-func readStop(o *object) []string {
+func readStop(o *object, most int) []string {
 	raw := o.raw("stop")
 	if raw == nil {
 		return nil
@@ -86,8 +86,8 @@ func readStop(o *object) []string {
 	if raw[0] == '"' {
 		all = []string{*o.text("stop")}
 	} else if v := decoded[[]*string](o, "stop", "a string or an array of strings"); v != nil {
-		if len(*v) > mostStops {
-			o.bad("stop", "must be at most %d strings", mostStops)
+		if len(*v) > most {
+			o.bad("stop", "must be at most %d strings", most)
 			return nil
 		}
 		for i, s := range *v {

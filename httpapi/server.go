@@ -1,5 +1,5 @@
-// Package httpapi is the wire: OpenAI's routes for chat, completions and embeddings, the list of models, health and metrics, over gin. It decodes and
-// checks what clients send, and hands the rest to package serve.
+// Package httpapi is the wire: OpenAI's routes for chat, completions and embeddings, ollama's own API, the list of models, health and
+// metrics, over gin. It decodes and checks what clients send, and hands the rest to package serve.
 package httpapi
 
 import (
@@ -24,9 +24,10 @@ type Options struct {
 	Library      *serve.Library       // the store that clients may look at and change; nil = there is none
 	Keys         *Keys                // who may call; nil = everybody who can reach the server
 	BodyLimit    int64                // bytes of a request; 0 = 8 MiB
+	BlobLimit    int64                // bytes of a file that a client brings for the library; 0 = 1 TiB
 	Requests     int                  // most requests for text or embeddings in progress; 0 = 1024
 	Ping         time.Duration        // silence after which a stream gets a comment; 0 = 15 s
-	BodyTimeout  time.Duration        // for a request's body to arrive; 0 = 30 s
+	BodyTimeout  time.Duration        // for a request's body to arrive, and for each piece of a file; 0 = 30 s
 	WriteTimeout time.Duration        // for a client to take one write; 0 = 30 s
 	DrainTimeout time.Duration        // for requests to end after Serve was told to stop; 0 = 30 s
 	Tracer       trace.TracerProvider // nil = no traces
@@ -48,6 +49,9 @@ func (o Options) filled() Options {
 	}
 	if o.BodyLimit <= 0 {
 		o.BodyLimit = 8 << 20
+	}
+	if o.BlobLimit <= 0 {
+		o.BlobLimit = 1 << 40
 	}
 	if o.Requests <= 0 {
 		o.Requests = 1024
@@ -96,6 +100,7 @@ func New(pool *serve.Pool, opt Options) *Server {
 		r.GET(base+"/models", s.models)
 		r.GET(base+"/models/*id", s.model)
 	}
+	s.ollamaRoutes(r)
 	r.GET("/health", s.health)
 	r.GET("/ready", s.ready)
 	r.GET("/version", s.version)

@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// stream writes server-sent events by hand: one line of JSON each, flushed at once, with a deadline for each write, so that a client
-// that does not read is given up.
+// stream writes server-sent events by hand, or bare lines: one line of JSON each, flushed at once, with a deadline for each write, so that
+// a client that does not read is given up.
 type stream struct {
+	lines    bool // bare lines, as ollama's clients read them, which know no comments and no last event
 	w        http.ResponseWriter
 	control  *http.ResponseController
 	patience time.Duration
@@ -27,11 +28,15 @@ func newStream(w http.ResponseWriter, patience time.Duration) *stream {
 // event sends v.
 func (s *stream) event(v any) error {
 	s.buf.Reset()
-	s.buf.WriteString("data: ")
+	if !s.lines {
+		s.buf.WriteString("data: ")
+	}
 	if err := encodeJSON(&s.buf, v); err != nil {
 		return err
 	}
-	s.buf.WriteByte('\n')
+	if !s.lines {
+		s.buf.WriteByte('\n')
+	}
 	return s.send(s.buf.Bytes())
 }
 
@@ -46,6 +51,9 @@ func (s *stream) send(b []byte) error {
 		s.begun = true
 		h := s.w.Header()
 		h.Set("Content-Type", "text/event-stream")
+		if s.lines {
+			h.Set("Content-Type", "application/x-ndjson")
+		}
 		h.Set("Cache-Control", "no-cache")
 		h.Set("X-Accel-Buffering", "no")
 		s.w.WriteHeader(http.StatusOK)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ollama/ollama/types/model"
+
 	"github.com/winnow-llm/winnow/store"
 )
 
@@ -41,6 +43,13 @@ func (s Sources) Find(name string) (Source, error) {
 	for _, one := range s {
 		if one.Name == name || name == "" {
 			return one, nil
+		}
+	}
+	if n := model.ParseName(name); n.IsValid() { // names differ neither by case nor by the default tag
+		for _, one := range s {
+			if model.ParseName(one.Name).EqualFold(n) {
+				return one, nil
+			}
 		}
 	}
 	return Source{}, fmt.Errorf("%w: %.200q", ErrNoModel, name)

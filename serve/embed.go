@@ -27,6 +27,8 @@ type EmbedRequest struct {
 	Inputs     []Input // at least one
 	Pooling    Pooling // "" = as the model's files say, else LastPooling: only the last token of a decoder has read the whole text
 	Dimensions int     // how many of the leading values to keep; 0 = all
+	Context    int     // most tokens of an input; 0 = as the model has
+	Truncate   bool    // what an input has beyond them is left out, in place of an error
 }
 
 // Input is a text, or ids in its place. Special tokens in a text count, and BOS and EOS are added to it as the model's files say; ids are
@@ -41,6 +43,7 @@ type Embeddings struct {
 	Vectors [][]float32
 	Prompt  int   // tokens of all inputs
 	Usage   Usage // of all inputs together: First and Total end with the last of them
+	Cut     []int // places of the inputs that were not embedded to their end
 }
 
 // Embed computes the embeddings of all inputs, some side by side, or of none: the first that fails ends the others. An input that cannot
@@ -56,7 +59,7 @@ func (m *Model) Embed(ctx context.Context, r EmbedRequest) (*Embeddings, error) 
 	}
 	out := &Embeddings{Vectors: make([][]float32, len(r.Inputs))}
 	end := within(ctx, "tokenize")
-	texts, err := m.texts(ctx, r.Inputs)
+	texts, err := m.texts(ctx, &r, out)
 	end()
 	if err != nil {
 		return nil, err
@@ -93,15 +96,19 @@ func (m *Model) Embed(ctx context.Context, r EmbedRequest) (*Embeddings, error) 
 	return out, nil
 }
 
-// texts are the ids of inputs that can all be computed.
-func (m *Model) texts(ctx context.Context, inputs []Input) ([][]int32, error) {
-	out := make([][]int32, len(inputs))
-	for i, in := range inputs {
+// texts are the ids of inputs that can all be computed; it notes which of them are cut.
+func (m *Model) texts(ctx context.Context, r *EmbedRequest, into *Embeddings) ([][]int32, error) {
+	most := m.context
+	if r.Context > 0 {
+		most = min(most, r.Context)
+	}
+	out := make([][]int32, len(r.Inputs))
+	for i, in := range r.Inputs {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
 		param := "input"
-		if len(inputs) > 1 {
+		if len(r.Inputs) > 1 {
 			param = fmt.Sprintf("input[%d]", i)
 		}
 		if out[i] = in.IDs; in.IDs == nil {
@@ -113,12 +120,23 @@ func (m *Model) texts(ctx context.Context, inputs []Input) ([][]int32, error) {
 		switch n := len(out[i]); {
 		case n == 0:
 			return nil, &RequestError{Param: param, Why: "it has no tokens"}
-		case n > m.context:
-			return nil, &RequestError{Param: param, Why: fmt.Sprintf("it has %d tokens; this model's context is %d tokens", n, m.context),
-				Err: &ContextError{Prompt: n, Context: m.context}}
+		case n > most && r.Truncate:
+			if out[i] = m.cut(out[i], most); len(out[i]) > most {
+				return nil, &RequestError{Param: param, Why: fmt.Sprintf("a context of %d tokens has no room for its ends", most)}
+			}
+			into.Cut = append(into.Cut, i)
+		case n > most:
+			return nil, &RequestError{Param: param, Why: fmt.Sprintf("it has %d tokens; this model's context is %d tokens", n, most),
+				Err: &ContextError{Prompt: n, Context: most}}
 		}
 	}
 	return out, nil
+}
+
+// cut is a text's beginning of at most so many ids, with what the model's files want behind a text.
+func (m *Model) cut(ids []int32, most int) []int32 {
+	closing := len(m.end(nil))
+	return m.end(slices.Clone(ids[:max(0, min(len(ids), most-closing))]))
 }
 
 // end puts behind a whole text what the model's files want there, unless it ends so already.

@@ -30,6 +30,15 @@ type Generation struct {
 	Context        int  // most tokens of prompt and answer together; 0 = as the model's source says, else as the model has
 	RepeatLast     *int // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = as the source says, else all
 	ReturnIDs      bool // the last delta has the ids of prompt and answer
+	Otherwise      Defaults
+}
+
+// Defaults are what holds where neither a request nor the model's files say how tokens are drawn. What is nil here too draws from all.
+type Defaults struct {
+	Temperature *float32
+	TopP        *float32
+	TopK        *int
+	RepeatLast  *int
 }
 
 // Bias changes how likely tokens are.

@@ -88,10 +88,10 @@ func (m *Model) Sampling(g Generation) engine.Sampling { return m.sampling(&g) }
 // sampling resolves a request's wishes against what the model's source and its files recommend.
 func (m *Model) sampling(g *Generation) engine.Sampling {
 	s := engine.Sampling{
-		Temperature: first(1, g.Temperature, m.recommended.Temperature),
-		TopP:        first(1, g.TopP, m.recommended.TopP),
+		Temperature: first(1, g.Temperature, m.recommended.Temperature, g.Otherwise.Temperature),
+		TopP:        first(1, g.TopP, m.recommended.TopP, g.Otherwise.TopP),
 		MinP:        first(0, g.MinP, m.recommended.MinP),
-		TopK:        first(0, g.TopK, m.recommended.TopK),
+		TopK:        first(0, g.TopK, m.recommended.TopK, g.Otherwise.TopK),
 		TypicalP:    first(1, g.TypicalP, m.recommended.TypicalP),
 		Repetition:  first(1, g.Repetition, m.recommended.Repetition),
 		Presence:    cmp.Or(g.Presence, m.own.presence),
