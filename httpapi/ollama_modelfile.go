@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,7 +24,7 @@ func modelfileText(name string, f *serve.Modelfile) string {
 		}
 	}
 	for _, p := range parameterList(f.Parameters) {
-		fmt.Fprintf(&b, "PARAMETER %s %s\n", p.name, p.value)
+		fmt.Fprintf(&b, "PARAMETER %s %s\n", p.name, quoted(fmt.Sprint(p.value)))
 	}
 	for _, m := range f.Messages {
 		fmt.Fprintf(&b, "MESSAGE %s %s\n", m.Role, quoted(m.Content))
@@ -36,16 +35,19 @@ func modelfileText(name string, f *serve.Modelfile) string {
 	return b.String()
 }
 
-// quoted puts three quotes around a text that has lines, or quotes of its own.
+// quoted puts three quotes around a text that would be read as another without.
 func quoted(s string) string {
-	if strings.ContainsAny(s, "\n\"") || strings.TrimSpace(s) != s {
+	if strings.ContainsAny(s, "\r\n") || strings.HasPrefix(s, `"`) || strings.TrimSpace(s) != s {
 		return `"""` + s + `"""`
 	}
 	return s
 }
 
 // parameter is a setting of a model, in the words of its file.
-type parameter struct{ name, value string }
+type parameter struct {
+	name  string
+	value any // no list
+}
 
 // parameterList is a model's settings by name. Each entry of a list stands by itself.
 func parameterList(all map[string]any) (out []parameter) {
@@ -61,11 +63,7 @@ func parameterList(all map[string]any) (out []parameter) {
 			values = []any{all[name]}
 		}
 		for _, v := range values {
-			raw, err := json.Marshal(v)
-			if err != nil {
-				raw = []byte("null") // a number that JSON cannot say, which no file holds
-			}
-			out = append(out, parameter{name, string(raw)})
+			out = append(out, parameter{name, v})
 		}
 	}
 	return out
@@ -75,7 +73,11 @@ func parameterList(all map[string]any) (out []parameter) {
 func parameterText(all map[string]any) string {
 	var lines []string
 	for _, p := range parameterList(all) {
-		lines = append(lines, fmt.Sprintf("%-30s %s", p.name, p.value))
+		format := "%-30s %v"
+		if _, text := p.value.(string); text {
+			format = "%-30s %q"
+		}
+		lines = append(lines, fmt.Sprintf(format, p.name, p.value))
 	}
 	return strings.Join(lines, "\n")
 }
