@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// packages gives a folder with OpenAI's Node package, as the lock file pins it. It is installed once for a machine and lock.
-func packages(t *testing.T) string {
+// packages gives a folder with the Node packages that the lock file in a folder pins. They are installed once for a machine and lock.
+func packages(t *testing.T, of string) string {
 	t.Helper()
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -26,18 +26,18 @@ func packages(t *testing.T) string {
 	}
 	var all []byte
 	for _, file := range []string{"package.json", "package-lock.json"} {
-		raw, err := os.ReadFile(filepath.Join("node", file))
+		raw, err := os.ReadFile(filepath.Join(of, file))
 		if err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, raw...)
 	}
-	dir := filepath.Join(cache, "winnow-test", fmt.Sprintf("openai-node-%x", sha256.Sum256(all))[:20])
+	dir := filepath.Join(cache, "winnow-test", fmt.Sprintf("%s-%.8x", of, sha256.Sum256(all)))
 	complete := filepath.Join(dir, "complete")
 	if _, err := os.Stat(complete); err == nil {
 		return dir
 	}
-	if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS("node"))); err != nil { // what an interrupted run left, if any
+	if err := errors.Join(os.RemoveAll(dir), os.CopyFS(dir, os.DirFS(of))); err != nil { // what an interrupted run left, if any
 		t.Skip(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -45,7 +45,7 @@ func packages(t *testing.T) string {
 	npm := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1")
 	npm.Dir = dir
 	if out, err := npm.CombinedOutput(); err != nil {
-		t.Skipf("OpenAI's Node package cannot be installed, the registry may be out of reach: %v: %s", err, out)
+		t.Skipf("the packages of %s cannot be installed, the registry may be out of reach: %v: %s", of, err, out)
 	}
 	if err := os.WriteFile(complete, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func packages(t *testing.T) string {
 }
 
 func TestOpenAINode(t *testing.T) {
-	dir := packages(t)
+	dir := packages(t, "node")
 	url := serve(t)
 	script, err := os.Open(filepath.Join("node", "quickstart.mjs"))
 	if err != nil {

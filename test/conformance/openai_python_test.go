@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// client is the release of OpenAI's Python package that the test runs.
-const client = "openai==3.57.0"
+// openAIPython is the release of OpenAI's Python package that the test runs.
+const openAIPython = "openai==3.57.0"
 
-// python makes a virtual environment with the client, once for a machine, and gives its interpreter.
-func python(t *testing.T) string {
+// python makes a virtual environment with a client, once for a machine, and gives its interpreter.
+func python(t *testing.T, client string) string {
 	t.Helper()
 	system, err := exec.LookPath("python3")
 	if err != nil {
@@ -46,14 +46,14 @@ func python(t *testing.T) string {
 	return interpreter
 }
 
-// serve builds winnow, serves the demo, and gives the address.
-func serve(t *testing.T) string {
+// serve builds winnow, serves the demo, and gives the address. flags are further ones of the verb.
+func serve(t *testing.T, flags ...string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "winnow")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/winnow").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
-	c := exec.Command(binary, "serve", "demo", "--addr", "127.0.0.1:0")
+	c := exec.Command(binary, append([]string{"serve", "demo", "--addr", "127.0.0.1:0"}, flags...)...)
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func serve(t *testing.T) string {
 }
 
 func TestOpenAIPython(t *testing.T) {
-	interpreter := python(t)
+	interpreter := python(t, openAIPython)
 	url := serve(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
