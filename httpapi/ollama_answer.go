@@ -56,13 +56,14 @@ func ollamaFault(model string, err error) error {
 	if errors.Is(err, serve.ErrNoModel) {
 		return &fault{Status: http.StatusNotFound, Type: typeRequest, Code: "model_not_found", Message: fmt.Sprintf("model '%.200s' not found", model)}
 	}
-	if errors.Is(err, serve.ErrName) {
+	which, ofField := errors.AsType[*serve.RequestError](err)
+	if errors.Is(err, serve.ErrName) && !ofField {
 		return &fault{Status: http.StatusBadRequest, Type: typeRequest, Code: codeValue, Message: fmt.Sprintf("invalid model name '%.200s'", model)}
 	}
 	if long, ok := errors.AsType[*serve.ContextError](err); ok {
 		f := &fault{Status: http.StatusBadRequest, Type: typeRequest, Code: codeContext,
 			Message: fmt.Sprintf("%d tokens exceed the context of %d tokens, in which an answer needs room too", long.Prompt, long.Context)}
-		if which, ok := errors.AsType[*serve.RequestError](err); ok {
+		if ofField {
 			f.Param = which.Param
 		}
 		return f

@@ -140,11 +140,7 @@ func readCopy(l *serve.Library, o *object) (work, []string) {
 		}
 	}
 	return func(ctx context.Context, _ func(serve.Progress)) error {
-		err := l.Copy(ctx, from, to)
-		if errors.Is(err, serve.ErrName) { // which of the two it is about, its words say
-			return &fault{Status: http.StatusBadRequest, Type: typeRequest, Code: codeValue, Message: err.Error()}
-		}
-		return ollamaFault(from, err)
+		return ollamaFault(from, l.Copy(ctx, from, to))
 	}, nil
 }
 

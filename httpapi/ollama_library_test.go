@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -223,6 +224,15 @@ func TestModelfileText(t *testing.T) {
 	}
 	if got := parameterText(f.Parameters); !strings.HasPrefix(got, "num_ctx                        4096\nstop                           \"<|end|>\"\n") {
 		t.Errorf("%s", got)
+	}
+}
+
+// What a file says of itself is shown, so far as JSON can say it.
+func TestShowHostile(t *testing.T) {
+	d := serve.Description{Meta: map[string]any{"a": math.NaN(), "b": []float32{float32(math.Inf(1))}, "c": "x", "d": nil, keyTemplate: "{{ x }}"}}
+	raw, err := json.Marshal(newOllamaShow(&d))
+	if err != nil || !strings.Contains(string(raw), `"model_info":{"c":"x","d":null}`) || !strings.Contains(string(raw), `"template":"{{ x }}"`) {
+		t.Errorf("%s, %v", raw, err)
 	}
 }
 

@@ -1,8 +1,8 @@
 package httpapi
 
 import (
+	"encoding/json"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"strings"
@@ -41,18 +41,18 @@ type ollamaModel struct {
 
 // ollamaShow is all that is said of a model.
 type ollamaShow struct {
-	License      string          `json:"license,omitempty"`
-	Modelfile    string          `json:"modelfile,omitempty"`
-	Parameters   string          `json:"parameters,omitempty"`
-	Template     string          `json:"template,omitempty"`
-	System       string          `json:"system,omitempty"`
-	Details      ollamaDetails   `json:"details"`
-	Messages     []serve.Message `json:"messages,omitempty"`
-	Meta         map[string]any  `json:"model_info"` // never null, which clients do not bear
-	Tensors      []ollamaTensor  `json:"tensors,omitempty"`
-	Capabilities []string        `json:"capabilities,omitempty"`
-	Modified     time.Time       `json:"modified_at"`
-	Warnings     []string        `json:"warnings,omitempty"`
+	License      string                     `json:"license,omitempty"`
+	Modelfile    string                     `json:"modelfile,omitempty"`
+	Parameters   string                     `json:"parameters,omitempty"`
+	Template     string                     `json:"template,omitempty"`
+	System       string                     `json:"system,omitempty"`
+	Details      ollamaDetails              `json:"details"`
+	Messages     []serve.Message            `json:"messages,omitempty"`
+	Meta         map[string]json.RawMessage `json:"model_info"` // never null, which clients do not bear
+	Tensors      []ollamaTensor             `json:"tensors,omitempty"`
+	Capabilities []string                   `json:"capabilities,omitempty"`
+	Modified     time.Time                  `json:"modified_at"`
+	Warnings     []string                   `json:"warnings,omitempty"`
 }
 
 type ollamaTensor struct {
@@ -215,20 +215,25 @@ func (s *Server) look(name string, v serve.Verbosity) (serve.Description, error)
 	return serve.Description{}, serve.ErrNoModel
 }
 
+// keyTemplate is where a GGUF has its own template, which is shown as the model's.
+const keyTemplate = "tokenizer.chat_template"
+
 func newOllamaShow(d *serve.Description) ollamaShow {
 	f := d.Modelfile
 	out := ollamaShow{
 		License: strings.Join(f.License, "\n"), Modelfile: modelfileText(d.Name, &f), Parameters: parameterText(f.Parameters),
 		Template: f.Template, System: f.System, Messages: f.Messages, Details: newOllamaDetails(d), Capabilities: d.Capabilities,
-		Modified: d.Created, Meta: maps.Clone(d.Meta),
+		Modified: d.Created, Meta: map[string]json.RawMessage{},
 	}
-	if out.Meta == nil {
-		out.Meta = map[string]any{}
+	for key, v := range d.Meta {
+		if raw, err := json.Marshal(v); err == nil { // a number that is none has no word in JSON
+			out.Meta[key] = raw
+		}
 	}
-	if own, ok := out.Meta["tokenizer.chat_template"].(string); ok && out.Template == "" {
+	if own, ok := d.Meta[keyTemplate].(string); ok && out.Template == "" {
 		out.Template = own
 	}
-	delete(out.Meta, "tokenizer.chat_template")
+	delete(out.Meta, keyTemplate)
 	for _, t := range d.Tensors {
 		out.Tensors = append(out.Tensors, ollamaTensor{t.Name, t.Format, t.Shape})
 	}

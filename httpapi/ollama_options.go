@@ -47,7 +47,10 @@ func readOptions(o *object, g *serve.Generation) (none bool, warnings []string) 
 	}
 	g.Context = int(first(o.integer("num_ctx", 0, math.MaxInt32), 0))
 	if n := o.integer("num_predict", math.MinInt32, math.MaxInt32); n != nil {
-		none, g.MaxTokens = *n == 0, int(max(*n, 0))
+		none, g.MaxTokens = *n == 0, int(*n)
+		if *n < 0 { // no limit, whatever the model's own is
+			g.MaxTokens = math.MaxInt32
+		}
 	}
 	g.Stop = readStop(o, mostOllamaStops)
 	for _, name := range loadOptions {
