@@ -1,8 +1,11 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/ollama/ollama/api"
 
+	"github.com/winnow-llm/winnow/model/demo"
 	"github.com/winnow-llm/winnow/serve"
 	"github.com/winnow-llm/winnow/store"
 )
@@ -164,9 +168,18 @@ func TestOllamaClientLibrary(t *testing.T) {
 		said = append(said, p.Status)
 		return nil
 	}
-	err := client.Create(ctx, &api.CreateRequest{Model: "cat", From: "demo-moe", System: "You are a cat.", Parameters: map[string]any{"temperature": 0.5, "stop": []string{"dog"}},
-		License: []string{"free"}, Messages: []api.Message{{Role: "user", Content: "hi"}, {Role: "assistant", Content: "meow"}}}, see)
+	weights := fmt.Sprintf("sha256:%x", sha256.Sum256(demo.GGUF))
+	err := client.CreateBlob(ctx, weights, bytes.NewReader(demo.GGUF))
 	unbuilt(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Create(ctx, &api.CreateRequest{Model: "base", Files: map[string]string{"base.gguf": weights}}, see); err != nil {
+		t.Fatal(err)
+	}
+	status("of nothing", client.Create(ctx, &api.CreateRequest{Model: "cat", From: "none"}, see), 404)
+	err = client.Create(ctx, &api.CreateRequest{Model: "cat", From: "base", System: "You are a cat.", Parameters: map[string]any{"temperature": 0.5, "stop": []string{"dog"}},
+		License: []string{"free"}, Messages: []api.Message{{Role: "user", Content: "hi"}, {Role: "assistant", Content: "meow"}}}, see)
 	if err != nil || len(said) == 0 || said[len(said)-1] != "success" {
 		t.Fatalf("create: %v %q", err, said)
 	}

@@ -186,7 +186,7 @@ func readCreate(l *serve.Library, o *object) (work, []string) {
 			}
 		}
 	}
-	return onModel(name, func(ctx context.Context, see func(serve.Progress)) error { return l.Create(ctx, name, f, files, see) }), warnings
+	return onModel(f.From, func(ctx context.Context, see func(serve.Progress)) error { return l.Create(ctx, name, f, files, see) }), warnings
 }
 
 // readLicense reads a text or several.

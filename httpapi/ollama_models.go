@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -181,10 +182,11 @@ func (s *Server) show(c *gin.Context) {
 		verbosity = serve.Verbose
 	}
 	system, warnings := o.text("system"), o.strangers()
-	d, err := s.look(name, verbosity)
 	if o.err() != nil {
-		err = o.err()
+		s.fail(c, o.err())
+		return
 	}
+	d, err := s.look(name, verbosity)
 	if err != nil {
 		s.fail(c, ollamaFault(name, err))
 		return
@@ -197,10 +199,15 @@ func (s *Server) show(c *gin.Context) {
 	s.answer(c, http.StatusOK, out)
 }
 
-// look describes a model by a client's word for it.
+// look describes a model by a client's word for it. One that is listed and whose files nobody describes is what the pool knows.
 func (s *Server) look(name string, v serve.Verbosity) (serve.Description, error) {
+	failed := serve.ErrNoModel
 	if s.opt.Library != nil {
-		return s.opt.Library.Describe(name, v)
+		d, err := s.opt.Library.Describe(name, v)
+		if err == nil || errors.Is(err, serve.ErrNoModel) {
+			return d, err
+		}
+		failed = err
 	}
 	all, err := s.pool.List()
 	if err != nil {
@@ -212,7 +219,7 @@ func (s *Server) look(name string, v serve.Verbosity) (serve.Description, error)
 			return s.describe(&all[i], v), nil
 		}
 	}
-	return serve.Description{}, serve.ErrNoModel
+	return serve.Description{}, failed
 }
 
 // keyTemplate is where a GGUF has its own template, which is shown as the model's.
