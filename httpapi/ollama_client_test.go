@@ -94,17 +94,7 @@ func TestOllamaClientGone(t *testing.T) {
 	if !errors.Is(err, gone) {
 		t.Errorf("%v", err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
-	for busy := true; busy; {
-		busy = false
-		for _, l := range r.server.pool.Loaded() {
-			busy = busy || l.Engine.Running > 0
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the answer goes on")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	r.idle()
 }
 
 func TestOllamaClientLists(t *testing.T) {

@@ -76,6 +76,24 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// A stream that the server's end cuts off says so in its last line.
+func TestChangeCutOff(t *testing.T) {
+	r, _ := library(t)
+	endless := change{read: func(*serve.Library, *object) (work, []string) {
+		return func(ctx context.Context, see func(serve.Progress)) error {
+			see(serve.Progress{Status: "pulling"})
+			r.server.cutOff()
+			<-ctx.Done()
+			return ctx.Err()
+		}, nil
+	}}
+	r.server.routes.POST("/api/test", r.server.exchange("test", func(ctx context.Context, x *exchange) error { return x.change(ctx, endless) }))
+	status, body := r.post("/api/test", `{"model":"x"}`)
+	if status != 200 || body != "{\"status\":\"pulling\"}\n{\"error\":\"server is shutting down\"}\n" {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
 func TestLibraryHostile(t *testing.T) {
 	r, _ := library(t)
 	for want, all := range map[string][][2]string{

@@ -116,6 +116,45 @@ func TestOllamaAnswers(t *testing.T) {
 	r.healthy()
 }
 
+// What an answer gives as its context is what the next prompt goes on from.
+func TestOllamaContext(t *testing.T) {
+	r := start(t, Options{})
+	_, body := r.post("/api/generate", `{"model":"demo-moe","stream":false,"prompt":"Tell me a story.","options":{"num_predict":6,"temperature":0}}`)
+	one := lines(t, body)[0]
+	if len(one.Context) == 0 {
+		t.Skip("the ids of an answer are not given yet")
+	}
+	if len(one.Context) != one.Prompt+one.Count {
+		t.Errorf("%d ids, %d and %d tokens", len(one.Context), one.Prompt, one.Count)
+	}
+	ids := strings.Join(strings.Fields(fmt.Sprint(one.Context)), ",")
+	_, body = r.post("/api/generate", `{"model":"demo-moe","stream":false,"prompt":"And then?","context":`+ids+`,"options":{"num_predict":2}}`)
+	if two := lines(t, body)[0]; two.Prompt <= len(one.Context) || len(two.Context) != two.Prompt+two.Count {
+		t.Errorf("%+v after %+v", two, one)
+	}
+	status, body := r.post("/api/generate", `{"model":"demo-moe","prompt":"x","context":[2000000000]}`)
+	if status != 400 || !strings.Contains(body, "context: id 2000000000") {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+func TestOllamaMetrics(t *testing.T) {
+	r := start(t, Options{})
+	r.post("/api/chat", `{`+chatBody+`,"options":{"num_predict":3}}`)
+	r.post("/api/generate", `{"model":"none","prompt":"x"}`)
+	r.post("/api/embed", `{"model":"demo-moe","input":"x"}`)
+	_, page := r.call("GET", "/metrics", "")
+	for _, want := range []string{
+		`winnow_requests_total{model="demo-moe",operation="chat",status="ok"} 1`, `winnow_tokens_total{kind="completion",model="demo-moe"} 3`,
+		`winnow_requests_total{model="",operation="text_completion",status="model_not_found"} 1`,
+		`winnow_requests_total{model="demo-moe",operation="embeddings",status="ok"} 1`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
+
 func TestOllamaIdle(t *testing.T) {
 	r := start(t, Options{})
 	for _, c := range []struct{ path, body, reason string }{
