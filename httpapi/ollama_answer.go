@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,6 +95,9 @@ func (x *exchange) ollama(ctx context.Context, parse func(body []byte) (*ollamaR
 		}
 		return x.s.reply(x.c, http.StatusOK, r.last(serve.Delta{Finish: "unload"}, ollamaTimes{}))
 	}
+	if err := x.s.thinks(r); err != nil {
+		return err
+	}
 	m, err := x.lease(ctx, r.Model, r.keep)
 	if err != nil {
 		return ollamaFault(r.Model, err)
@@ -108,6 +112,18 @@ func (x *exchange) ollama(ctx context.Context, parse func(body []byte) (*ollamaR
 		r.Context = 0
 	}
 	return ollamaFault(r.Model, a.run(ctx, m.Model))
+}
+
+// thinks refuses to let a model think that does not know how, as far as that shows without loading it.
+func (s *Server) thinks(r *ollamaRequest) error {
+	if r.ask.Think == nil || !r.ask.Think.On || s.opt.Library == nil {
+		return nil
+	}
+	d, err := s.opt.Library.Describe(r.Model, serve.Brief)
+	if err != nil || slices.Contains(d.Capabilities, "thinking") {
+		return nil // what is wrong with it shows when it is loaded
+	}
+	return badValue("think", "%.200q does not support thinking", r.Model)
 }
 
 // lease waits for a model and says how long it stays.

@@ -177,6 +177,8 @@ func TestOllamaClientLibrary(t *testing.T) {
 	if err != nil || show.System != "You are a cat." || !strings.Contains(show.Parameters, "0.5") || !strings.Contains(show.Modelfile, "MESSAGE user hi") || show.License != "free" {
 		t.Errorf("%v: %+v", err, show)
 	}
+	thinking := &api.ChatRequest{Model: "cat", Messages: []api.Message{{Role: "user", Content: "x"}}, Think: &api.ThinkValue{Value: "high"}}
+	status("thinking", client.Chat(ctx, thinking, func(api.ChatResponse) error { return nil }), 400)
 	if err := client.Copy(ctx, &api.CopyRequest{Source: "cat", Destination: "kitten"}); err != nil {
 		t.Errorf("copy: %v", err)
 	}
