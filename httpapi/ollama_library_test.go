@@ -177,7 +177,7 @@ func TestArrivingSlowly(t *testing.T) {
 
 // TestArriving reads files that stop coming, are cut short, or have no end.
 func TestArriving(t *testing.T) {
-	r := start(t, Options{BodyTimeout: 300 * time.Millisecond, BodyLimit: 4, BlobLimit: 1000})
+	r := start(t, Options{BodyTimeout: time.Second, BodyLimit: 4, BlobLimit: 1000})
 	got := make(chan string, 1)
 	r.server.routes.POST("/api/test", func(c *gin.Context) {
 		b := &arriving{ctx: c, control: http.NewResponseController(c.Writer), patience: r.server.opt.BodyTimeout,
@@ -198,7 +198,6 @@ func TestArriving(t *testing.T) {
 		go func() {
 			io.WriteString(conn, "POST /api/test HTTP/1.1\r\nHost: localhost\r\n"+head+"\r\n\r\n")
 			for _, p := range pieces {
-				time.Sleep(100 * time.Millisecond)
 				if io.WriteString(conn, p); p == "" {
 					conn.Close()
 				}
