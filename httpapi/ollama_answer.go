@@ -135,7 +135,7 @@ func (x *exchange) lease(ctx context.Context, model string, keep *time.Duration)
 	if keep != nil {
 		m.Keep(*keep)
 	}
-	x.record.answering(head{Model: m.Name()})
+	x.record.answering(head{Model: m.Name()}, m.Loading)
 	return m, nil
 }
 
@@ -170,7 +170,7 @@ func (a *ollamaAnswer) run(ctx context.Context, m *serve.Model) error {
 			if err := context.Cause(ctx); err != nil {
 				return 0, err
 			}
-			return m.Count(r)
+			return m.Count(ctx, r)
 		}
 		if err := a.shorten(count, long.Context); err != nil {
 			return err
@@ -189,7 +189,7 @@ func (a *ollamaAnswer) send(ctx context.Context, deltas iter.Seq2[serve.Delta, e
 		if err != nil {
 			return err
 		}
-		a.record.piece(d)
+		a.record.piece(part{delta: d})
 		if a.none {
 			d.Text, d.Reasoning, d.Tokens = "", "", nil
 		}

@@ -192,7 +192,7 @@ func (r *ollamaRequest) shorten(count func(serve.ChatRequest) (int, error), cont
 	var tokens int
 	fits := func(start int) (bool, error) {
 		ask := r.ask
-		ask.Messages = kept(turns, start)
+		ask.Messages = latest(turns, start)
 		n, err := count(ask)
 		tokens = n
 		return n < context, err
@@ -216,13 +216,13 @@ func (r *ollamaRequest) shorten(count func(serve.ChatRequest) (int, error), cont
 		}
 		return &serve.ContextError{Prompt: tokens, Context: context}
 	}
-	r.ask.Messages = kept(turns, starts[low])
+	r.ask.Messages = latest(turns, starts[low])
 	r.warn(fmt.Sprintf("%d of %d messages, the oldest, were left out: the context has %d tokens", len(turns)-len(r.ask.Messages), len(turns), context))
 	return nil
 }
 
-// kept is a conversation from a turn on, and before it what the system said.
-func kept(turns []serve.Turn, start int) []serve.Turn {
+// latest is a conversation from a turn on, and before it what the system said.
+func latest(turns []serve.Turn, start int) []serve.Turn {
 	system := slices.DeleteFunc(slices.Clone(turns[:start]), func(t serve.Turn) bool { return t.Role != "system" })
 	return append(system, turns[start:]...)
 }

@@ -111,14 +111,6 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	req := engine.Request{
 		Prompt: prompt, MaxTokens: most, MinTokens: g.MinTokens, Priority: g.Priority, Sampling: sampling, Alternatives: -1,
 	}
-	if c := g.Context; c > 0 && c < m.context {
-		if len(prompt) >= c {
-			return engine.Request{}, &ContextError{Prompt: len(prompt), Context: c}
-		}
-		if room := c - len(prompt); req.MaxTokens <= 0 || req.MaxTokens > room {
-			req.MaxTokens = room
-		}
-	}
 	if g.Logprobs != nil {
 		req.Alternatives = min(*g.Logprobs, MostAlternatives)
 	}

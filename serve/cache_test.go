@@ -191,7 +191,7 @@ func BenchmarkPrompt(b *testing.B) {
 						turns[k].Content += fmt.Sprint(" ", i)
 					}
 					for n := 2; n < len(turns); n += 2 {
-						if _, _, err := m.prompt(t.Context(), &ChatRequest{Messages: turns[:n]}); err != nil {
+						if _, _, err := m.prompt(b.Context(), &ChatRequest{Messages: turns[:n]}); err != nil {
 							b.Fatal(err)
 						}
 					}

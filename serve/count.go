@@ -1,10 +1,9 @@
 package serve
 
-// Count is how many tokens the prompt of a conversation has. The error is a *RequestError.
-func (m *Model) Count(r ChatRequest) (int, error) {
-	spans, err := m.render(Conversation(r.Messages), r.TemplateArgs)
-	if err != nil {
-		return 0, err
-	}
-	return len(m.begin(m.tok.Encode(nil, spans...))), nil
+import "context"
+
+// Count is how many tokens the prompt of a conversation has. The error is a *RequestError, or wraps ErrNoTemplate.
+func (m *Model) Count(ctx context.Context, r ChatRequest) (int, error) {
+	ids, _, err := m.prompt(ctx, &r)
+	return len(ids), err
 }

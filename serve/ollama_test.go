@@ -43,7 +43,7 @@ func TestSamplingOtherwise(t *testing.T) {
 func TestCount(t *testing.T) {
 	m := open(t, demo.Name, Options{})
 	r := ChatRequest{Messages: []Turn{{Role: "user", Content: "Tell me a story about a cat."}}}
-	n, err := m.Count(r)
+	n, err := m.Count(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestCount(t *testing.T) {
 		}
 	}
 	var refused *RequestError
-	if _, err := open(t, stories, Options{}).Count(r); !errors.As(err, &refused) {
+	if _, err := open(t, stories, Options{}).Count(t.Context(), r); !errors.As(err, &refused) {
 		t.Errorf("%v", err)
 	}
 }

@@ -97,7 +97,7 @@ func (m *Model) sampling(g *Generation) engine.Sampling {
 		Presence:    cmp.Or(g.Presence, m.own.presence),
 		Frequency:   cmp.Or(g.Frequency, m.own.frequency),
 	}
-	switch last := first(-1, g.RepeatLast, m.own.repeatLast); {
+	switch last := first(-1, g.RepeatLast, m.own.repeatLast, g.Otherwise.RepeatLast); {
 	case last == 0:
 		s.Repetition = 1
 	case last > 0:
