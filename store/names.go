@@ -17,8 +17,9 @@ import (
 // and Hugging Face directories placed directly in the folder are models too; these are read only.
 //
 // Layout: manifests/<host>/<namespace>/<model>/<tag> is the manifest of a model, blobs/sha256-<64 hex> a file that
-// manifests name; both appear whole, by renaming. Files that begin with "winnow-temp-" or end in "-winnow" are under way. <name>.gguf, <name>-00001-of-00002.gguf and its like, a directory <name> of such files, and <name>/config.json
-// are models called <name>.
+// manifests name; both appear whole, by renaming. <name>.gguf, <name>-00001-of-00002.gguf and its like, a directory <name> of such files,
+// and <name>/config.json are models called <name>; such a directory that was pulled holds a file .winnow-pull, which says from where.
+// Under way are files that begin with "winnow-temp-" or end in "-winnow" or "-winnow.map", and directories .<name>-winnow.
 type Store struct{ Root string }
 
 // Entry is one model of a store.
@@ -59,6 +60,9 @@ func (s Store) Find(name string) (string, error) {
 		return path, err
 	}
 	if path, ok := s.plain(n); ok {
+		return path, nil
+	}
+	if path, ok := s.pulledFolder(n); ok {
 		return path, nil
 	}
 	return "", fmt.Errorf("%w: %s in %s", ErrNoModel, n.DisplayShortest(), s.Root)
