@@ -33,8 +33,8 @@ MODEL is a GGUF file, a Hugging Face directory, a name in the store (winnow list
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serveVerb(), runVerb(), listVerb(), showVerb(), createVerb(), cpVerb(), rmVerb(), psVerb(), stopVerb(), inspectVerb(), evalVerb(),
-		benchVerb(), keyVerb(), versionVerb())
+	c.AddCommand(serveVerb(), runVerb(), pullVerb(), pushVerb(), listVerb(), showVerb(), createVerb(), cpVerb(), rmVerb(), psVerb(), stopVerb(), inspectVerb(),
+		evalVerb(), benchVerb(), keyVerb(), versionVerb())
 	return c
 }
 
