@@ -101,18 +101,24 @@ func (w *wanted) wrong(err error, limit string, args ...any) *RemoteError {
 
 // ranges fetches the chunks that are not there, several at once.
 func (w *wanted) ranges(ctx context.Context, p *partial) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, inner := errgroup.WithContext(ctx)
 	g.SetLimit(cap(w.link.slots))
 	for i := range p.done {
 		if _, n := p.rest(i); n == 0 {
 			continue
 		}
-		if ctx.Err() != nil {
+		if inner.Err() != nil {
 			break
 		}
-		g.Go(func() error { return w.link.persist(ctx, func() (int64, error) { return w.chunk(ctx, p, i) }) })
+		g.Go(func() error { return w.link.persist(inner, func() (int64, error) { return w.chunk(inner, p, i) }) })
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // chunk makes one try at the rest of chunk i and says how far it got.
@@ -187,18 +193,15 @@ func contentRange(h string, off, n, size int64) (int64, error) {
 	return to - from + 1, nil
 }
 
-// whole fetches the file in one piece from a machine that knows no ranges. Each try begins from zero.
+// whole fetches the file in one piece from a machine that knows no ranges. Each try begins from zero, but what has come in ranges is given up
+// only for an answer that says to have the right length: any page of any proxy can stand where a file should be.
 func (w *wanted) whole(ctx context.Context, p *partial) error {
-	p.discard = true
 	return w.link.persist(ctx, func() (int64, error) {
 		release, err := w.link.slot(ctx)
 		if err != nil {
 			return 0, err
 		}
 		defer release()
-		if err := p.reset(); err != nil {
-			return 0, err
-		}
 		resp, err := w.ask(ctx, nil)
 		if err != nil {
 			return 0, err
@@ -207,8 +210,14 @@ func (w *wanted) whole(ctx context.Context, p *partial) error {
 			return 0, refusal(resp, w.what)
 		}
 		defer resp.Body.Close()
-		if resp.ContentLength >= 0 && resp.ContentLength != w.size {
-			return 0, w.wrong(ErrRemote, "%d bytes, should be %d", resp.ContentLength, w.size)
+		if n := resp.ContentLength; n >= 0 && n != w.size {
+			return 0, w.wrong(ErrRemote, "%d bytes, should be %d", n, w.size)
+		} else if n < 0 && !p.discard && p.have.Load() > 0 {
+			return 0, w.wrong(ErrRemote, "all in one and of unknown length, where a part of %d bytes was asked for", w.size)
+		}
+		p.discard = true
+		if err := p.reset(); err != nil {
+			return 0, err
 		}
 		_, err = w.take(ctx, resp, p, 0, w.size)
 		return 0, err

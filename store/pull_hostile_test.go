@@ -292,6 +292,38 @@ func TestPullWithoutRanges(t *testing.T) {
 	}
 }
 
+// TestPullKeepsWhatItHas meets a page that stands in the registry's place for a while, with and without a length.
+func TestPullKeepsWhatItHas(t *testing.T) {
+	weights := noise(10, 3<<20)
+	g := newRegistry(t)
+	name, digest := g.model(weights)
+	s := Store{t.TempDir()}
+	p, err := holdPartial(t.Context(), mkBlobs(t, s, digest), int64(len(weights)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.write(0, weights[:2<<20]), p.release()); err != nil {
+		t.Fatal(err)
+	}
+	for _, flush := range []bool{false, true} {
+		g.set(func() {
+			g.odd = lie(func(w http.ResponseWriter, r *http.Request) {
+				if flush {
+					w.(http.Flusher).Flush()
+				}
+				fmt.Fprint(w, "<html>Please log in</html>")
+			})
+		})
+		if err := s.Pull(t.Context(), name, hasty(t), nil); !errors.Is(err, ErrRemote) {
+			t.Errorf("%v", err)
+		}
+	}
+	g.set(func() { g.odd = nil })
+	if err := s.Pull(t.Context(), name, hasty(t), nil); err != nil || g.served.Load() != 1<<20+23+13 {
+		t.Errorf("%v, %d bytes served", err, g.served.Load())
+	}
+}
+
 // TestPullLocatesAgain pulls from a storage whose addresses run out in the middle.
 func TestPullLocatesAgain(t *testing.T) {
 	g, cdn := newRegistry(t), newRegistry(t)
