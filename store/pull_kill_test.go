@@ -2,9 +2,8 @@ package store
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
+	"flag"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -17,17 +16,25 @@ import (
 	"time"
 )
 
-// TestMain lets this binary be a puller: TestPullSurvivesKills starts it so and kills it.
-func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "-pull" {
-		r := Remote{Insecure: true, Parallel: 4}
-		if err := (Store{os.Args[2]}).Pull(context.Background(), os.Args[3], r, nil); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+// puller is a process that pulls a model.
+func puller(t *testing.T, s Store, name string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	os.Exit(m.Run())
+	return exec.Command(self, "-test.run=^TestPullingProcess$", "--", s.Root, name)
+}
+
+// TestPullingProcess is what such a process does.
+func TestPullingProcess(t *testing.T) {
+	args := flag.Args()
+	if len(args) != 2 {
+		t.Skip("for other tests, which start it")
+	}
+	if err := (Store{args[0]}).Pull(t.Context(), args[1], Remote{Insecure: true, Parallel: 4}, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestPullSurvivesKills kills a pulling process at 30 random moments. No killed puller may lose what had arrived: the bytes that the registry
@@ -35,10 +42,6 @@ func TestMain(m *testing.M) {
 func TestPullSurvivesKills(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no locks and no SIGKILL there")
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
 	}
 	const size, kills = 24 << 20, 30
 	// The registry sends a piece of 16 KiB only when no more than this is on its way, by the map that the puller keeps. So what a kill costs
@@ -69,9 +72,9 @@ func TestPullSurvivesKills(t *testing.T) {
 		}
 	})
 	for killed < kills {
-		c := exec.Command(self, "-pull", s.Root, name)
+		c := puller(t, s, name)
 		var said bytes.Buffer
-		c.Stderr = &said
+		c.Stdout, c.Stderr = &said, &said
 		before := g.served.Load()
 		lost.Store(before - have())
 		until.Store(before + 256<<10 + rng.Int64N(512<<10)) // so that the pull does not end before its last kill

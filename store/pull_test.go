@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -154,11 +153,7 @@ func TestPullTwiceAtOnce(t *testing.T) {
 			}
 		})
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(self, "-pull", s.Root, name).CombinedOutput(); err != nil {
+	if out, err := puller(t, s, name).CombinedOutput(); err != nil {
 		t.Errorf("the other process: %v: %s", err, out)
 	}
 	wg.Wait()
