@@ -116,6 +116,9 @@ func faultOf(err error) *fault {
 		return &fault{Status: http.StatusBadRequest, Type: typeRequest, Code: codeContext, Message: fmt.Sprintf(
 			"the prompt has %d tokens; this model's context is %d tokens, the answer's included", e.Prompt, e.Context)}
 	}
+	if e, ok := errors.AsType[*serve.RemoteError](err); ok {
+		return &fault{Status: http.StatusBadGateway, Type: typeServer, Code: "registry_failed", Message: e.Error()}
+	}
 	return &fault{Status: http.StatusInternalServerError, Type: typeServer, Code: codeInternal,
 		Message: "the server failed to answer; its log says why"}
 }

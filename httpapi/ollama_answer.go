@@ -28,7 +28,7 @@ func (s *Server) ollamaRoutes(r *gin.Engine) {
 		r.POST("/api/"+name, s.exchange(name, func(ctx context.Context, x *exchange) error { return x.change(ctx, change) }))
 	}
 	r.DELETE("/api/delete", s.exchange("delete", func(ctx context.Context, x *exchange) error {
-		return x.change(ctx, change{read: readDelete, quiet: true})
+		return x.change(ctx, change{read: s.readDelete, quiet: true})
 	}))
 	r.HEAD("/api/blobs/:digest", s.hasBlob)
 	r.POST("/api/blobs/:digest", s.exchange("blob", func(ctx context.Context, x *exchange) error { return x.addBlob(ctx) }))

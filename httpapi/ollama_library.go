@@ -144,9 +144,18 @@ func readCopy(l *serve.Library, o *object) (work, []string) {
 	}, nil
 }
 
-func readDelete(l *serve.Library, o *object) (work, []string) {
+// readDelete also unloads the model, unless it is pinned.
+func (s *Server) readDelete(l *serve.Library, o *object) (work, []string) {
 	name := o.modelName()
-	return onModel(name, func(ctx context.Context, _ func(serve.Progress)) error { return l.Remove(ctx, name) }), nil
+	return onModel(name, func(ctx context.Context, _ func(serve.Progress)) error {
+		if err := l.Remove(ctx, name); err != nil {
+			return err
+		}
+		if err := s.pool.Unload(name); err != nil && !errors.Is(err, serve.ErrNoModel) && !errors.Is(err, serve.ErrPinned) {
+			return err
+		}
+		return nil
+	}), nil
 }
 
 func readCreate(l *serve.Library, o *object) (work, []string) {

@@ -40,8 +40,8 @@ func readOptions(o *object, g *serve.Generation) (none bool, warnings []string) 
 	if n := o.integer("repeat_last_n", -1, math.MaxInt32); n != nil {
 		g.RepeatLast = new(int(*n))
 	}
-	g.Presence = first(o.number("presence_penalty", -2, 2), 0)
-	g.Frequency = first(o.number("frequency_penalty", -2, 2), 0)
+	g.Presence = o.number("presence_penalty", -2, 2)
+	g.Frequency = o.number("frequency_penalty", -2, 2)
 	if seed := o.integer("seed", math.MinInt64, math.MaxInt64); seed != nil && *seed != -1 { // which is ollama's word for any
 		g.Seed = seed
 	}

@@ -20,8 +20,8 @@ func readSampling(o *object, g *serve.Generation) {
 		g.TopK = new(int(max(*k, 0)))
 	}
 	g.Seed = o.integer("seed", math.MinInt64, math.MaxInt64)
-	g.Presence = first(o.number("presence_penalty", -2, 2), 0)
-	g.Frequency = first(o.number("frequency_penalty", -2, 2), 0)
+	g.Presence = o.number("presence_penalty", -2, 2)
+	g.Frequency = o.number("frequency_penalty", -2, 2)
 	g.Repetition = o.number("repetition_penalty", 0, 10)
 	if g.Repetition != nil && *g.Repetition == 0 {
 		o.bad("repetition_penalty", "must be above 0 and at most 10")

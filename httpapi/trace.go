@@ -68,14 +68,11 @@ func (r *record) asked(p *plan) {
 	if p.MaxTokens > 0 {
 		r.span.SetAttributes(attribute.Int(attrMaxTokens, p.MaxTokens))
 	}
-	for key, v := range map[string]*float32{attrTemperature: p.Temperature, attrTopP: p.TopP} {
+	for key, v := range map[string]*float32{
+		attrTemperature: p.Temperature, attrTopP: p.TopP, attrPresence: p.Presence, attrFrequency: p.Frequency,
+	} {
 		if v != nil {
 			r.span.SetAttributes(decimal(key, *v))
-		}
-	}
-	for key, v := range map[string]float32{attrPresence: p.Presence, attrFrequency: p.Frequency} {
-		if v != 0 {
-			r.span.SetAttributes(decimal(key, v))
 		}
 	}
 	if p.TopK != nil {

@@ -36,9 +36,9 @@ type variant struct {
 // mostVariants bounds how many are kept; what is gone is made again.
 const mostVariants = 256
 
-// as is the model under a source's name: the same engine and weights, with the source's own template, parameters and messages. A template
+// As is the model under a source's name: the same engine and weights, with the source's own template, parameters and messages. A template
 // that cannot be used leaves a model that cannot chat; parameters of a wrong type are an error.
-func (m *Model) as(s *Source) (*Model, error) {
+func (m *Model) As(s *Source) (*Model, error) {
 	if m.name == s.Name && silent(&s.Modelfile) {
 		return m, nil
 	}

@@ -34,7 +34,7 @@ func said(t *testing.T, m *Model, r ChatRequest) string {
 
 func variantOf(t *testing.T, m *Model, f store.Modelfile) *Model {
 	t.Helper()
-	other, err := m.as(&Source{Name: "variant", Modelfile: f})
+	other, err := m.As(&Source{Name: "variant", Modelfile: f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,36 +45,36 @@ func variantOf(t *testing.T, m *Model, f store.Modelfile) *Model {
 func TestAs(t *testing.T) {
 	m := open(t, demo.Name, small())
 	plain := Source{Name: m.name}
-	if same, err := m.as(&plain); err != nil || same != m {
+	if same, err := m.As(&plain); err != nil || same != m {
 		t.Errorf("a source that says nothing: %v", err)
 	}
 	one := Source{Name: "one", Digest: "sha256:1", Modelfile: store.Modelfile{System: "Be brief.", Template: chatML}}
-	a, err := m.as(&one)
+	a, err := m.As(&one)
 	if err != nil || a.Name() != "one" || a.engine != m.engine || a.net != m.net || m.own.system != "" {
 		t.Fatalf("%v, %+v", err, a)
 	}
 	again := one
-	if b, _ := m.as(&again); b != a {
+	if b, _ := m.As(&again); b != a {
 		t.Error("made twice")
 	}
 	if again.Digest = "sha256:2"; true {
-		if b, _ := m.as(&again); b == a {
+		if b, _ := m.As(&again); b == a {
 			t.Error("not made anew for a new digest")
 		}
 	}
 	nameless := Source{Name: m.name, Modelfile: store.Modelfile{System: "x"}}
-	b, _ := m.as(&nameless)
-	if c, _ := m.as(&Source{Name: m.name, Modelfile: store.Modelfile{System: "x"}}); b != c || b == m {
+	b, _ := m.As(&nameless)
+	if c, _ := m.As(&Source{Name: m.name, Modelfile: store.Modelfile{System: "x"}}); b != c || b == m {
 		t.Error("without a digest the Modelfile counts")
 	}
-	if c, _ := m.as(&Source{Name: m.name, Modelfile: store.Modelfile{System: "y"}}); b == c {
+	if c, _ := m.As(&Source{Name: m.name, Modelfile: store.Modelfile{System: "y"}}); b == c {
 		t.Error("another Modelfile is another model")
 	}
 	if source, err := a.Template(); err != nil || source != chatML {
 		t.Errorf("template %q, %v", source, err)
 	}
 	for range mostVariants + 10 {
-		if _, err := m.as(&Source{Name: "n" + strings.Repeat("x", len(m.variants.of)), Modelfile: store.Modelfile{System: "x"}}); err != nil {
+		if _, err := m.As(&Source{Name: "n" + strings.Repeat("x", len(m.variants.of)), Modelfile: store.Modelfile{System: "x"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestWhatASourceSays(t *testing.T) {
 	if joined(t, broken.Complete(t.Context(), CompletionRequest{Prompt: "Once", Generation: greedy(2)})).Text == "" {
 		t.Error("a model with a broken template completes nothing")
 	}
-	if _, err := m.as(&Source{Name: "x", Modelfile: store.Modelfile{Messages: []store.Message{{Role: "boss"}}}}); !errors.Is(err, store.ErrFormat) {
+	if _, err := m.As(&Source{Name: "x", Modelfile: store.Modelfile{Messages: []store.Message{{Role: "boss"}}}}); !errors.Is(err, store.ErrFormat) {
 		t.Errorf("a message of nobody: %v", err)
 	}
 	fills := variantOf(t, open(t, stories, small()), store.Modelfile{Template: `{{ .Prompt }}{{ if .Suffix }}{{ .Suffix }}{{ end }}`})
@@ -184,10 +184,10 @@ func TestParameters(t *testing.T) {
 	}
 	s = v.Sampling(Generation{
 		Temperature: new(float32(0)), TopK: new(3), TopP: new(float32(1)), MinP: new(float32(0)), TypicalP: new(float32(1)),
-		Repetition: new(float32(2)), RepeatLast: new(-1), Presence: 1, Frequency: 2, Seed: new(int64(7)),
+		Repetition: new(float32(2)), RepeatLast: new(-1), Presence: new(float32(1)), Frequency: new(float32(0)), Seed: new(int64(7)),
 	})
 	if s.Temperature != 0 || s.TopK != 3 || s.TopP != 1 || s.MinP != 0 || s.TypicalP != 1 || s.Repetition != 2 || s.RepeatLast != 0 ||
-		s.Presence != 1 || s.Frequency != 2 || s.Seed != 7 {
+		s.Presence != 1 || s.Frequency != 0 || s.Seed != 7 {
 		t.Errorf("a request's own: %+v", s)
 	}
 	if s := v.Sampling(Generation{RepeatLast: new(0)}); s.Repetition != 1 || s.RepeatLast != 0 {
@@ -202,7 +202,7 @@ func TestParameters(t *testing.T) {
 		"repeat_penalty": {"1", json.Number("x")}, "presence_penalty": {false},
 	} {
 		for _, v := range wrong {
-			_, err := m.as(&Source{Name: "x", Modelfile: store.Modelfile{Parameters: map[string]any{name: v}}})
+			_, err := m.As(&Source{Name: "x", Modelfile: store.Modelfile{Parameters: map[string]any{name: v}}})
 			if !errors.Is(err, store.ErrFormat) || !strings.Contains(err.Error(), "parameter "+name+" ") || len(err.Error()) > 400 {
 				t.Errorf("%s %.40v: %v", name, v, err)
 			}

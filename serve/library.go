@@ -2,7 +2,6 @@ package serve
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -119,24 +118,3 @@ func (l *Library) named(name string) (Source, bool) {
 	s, err := l.opt.Named.Find(name)
 	return s, err == nil && name != ""
 }
-
-// Pull brings a model from a registry or an address; see is called in turn as it goes on. Two pulls of one model share the work.
-func (l *Library) Pull(ctx context.Context, name string, insecure Transport, see func(store.Progress)) error {
-	return errUnbuilt
-}
-
-// Transport says how a registry is reached.
-type Transport int
-
-// Ways to reach a registry.
-const (
-	Secure   Transport = iota
-	Insecure           // plain HTTP, and certificates of anybody
-)
-
-// Push sends a model to the registry of its name.
-func (l *Library) Push(ctx context.Context, name string, insecure Transport, see func(store.Progress)) error {
-	return errUnbuilt
-}
-
-var errUnbuilt = errors.New("not built yet")

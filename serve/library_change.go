@@ -56,6 +56,39 @@ func (l *Library) AddBlob(ctx context.Context, digest string, r io.Reader) error
 	return refusal("digest", l.opt.Store.AddBlob(ctx, digest, r))
 }
 
+// Pull brings a model into the store: from the registry of its name, or from the hub by hf.co/ORG/REPO[:QUANT]. A pull that was stopped goes on
+// where it was, and two of one model share the work. see is called in turn as it goes on. A *RequestError: the name, or what is there, is no
+// model that can be pulled. A *RemoteError: another machine does not give it.
+func (l *Library) Pull(ctx context.Context, name string, how Transport, see func(store.Progress)) error {
+	if err := l.changeable("model", name); err != nil {
+		return err
+	}
+	return refusal("model", l.opt.Store.Pull(ctx, name, l.remote(how), see))
+}
+
+// Push sends a model of the store to the registry of its name. see is called in turn as it goes on. Errors are those of Pull, and ErrNoModel.
+func (l *Library) Push(ctx context.Context, name string, how Transport, see func(store.Progress)) error {
+	if err := l.changeable("model", name); err != nil {
+		return err
+	}
+	return refusal("model", l.opt.Store.Push(ctx, name, l.remote(how), see))
+}
+
+// Transport says how a registry is reached.
+type Transport int
+
+// Ways to reach a registry.
+const (
+	Secure   Transport = iota
+	Insecure           // plain HTTP, and certificates of anybody
+)
+
+func (l *Library) remote(how Transport) store.Remote {
+	r := l.opt.Remote
+	r.Insecure = r.Insecure || how == Insecure
+	return r
+}
+
 // changeable refuses to change what is not the store's.
 func (l *Library) changeable(param, name string) error {
 	if s, named := l.named(name); named {

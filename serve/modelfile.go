@@ -7,6 +7,9 @@ type (
 	Modelfile = store.Modelfile // what a model says beside its weights
 	Message   = store.Message   // a turn of a model's own conversation
 	Progress  = store.Progress  // how far a pull, a push or a creation is
+
+	// RemoteError says which other machine did not give or not take a model, and why.
+	RemoteError = store.RemoteError
 )
 
 // Errors of a library.

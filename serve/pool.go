@@ -115,7 +115,7 @@ func (p *Pool) Acquire(ctx context.Context, name string) (*Lease, error) {
 		return nil, err
 	}
 	l.release = sync.OnceFunc(func() { p.release(w.slot, l.keep) })
-	if l.Model, err = w.model.as(&source); err != nil {
+	if l.Model, err = w.model.As(&source); err != nil {
 		l.Release()
 		return nil, fmt.Errorf("%w: %s: %w", ErrLoad, source.Name, err)
 	}

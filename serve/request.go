@@ -15,8 +15,8 @@ type Generation struct {
 	TopK        *int     // how many tokens to draw from, 0 = all; nil = as the files say, else 0
 	TypicalP    *float32 // share of probability to draw from, the most typical tokens first; nil = as the files say, else 1
 	Repetition  *float32 // above 1 makes tokens of the prompt and the answer less likely; nil = as the files say, else 1
-	Presence    float32  // above 0 makes tokens of the answer less likely; 0 = as the model's source says, else not
-	Frequency   float32  // above 0 makes tokens of the answer less likely each time; 0 likewise
+	Presence    *float32 // above 0 makes tokens of the answer less likely; nil = as the model's source says, else 0
+	Frequency   *float32 // above 0 makes tokens of the answer less likely each time; nil likewise
 	Bias        []Bias   // makes tokens likelier, or less likely
 	MinTokens   int      // so many tokens come before the answer may end by itself or by StopIDs
 	Priority    int      // the lowest number goes first; 0 is ordinary

@@ -94,8 +94,8 @@ func (m *Model) sampling(g *Generation) engine.Sampling {
 		TopK:        first(0, g.TopK, m.recommended.TopK, g.Otherwise.TopK),
 		TypicalP:    first(1, g.TypicalP, m.recommended.TypicalP),
 		Repetition:  first(1, g.Repetition, m.recommended.Repetition),
-		Presence:    cmp.Or(g.Presence, m.own.presence),
-		Frequency:   cmp.Or(g.Frequency, m.own.frequency),
+		Presence:    first(0, g.Presence, &m.own.presence),
+		Frequency:   first(0, g.Frequency, &m.own.frequency),
 	}
 	switch last := first(-1, g.RepeatLast, m.own.repeatLast, g.Otherwise.RepeatLast); {
 	case last == 0:

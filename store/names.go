@@ -62,9 +62,6 @@ func (s Store) Find(name string) (string, error) {
 	if path, ok := s.plain(n); ok {
 		return path, nil
 	}
-	if path, ok := s.pulledFolder(n); ok {
-		return path, nil
-	}
 	return "", fmt.Errorf("%w: %s in %s", ErrNoModel, n.DisplayShortest(), s.Root)
 }
 
@@ -104,8 +101,12 @@ func (s Store) nameOf(path string) model.Name {
 	return model.ParseNameFromFilepath(rest)
 }
 
-// plain finds a model placed directly in the folder. It has neither host nor namespace, and no tag but the default.
+// plain finds a model that is a file or a directory of the folder: one pulled from the hub by the name that it has there, any other by its own,
+// with neither host nor namespace, and no tag but the default.
 func (s Store) plain(n model.Name) (string, bool) {
+	if path, ok := s.pulledFolder(n); ok {
+		return path, true
+	}
 	if d := model.DefaultName(); n.Host != d.Host || n.Namespace != d.Namespace || n.Tag != d.Tag {
 		return "", false
 	}

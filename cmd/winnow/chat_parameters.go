@@ -35,9 +35,9 @@ var parameters = []*parameter{
 		func(s *engine.Sampling) float32 { return s.TypicalP }),
 	alias("repeat_penalty", number("repetition_penalty", 10, "above 1 makes tokens of the prompt and the answer less likely",
 		func(g *serve.Generation) **float32 { return &g.Repetition }, func(s *engine.Sampling) float32 { return s.Repetition })),
-	penalty("presence_penalty", "above 0 makes tokens of the answer less likely", func(g *serve.Generation) *float32 { return &g.Presence },
+	penalty("presence_penalty", "above 0 makes tokens of the answer less likely", func(g *serve.Generation) **float32 { return &g.Presence },
 		func(s *engine.Sampling) float32 { return s.Presence }),
-	penalty("frequency_penalty", "above 0 makes tokens of the answer less likely each time", func(g *serve.Generation) *float32 { return &g.Frequency },
+	penalty("frequency_penalty", "above 0 makes tokens of the answer less likely each time", func(g *serve.Generation) **float32 { return &g.Frequency },
 		func(s *engine.Sampling) float32 { return s.Frequency }),
 	{
 		name: "top_k", means: "how many tokens to draw from, 0 = all", most: 1,
@@ -123,7 +123,7 @@ func alias(also string, p *parameter) *parameter {
 }
 
 // penalty is a parameter from -2 to 2, of which 0 does nothing.
-func penalty(name, means string, of func(*serve.Generation) *float32, used func(*engine.Sampling) float32) *parameter {
+func penalty(name, means string, of func(*serve.Generation) **float32, used func(*engine.Sampling) float32) *parameter {
 	return &parameter{
 		name: name, means: means, most: 1,
 		set: func(g *serve.Generation, values []string) error {
@@ -131,17 +131,12 @@ func penalty(name, means string, of func(*serve.Generation) *float32, used func(
 			if err != nil || !(v >= -2 && v <= 2) {
 				return fmt.Errorf("%s is not a number from -2 to 2", values[0])
 			}
-			*of(g) = float32(v)
+			*of(g) = new(float32(v))
 			return nil
 		},
-		unset: func(g *serve.Generation) { *of(g) = 0 },
-		wish: func(g *serve.Generation) string {
-			if *of(g) == 0 {
-				return ""
-			}
-			return fmt.Sprint(*of(g))
-		},
-		used: func(s *engine.Sampling) string { return fmt.Sprint(used(s)) },
+		unset: func(g *serve.Generation) { *of(g) = nil },
+		wish:  func(g *serve.Generation) string { return shown(*of(g)) },
+		used:  func(s *engine.Sampling) string { return fmt.Sprint(used(s)) },
 	}
 }
 

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,9 +45,9 @@ A Modelfile says FROM which, and with which TEMPLATE, SYSTEM, PARAMETER, MESSAGE
 			if f.From, err = weightsFrom(s, folder, f.From); err != nil {
 				return err
 			}
-			ctx, stop := interruptible(c)
-			defer stop()
-			return s.Create(ctx, args[0], f, nil, statuses(c.ErrOrStderr()))
+			return follow(c, "create", args[0], func(ctx context.Context, see func(store.Progress)) error {
+				return s.Create(ctx, args[0], f, nil, see)
+			})
 		},
 	}
 	c.Flags().StringVarP(&file, "file", "f", "Modelfile", "what the model is, as ollama's Modelfile")
@@ -98,15 +98,4 @@ func weightsFrom(s store.Store, folder, from string) (string, error) {
 		return from, nil
 	}
 	return filepath.Abs(path)
-}
-
-// statuses prints what a change of the store does, each step once.
-func statuses(out io.Writer) func(store.Progress) {
-	last := ""
-	return func(p store.Progress) {
-		if p.Status != last {
-			last = p.Status
-			fmt.Fprintln(out, printable(last))
-		}
-	}
 }

@@ -80,17 +80,25 @@ func (m *machine) options() serve.Options {
 	}
 }
 
-// serve loads MODEL ready to talk.
+// serve loads MODEL ready to talk, with what the store says of it.
 func (m *machine) serve(name string) (*serve.Model, error) {
-	called, err := servedName(m.config.Models, name)
+	library, called, err := m.library([]string{name}, nil)
 	if err != nil {
 		return nil, err
 	}
-	path, err := modelPath(m.config.Models, name)
+	source, err := library.Find(called[0])
 	if err != nil {
 		return nil, err
 	}
-	return m.open(called, path)
+	plain, err := source.Open()
+	if err != nil {
+		return nil, err
+	}
+	whole, err := plain.As(&source)
+	if err != nil {
+		return nil, errors.Join(err, plain.Close())
+	}
+	return whole, nil
 }
 
 // open loads what is at a path ready to talk under a name.

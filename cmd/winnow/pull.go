@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/winnow-llm/winnow/configs"
+	"github.com/winnow-llm/winnow/model/demo"
 	"github.com/winnow-llm/winnow/store"
 )
 
@@ -88,6 +89,24 @@ func follow(c *cobra.Command, verb, name string, work func(context.Context, func
 		err = fmt.Errorf("%w; where only plain HTTP is spoken, --insecure allows it", err)
 	}
 	return fmt.Errorf("%s: %w", verb, err)
+}
+
+// fetched sees that a model is there: one that is not, and that a registry could have, is pulled.
+func fetched(c *cobra.Command, cfg configs.Config, name string, insecure bool) error {
+	if name == demo.Name {
+		return nil
+	}
+	s := store.Store{Root: cfg.Models}
+	if _, err := s.Resolve(name); err == nil || !errors.Is(err, store.ErrNoModel) {
+		return err
+	}
+	if _, err := s.Find(name); errors.Is(err, store.ErrName) || strings.HasSuffix(strings.ToLower(name), ".gguf") {
+		_, err = s.Resolve(name)
+		return err
+	}
+	return follow(c, "pull", name, func(ctx context.Context, see func(store.Progress)) error {
+		return s.Pull(ctx, name, remote(cfg, insecure), see)
+	})
 }
 
 // plainThere says whether a machine answered https with something else.

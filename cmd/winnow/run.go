@@ -22,6 +22,7 @@ type wishes struct {
 	verbose    bool
 	nowordwrap bool
 	nohistory  bool
+	insecure   bool
 }
 
 func runVerb() *cobra.Command {
@@ -31,7 +32,7 @@ func runVerb() *cobra.Command {
 		Short: "Chat with a model on a terminal, or answer standard input when it is piped",
 		Long: `On a terminal, run is a chat: Ctrl-C stops an answer, Ctrl-D or /bye ends, /? shows what else there is. With a PROMPT, or with
 something piped into it, it answers once and prints nothing but the answer. A model without a chat template continues the text it
-is given.
+is given. A model that is not there is pulled first, as winnow pull does it.
 
 What is typed is remembered in ~/.local/state/winnow/history (XDG_STATE_HOME moves it), which nobody else may read. NO_COLOR and
 TERM=dumb are heeded.`,
@@ -47,7 +48,8 @@ TERM=dumb are heeded.`,
 	f.BoolVar(&w.nowordwrap, "nowordwrap", false, "leave breaking lines to the terminal")
 	f.BoolVar(&w.nohistory, "nohistory", false, "do not remember what is typed")
 	f.StringVar(&w.format, "format", "", "hold the answer to a format; refused, since it is not there yet")
-	configs.Flags(f, "models", "threads", "cpu", "dtype", "context", "cache_bytes", "log")
+	f.BoolVar(&w.insecure, "insecure", false, "pull over plain HTTP, and from anybody's certificates")
+	configs.Flags(f, "models", "identity", "huggingface", "threads", "cpu", "dtype", "context", "cache_bytes", "log")
 	return c
 }
 
@@ -82,6 +84,9 @@ func run(c *cobra.Command, args []string, w *wishes) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.machine.Close()) }()
+	if err := fetched(c, cfg, args[0], w.insecure); err != nil {
+		return err
+	}
 	if err := s.open(args[0]); err != nil {
 		return err
 	}
