@@ -15,7 +15,7 @@ type pace struct {
 // What pace aims at.
 const (
 	gapTime     = 100 * time.Millisecond // between two tokens of one who generates, while others catch up
-	patience    = 4.0                    // what such a gap aims at, in steps in which all generate
+	patience    = 3.9                    // what such a gap aims at, in steps in which all generate
 	leastTime   = 2                      // but at no less than so many, however long those are
 	stride      = 128                    // rows of those who catch up, where a block of so many is not too long
 	leastStride = 8
@@ -35,7 +35,7 @@ func (p *pace) spare() time.Duration {
 func (p *pace) rows() int {
 	n := stride
 	if block := max(p.cost[0], p.cost[1]); block > 0 {
-		n = max(leastStride, min(stride, max(int(p.spare()/block/3), min(64, int(p.spare()/block)))))
+		n = max(leastStride, min(stride, int(p.spare()/block)))
 	}
 	return min(n, p.most)
 }
