@@ -2,7 +2,7 @@
 
 usage: ollama.py URL MODEL REGISTRY
 
-REGISTRY is the name of a model to pull, in a registry without TLS; where it is "none", the server has no store.
+REGISTRY is the name of a model to pull, in a registry without TLS.
 """
 import sys
 
@@ -43,16 +43,15 @@ for status, call in {
 for part in client.chat(model=model, messages=messages, stream=True):
     break  # and go away
 
-if registry != "none":
-    assert [p.status for p in client.pull(registry, insecure=True, stream=True)][-1] == "success"
-    made = client.create(model="python-cat", from_=registry, system="You are a cat.", parameters={"temperature": 0.1})
-    assert made.status == "success", made
-    show = client.show("python-cat")
-    assert "You are a cat." in show.modelfile and "0.1" in show.parameters and show.details.family, show
-    assert client.chat(model="python-cat", messages=messages, options=options).message.content
-    assert client.copy("python-cat", "python-kitten").status == "success"
-    assert "python-kitten:latest" in [m.model for m in client.list().models]
-    assert client.delete("python-kitten").status == "success"
-    assert client.delete("python-cat").status == "success"
-    assert not [m.model for m in client.list().models if m.model.startswith("python-")]
+assert [p.status for p in client.pull(registry, insecure=True, stream=True)][-1] == "success"
+made = client.create(model="python-cat", from_=registry, system="You are a cat.", parameters={"temperature": 0.1})
+assert made.status == "success", made
+show = client.show("python-cat")
+assert "You are a cat." in show.modelfile and "0.1" in show.parameters and show.details.family, show
+assert client.chat(model="python-cat", messages=messages, options=options).message.content
+assert client.copy("python-cat", "python-kitten").status == "success"
+assert "python-kitten:latest" in [m.model for m in client.list().models]
+assert client.delete("python-kitten").status == "success"
+assert client.delete("python-cat").status == "success"
+assert not [m.model for m in client.list().models if m.model.startswith("python-")]
 print("ok")

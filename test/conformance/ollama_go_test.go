@@ -17,19 +17,10 @@ import (
 	"github.com/ollama/ollama/api"
 )
 
-// serveStore serves the demo and an empty store, and names a model that can be pulled, or "none" where the server has no store.
+// serveStore serves the demo and an empty store, and names a model that can be pulled.
 func serveStore(t *testing.T) (address, pullable string) {
 	t.Helper()
-	address = serve(t, "--models", t.TempDir())
-	resp, err := http.Head(address + "/api/blobs/sha256:" + strings.Repeat("0", 64))
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	if resp.StatusCode == http.StatusNotImplemented {
-		return address, "none"
-	}
-	return address, registry(t)
+	return serve(t, "--models", t.TempDir()), registry(t)
 }
 
 // registry serves the demo's file as a registry does, and gives its name there.
@@ -114,9 +105,7 @@ func TestOllamaGo(t *testing.T) {
 	if show, err := client.Show(ctx, &api.ShowRequest{Model: "demo"}); err != nil || show.ModelInfo == nil {
 		t.Errorf("show: %v %+v", err, show)
 	}
-	if registry != "none" {
-		ollamaGoLibrary(t, client, registry)
-	}
+	ollamaGoLibrary(t, client, registry)
 }
 
 // ollamaGoLibrary pulls a model, makes another of it, and removes both.
