@@ -66,7 +66,7 @@ func Observe(ctx context.Context, s Study) (Profile, error) {
 	}
 	defer m.Close()
 	v.observer = newObserver(m.Spec(), s.Columns)
-	v.walk = walk{model: m, after: func(*model.Step) error { return v.observer.err }}
+	v.walk = walk{models: []*model.Model{m}, after: func(*model.Step) error { return v.observer.err }}
 	if err := v.resume(); err != nil {
 		return Profile{}, err
 	}
@@ -99,7 +99,7 @@ func (v *visit) read(ctx context.Context) error {
 	v.progress()
 	for ids, err := range v.study.Text.Sequences {
 		if err == nil {
-			err = checkSequence(ids, v.walk.model)
+			err = checkSequence(ids, v.walk.models[0])
 		}
 		if err == nil && v.skip == nil && !v.walk.fits(len(ids)) {
 			err = v.turn(ctx)

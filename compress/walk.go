@@ -21,14 +21,16 @@ const (
 	stepSequences = 64
 )
 
-// walk hands a text to a model in steps. Rows come in the order of the text: a step is either some whole sequences or a part of a longer one.
+// walk hands a text to models of the same limits in steps, which each of them takes. Rows come in the order of the text: a step is either
+// some whole sequences or a part of a longer one.
 type walk struct {
-	model *model.Model
-	step  model.Step
-	pages int32 // of the cache, that the step's sequences have
-	want  bool  // logits of every row are wanted
-	dirty bool  // a step was begun since whoever feeds it reset this
-	after func(s *model.Step) error
+	models []*model.Model
+	step   model.Step
+	next   []int32 // rows: the id that follows in the sequence, -1 = none
+	pages  int32   // of the cache, that the step's sequences have
+	want   bool    // logits of every row are wanted
+	dirty  bool    // a step was begun since whoever feeds it reset this
+	after  func(s *model.Step) error
 }
 
 // walkLimits are those of a model that is walked over, of which the caller says how many rows a step and tokens a sequence have at most.
@@ -61,7 +63,7 @@ func checkSequence(ids []int32, m *model.Model) error {
 
 // fits says whether a sequence can join those that wait for the next step.
 func (w *walk) fits(n int) bool {
-	lim := w.model.Limits()
+	lim := w.models[0].Limits()
 	return len(w.step.IDs) == 0 || len(w.step.IDs)+n <= lim.Rows && len(w.step.Past) < lim.Sequences
 }
 
@@ -70,9 +72,9 @@ func (w *walk) idle() bool { return len(w.step.IDs) == 0 }
 
 // feed takes a sequence that fits. One longer than a step is run at once, others with those that follow.
 func (w *walk) feed(ctx context.Context, ids []int32) error {
-	rows := w.model.Limits().Rows
+	rows := w.models[0].Limits().Rows
 	if w.idle() {
-		w.pages = 0
+		w.pages, w.next = 0, w.next[:0]
 		w.step.Reset()
 	}
 	pages := make([]int32, pagesOf(len(ids)))
@@ -88,6 +90,10 @@ func (w *walk) feed(ctx context.Context, ids []int32) error {
 			}
 		}
 		w.step.IDs = append(w.step.IDs, part...)
+		w.next = append(w.next, ids[past+1:min(past+rows+1, len(ids))]...)
+		if len(w.next) < len(w.step.IDs) {
+			w.next = append(w.next, -1)
+		}
 		w.step.Start, w.step.Past = append(w.step.Start, int32(len(w.step.IDs))), append(w.step.Past, int32(past))
 		w.step.Pages = append(w.step.Pages, pages)
 		if len(ids) > rows {
@@ -99,7 +105,7 @@ func (w *walk) feed(ctx context.Context, ids []int32) error {
 	return nil
 }
 
-// run steps the model over what waits, and lets after see it.
+// run steps the models over what waits, and lets after see it.
 func (w *walk) run(ctx context.Context) error {
 	if w.idle() {
 		return nil
@@ -108,15 +114,17 @@ func (w *walk) run(ctx context.Context) error {
 		return err
 	}
 	w.dirty = true
-	q, b := w.model.Queue(), w.model.Batch()
-	b.Fill(q, &w.step)
-	w.model.Forward(b)
-	if err := q.Sync(); err != nil {
-		return fmt.Errorf("step of %d tokens: %w", len(w.step.IDs), err)
+	for _, m := range w.models {
+		m.Batch().Fill(m.Queue(), &w.step)
+		m.Forward(m.Batch())
+		if err := m.Queue().Sync(); err != nil {
+			return fmt.Errorf("step of %d tokens: %w", len(w.step.IDs), err)
+		}
 	}
 	if err := w.after(&w.step); err != nil {
 		return err
 	}
 	w.step.Reset()
+	w.next = w.next[:0]
 	return nil
 }
