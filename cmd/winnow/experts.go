@@ -12,6 +12,7 @@ func expertsVerb() *cobra.Command {
 	}
 	c.AddCommand(
 		expertsProfileVerb(),
+		expertsVerifyVerb(),
 	)
 	return c
 }

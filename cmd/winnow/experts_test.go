@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -201,4 +202,33 @@ func TestTokenProgress(t *testing.T) {
 		t.Errorf("%q", out.String())
 	}
 	(&tokenBar{screen: mpb.New(mpb.WithOutput(&out)), total: 100}).close()
+}
+
+func TestExpertsVerify(t *testing.T) {
+	alone(t)
+	if err := os.WriteFile("text.txt", []byte(strings.Repeat(story, 4)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("other.gguf", demo.GGUF, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := must(t, "", "experts", "verify", "demo", "./other.gguf", "--text", "text.txt", "--length", "50", "--log", "warn")
+	for _, want := range []string{"(+0.00 %)", "0.000000 nats a token", "same likeliest  100.00 %", "same experts    100.00 %, least in layer 0: 100.00 %"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	var found compress.Comparison
+	out = must(t, strings.Repeat(story, 4), "experts", "verify", "demo", "demo", "--tokens", "40", "--length", "20", "--json")
+	if err := json.Unmarshal([]byte(out), &found); err != nil || found.Tokens != 38 || len(found.Routing) != 6 || found.Whole != found.Changed {
+		t.Errorf("%v %s", err, out)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"demo demo --length 1", "--length is at least 2"}, {"demo demo --tokens -1", "--tokens is -1"}, {"demo nowhere", "nowhere"},
+		{"demo demo --length 5000", "made for 1 to 2048"}, {"demo", "2 arg"},
+	} {
+		if _, _, err := winnow(t, story, append([]string{"experts", "verify"}, strings.Fields(c.args)...)...); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.args, err, c.want)
+		}
+	}
 }
