@@ -338,6 +338,54 @@ func TestInterruptionsDoNotShow(t *testing.T) {
 	}
 }
 
+// An interruption within a sequence of several steps keeps nothing of that sequence, wherever it comes.
+func TestInterruptionsWithinASequence(t *testing.T) {
+	for name, c := range checkpoints(t) {
+		if name != "qwen3_moe" {
+			continue
+		}
+		s := study(t, c, tensor.Reference(), 16)
+		steps := 0
+		counted := func(after int, cancel func()) tensor.Device {
+			steps = 0
+			return tensor.Observed(tensor.Reference(), func(op tensor.Op, _ func(tensor.Mat) []byte) {
+				if _, ok := op.(*tensor.Embed); ok {
+					if steps++; steps == after {
+						cancel()
+					}
+				}
+			})
+		}
+		s.Device = counted(-1, nil)
+		want, err := compress.Observe(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := steps
+		if all < 12 {
+			t.Fatalf("%d steps", all)
+		}
+		kept := 0
+		for after := 1; after < all; after++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			s.Partial, s.Device = filepath.Join(t.TempDir(), "p.partial"), counted(after, cancel)
+			if _, err := compress.Observe(ctx, s); !errors.Is(err, context.Canceled) || steps != after {
+				t.Fatalf("%v after %d steps of %d", err, steps, after)
+			}
+			if _, err := os.Stat(s.Partial); err == nil {
+				kept++
+			}
+			s.Device = tensor.Reference()
+			if got, err := compress.Observe(t.Context(), s); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("interrupted after %d steps, another profile (%v)", after, err)
+			}
+		}
+		if kept == 0 || kept == all-1 {
+			t.Errorf("something was kept at %d of %d interruptions", kept, all-1)
+		}
+	}
+}
+
 func TestAPartialOfAnotherStudyIsRefused(t *testing.T) {
 	for _, c := range checkpoints(t) {
 		s := study(t, c, fast(t), 16)

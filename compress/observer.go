@@ -23,7 +23,7 @@ type observer struct {
 
 	ids, phys []int32   // of the dispatch that ran last
 	weights   []float32 // likewise
-	layer     int       // whose input stream is; -1 = none
+	layer     int       // whose input stream is; -1 = no layer runs
 	stream    []float32 // rows x dim
 }
 
@@ -115,7 +115,7 @@ func layerOf(name, part string) (layer int, ok bool) {
 
 // flow takes the residual stream before a layer, which is what the one before it gave.
 func (o *observer) flow(next int, x []float32, dim int) {
-	if o.layer >= 0 && next == o.layer+1 {
+	if o.layer >= 0 {
 		for at := 0; at < len(x); at += dim {
 			o.cosines[o.layer] += cosine(o.stream[at:at+dim], x[at:at+dim])
 		}

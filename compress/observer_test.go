@@ -4,11 +4,14 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
 	"github.com/winnow-llm/winnow/tensor"
 )
 
@@ -98,6 +101,18 @@ func (n *network) norms() [][]float64 {
 	return out
 }
 
+// skips are those of the weights that the router gave, and whether these do not fall with each row.
+func (n *network) skips() (skips [64]int64, unsorted bool) {
+	for row := range slices.Chunk(n.route.Weights.F32(), n.route.Spec.K) {
+		w := slices.Clone(row)
+		slices.Sort(w)
+		slices.Reverse(w)
+		unsorted = unsorted || !slices.Equal(w, row)
+		skips[min(63, int(64*float64(w[1])/float64(w[0])))]++
+	}
+	return skips, unsorted
+}
+
 // A router with sigmoids and a bias for the choice sends tokens elsewhere than softmax and the largest logits: the saliencies are those of
 // the experts that ran, by the weights that they had.
 func TestSaliencyIsOfTheRealRouter(t *testing.T) {
@@ -132,6 +147,9 @@ func TestSaliencyIsOfTheRealRouter(t *testing.T) {
 	if apart < 1 {
 		t.Errorf("the saliencies are those of a softmax over raw logits: %v", wrong)
 	}
+	if want, unsorted := n.skips(); got.Skips != want || !unsorted {
+		t.Errorf("skips %v, want %v", got.Skips, want)
+	}
 }
 
 // Rows that share an expert count each for itself, with the output that it gave; a row that leads nowhere counts for nothing.
@@ -163,7 +181,9 @@ func TestMergedAndPrunedRows(t *testing.T) {
 	if total != choices || got.Usage[3] != 0 || got.Tokens != rows || got.Together[0][2] == 0 || got.Together[0][3] != 0 {
 		t.Errorf("%d of %d choices: %+v", total, choices, got)
 	}
-	got.K = s.K
+	if want, _ := n.skips(); got.Skips != want {
+		t.Errorf("skips %v, want %v", got.Skips, want)
+	}
 	if err := got.check(0); err != nil {
 		t.Error(err)
 	}
@@ -207,5 +227,30 @@ func TestLayerOf(t *testing.T) {
 		if layer, ok := layerOf(c.name, c.part); ok != c.ok || ok && layer != c.layer {
 			t.Errorf("%s: %d %v", c.name, layer, ok)
 		}
+	}
+}
+
+// Experts of two models are the same where they were the same originally, whatever rows of the routers they have now.
+func TestRoutingIsComparedByOriginalExperts(t *testing.T) {
+	c, err := store.Open(filepath.Join("..", "model", "testdata", "qwen3_moe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	v := &trial{chosen: make([]int64, 1), agreed: make([]int64, 1)}
+	for range 2 {
+		m, err := model.Load(c, model.Placement{Device: tensor.Reference()}, model.Options{Limits: walkLimits(model.Limits{Rows: 4, Context: 4})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		v.walk.models = append(v.walk.models, m)
+	}
+	v.walk.models[1].Spec().Layers[0].Map.Orig = []int32{7, 6, 5, 4, 3, 2, 1, 0}
+	v.seen[0].layers = map[int][]int32{0: {0, 1, 2, 3, 4, -1}}
+	v.seen[1].layers = map[int][]int32{0: {6, 7, 2, 5, -1, -1}} // originally 1 and 0, 5 and 2, none
+	v.route(0, 3)
+	if v.chosen[0] != 5 || v.agreed[0] != 3 {
+		t.Errorf("%d of %d", v.agreed[0], v.chosen[0])
 	}
 }
