@@ -29,6 +29,12 @@ func (s *Source) key() string {
 	return s.Weights
 }
 
+// SameName says whether two names mean one model: they differ neither by case nor by the default tag, namespace and host.
+func SameName(a, b string) bool {
+	n := model.ParseName(a)
+	return a == b || n.IsValid() && n.EqualFold(model.ParseName(b))
+}
+
 // Catalogue is where a pool's models come from. Its methods may be called from any goroutine.
 type Catalogue interface {
 	Find(name string) (Source, error) // ErrNoModel: none has the name; "" is the default
@@ -45,11 +51,9 @@ func (s Sources) Find(name string) (Source, error) {
 			return one, nil
 		}
 	}
-	if n := model.ParseName(name); n.IsValid() { // names differ neither by case nor by the default tag
-		for _, one := range s {
-			if model.ParseName(one.Name).EqualFold(n) {
-				return one, nil
-			}
+	for _, one := range s {
+		if SameName(one.Name, name) {
+			return one, nil
 		}
 	}
 	return Source{}, fmt.Errorf("%w: %.200q", ErrNoModel, name)

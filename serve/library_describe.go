@@ -31,6 +31,14 @@ type Description struct {
 	Tensors      []TensorDescription // by name; only where they are asked for
 }
 
+// Magnitude is the number of parameters as people say it: "7.6B"; "" where none is known.
+func (d *Description) Magnitude() string {
+	if d.Parameters == 0 {
+		return ""
+	}
+	return store.Magnitude(d.Parameters)
+}
+
 // TensorDescription is one weight of a model.
 type TensorDescription struct {
 	Name   string

@@ -212,17 +212,11 @@ func (p *Pool) Unload(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.settle()
-	s := p.slots[source.key()]
-	if err != nil { // one that is gone from the catalogue may still be loaded
-		for _, o := range p.slots {
-			if _, has := o.names[name]; has {
-				s, err = o, nil
-			}
-		}
+	if err != nil {
+		return p.abandon(name, err)
 	}
+	s := p.slots[source.key()]
 	switch {
-	case err != nil:
-		return err
 	case s == nil || s.stage != loaded && s.stage != loading:
 		return nil
 	case p.pins(s):
@@ -231,6 +225,24 @@ func (p *Pool) Unload(name string) error {
 	s.keep = 0
 	p.rest(s)
 	return nil
+}
+
+// abandon is Unload for a name that the catalogue does not have any more, which err says: what is loaded under it stays only where the same
+// weights have another name.
+func (p *Pool) abandon(name string, err error) error {
+	for _, s := range p.slots {
+		for known := range s.names {
+			switch {
+			case !SameName(known, name):
+				continue
+			case p.pins(s):
+				return fmt.Errorf("%w: %s", ErrPinned, known)
+			}
+			p.disown(known, "")
+			return nil
+		}
+	}
+	return err
 }
 
 // List describes all models, the default first.

@@ -408,11 +408,28 @@ func TestPoolNames(t *testing.T) {
 			r.Errorf("removed: %v", err)
 		}
 		r.here("a x")
-		if err := r.Unload("a"); err != nil {
+		if err := r.Unload("A:latest"); err != nil {
 			r.Error(err)
 		}
 		r.here("x")
-		if got := r.shelf.loaded(); got != "x y a" {
+		r.shelf.put("one", "w3", 40, 40)
+		r.shelf.put("two", "w3", 40, 40)
+		r.touch("one", "two")
+		r.shelf.remove("two")
+		if err := r.Unload("two"); err != nil { // which says nothing of the other name
+			r.Error(err)
+		}
+		r.here("x one")
+		r.shelf.remove("one")
+		one := r.Unload("one:other")
+		if r.here("x one"); !errors.Is(one, ErrNoModel) {
+			r.Errorf("unload another tag: %v", one)
+		}
+		if err := r.Unload("one"); err != nil {
+			r.Error(err)
+		}
+		r.here("x")
+		if got := r.shelf.loaded(); got != "x y a one" {
 			r.Errorf("loads %s", got)
 		}
 	})
