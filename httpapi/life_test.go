@@ -200,7 +200,8 @@ func TestReadiness(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/ready": `"ready"`, "/version": `"v1"`, "/models/stories/260k:latest": `"max_model_len":512`, "/v1/models/stories%2F260k:latest": `"id":"stories/260k:latest"`,
-		"/v1/models": `"id":"broken"`,
+		"/v1/models/Stories/260K": `"id":"stories/260k:latest"`,
+		"/v1/models":              `"id":"broken"`,
 	} {
 		if resp, body := r.call("GET", path, ""); resp.StatusCode != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, body)

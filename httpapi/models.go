@@ -52,7 +52,7 @@ func (s *Server) models(c *gin.Context) {
 	s.answer(c, http.StatusOK, list)
 }
 
-// model describes one. Its id may hold slashes.
+// model describes one, by any name that requests for answers may use. Its id may hold slashes.
 func (s *Server) model(c *gin.Context) {
 	id := strings.TrimPrefix(c.Param("id"), "/")
 	all, err := s.pool.List()
@@ -61,7 +61,7 @@ func (s *Server) model(c *gin.Context) {
 		return
 	}
 	for _, l := range all {
-		if l.Name == id {
+		if serve.SameName(l.Name, id) {
 			s.answer(c, http.StatusOK, newModelBody(l))
 			return
 		}

@@ -165,9 +165,6 @@ func readCreate(l *serve.Library, o *object) (work, []string) {
 		Messages: readOwnMessages(o),
 	}
 	files := first(decoded[map[string]string](o, "files", "an object of digests by file name"), nil)
-	if f.From == "" && len(files) == 0 {
-		o.bad("from", "or files are required: a model needs weights")
-	}
 	refuse := func(why string, names ...string) {
 		for _, field := range names {
 			if v := o.raw(field); v != nil && string(v) != `""` && string(v) != "{}" {
@@ -180,6 +177,9 @@ func readCreate(l *serve.Library, o *object) (work, []string) {
 	refuse("a draft model is not used", "draft_files")
 	refuse("models of other servers are not served", "remote_host")
 	refuse("is not read here: send from, template, system, parameters and the like", "modelfile", "path")
+	if f.From == "" && len(files) == 0 {
+		o.bad("from", "or files are required: a model needs weights")
+	}
 	var warnings []string
 	if parameters := o.inner("parameters"); parameters != nil {
 		_, warnings = readOptions(parameters, &serve.Generation{})
@@ -195,7 +195,22 @@ func readCreate(l *serve.Library, o *object) (work, []string) {
 			}
 		}
 	}
-	return onModel(f.From, func(ctx context.Context, see func(serve.Progress)) error { return l.Create(ctx, name, f, files, see) }), warnings
+	do := func(ctx context.Context, see func(serve.Progress)) error { return l.Create(ctx, name, f, files, see) }
+	if len(files) > 0 {
+		return fromBlob(do), warnings
+	}
+	return onModel(f.From, do), warnings
+}
+
+// fromBlob says of a file that is not there how it comes.
+func fromBlob(do work) work {
+	return func(ctx context.Context, see func(serve.Progress)) error {
+		err := do(ctx, see)
+		if errors.Is(err, serve.ErrNoModel) {
+			return badValue("files", "the store does not have this file; POST /api/blobs/DIGEST brings it")
+		}
+		return err
+	}
 }
 
 // readLicense reads a text or several.

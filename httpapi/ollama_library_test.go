@@ -104,15 +104,16 @@ func TestLibraryHostile(t *testing.T) {
 		"stream":             {{"POST /api/pull", `{"model":"x","stream":1}`}},
 		"insecure":           {{"POST /api/pull", `{"model":"x","insecure":"no"}`}},
 		"from":               {{"POST /api/create", `{"model":"x"}`}, {"POST /api/create", `{"model":"x","from":1}`}},
-		"files":              {{"POST /api/create", `{"model":"x","files":["a"]}`}, {"POST /api/create", `{"model":"x","files":{"a":1}}`}},
-		"quantize":           {{"POST /api/create", `{"model":"x","from":"y","quantize":"q4_K_M"}`}},
-		"adapters":           {{"POST /api/create", `{"model":"x","from":"y","adapters":{"a":"b"}}`}},
-		"modelfile":          {{"POST /api/create", `{"model":"x","from":"y","modelfile":"FROM z"}`}},
-		"license":            {{"POST /api/create", `{"model":"x","from":"y","license":[1]}`}, {"POST /api/create", `{"model":"x","from":"y","license":{}}`}},
-		"parameters":         {{"POST /api/create", `{"model":"x","from":"y","parameters":[]}`}},
-		"parameters.top_k":   {{"POST /api/create", `{"model":"x","from":"y","parameters":{"top_k":"many"}}`}},
-		"messages[0].role":   {{"POST /api/create", `{"model":"x","from":"y","messages":[{"role":"tool"}]}`}, {"POST /api/create", `{"model":"x","from":"y","messages":[{"role":1}]}`}},
-		"digest":             {{"POST /api/blobs/sha256:abc", "x"}, {"POST /api/blobs/..%2f..%2fetc%2fx", "x"}, {"POST /api/blobs/" + strings.ToUpper(someDigest), "x"}},
+		"files": {{"POST /api/create", `{"model":"x","files":["a"]}`}, {"POST /api/create", `{"model":"x","files":{"a":1}}`},
+			{"POST /api/create", `{"model":"x","stream":false,"files":{"a":"` + someDigest + `"}}`}},
+		"quantize":         {{"POST /api/create", `{"model":"x","from":"y","quantize":"q4_K_M"}`}},
+		"adapters":         {{"POST /api/create", `{"model":"x","from":"y","adapters":{"a":"b"}}`}},
+		"modelfile":        {{"POST /api/create", `{"model":"x","from":"y","modelfile":"FROM z"}`}, {"POST /api/create", `{"name":"x","modelfile":"FROM z"}`}},
+		"license":          {{"POST /api/create", `{"model":"x","from":"y","license":[1]}`}, {"POST /api/create", `{"model":"x","from":"y","license":{}}`}},
+		"parameters":       {{"POST /api/create", `{"model":"x","from":"y","parameters":[]}`}},
+		"parameters.top_k": {{"POST /api/create", `{"model":"x","from":"y","parameters":{"top_k":"many"}}`}},
+		"messages[0].role": {{"POST /api/create", `{"model":"x","from":"y","messages":[{"role":"tool"}]}`}, {"POST /api/create", `{"model":"x","from":"y","messages":[{"role":1}]}`}},
+		"digest":           {{"POST /api/blobs/sha256:abc", "x"}, {"POST /api/blobs/..%2f..%2fetc%2fx", "x"}, {"POST /api/blobs/" + strings.ToUpper(someDigest), "x"}},
 	} {
 		for _, c := range all {
 			method, path, _ := strings.Cut(c[0], " ")
@@ -220,10 +221,10 @@ func TestArriving(t *testing.T) {
 func TestModelfileText(t *testing.T) {
 	f := serve.Modelfile{
 		From: "base", Template: "{{ .Prompt }}\n", System: "Be brief.", License: []string{"free", "as in\nbeer"},
-		Parameters: map[string]any{"stop": []any{"<|end|>", "a\nb"}, "temperature": 0.7, "num_ctx": json.Number("4096"), "use_mmap": true},
-		Messages:   []serve.Message{{Role: "user", Content: `say "hi"`}},
+		Parameters: map[string]any{"stop": []any{"<|end|>", "a\nb"}, "temperature": 0.7, "num_ctx": 4e6, "use_mmap": true},
+		Messages:   []serve.Message{{Role: "user", Content: `say "hi"`}, {Role: "assistant"}},
 	}
-	got := modelfileText("m", &f)
+	got := modelfileText("m", f)
 	file, err := parser.ParseFile(strings.NewReader(got))
 	if err != nil {
 		t.Fatalf("%v in %s", err, got)
@@ -233,13 +234,13 @@ func TestModelfileText(t *testing.T) {
 		read = append(read, c.Name+"="+c.Args)
 	}
 	want := []string{
-		"model=base", "template={{ .Prompt }}\n", "system=Be brief.", "num_ctx=4096", "stop=<|end|>", "stop=a\nb", "temperature=0.7", "use_mmap=true",
-		`message=user: say "hi"`, "license=free", "license=as in\nbeer",
+		"model=base", "template={{ .Prompt }}\n", "system=Be brief.", "num_ctx=4000000", "stop=<|end|>", "stop=a\nb", "temperature=0.7", "use_mmap=true",
+		`message=user: say "hi"`, "message=assistant: ", "license=free", "license=as in\nbeer",
 	}
 	if !slices.Equal(read, want) {
 		t.Errorf("%q\nwant %q\nin %s", read, want, got)
 	}
-	if got := parameterText(f.Parameters); !strings.HasPrefix(got, "num_ctx                        4096\nstop                           \"<|end|>\"\n") {
+	if got := f.ParameterText(); !strings.HasPrefix(got, "num_ctx                        4000000\nstop                           \"<|end|>\"\n") {
 		t.Errorf("%s", got)
 	}
 }
@@ -250,14 +251,6 @@ func TestShowHostile(t *testing.T) {
 	raw, err := json.Marshal(newOllamaShow(&d))
 	if err != nil || !strings.Contains(string(raw), `"model_info":{"c":"x","d":null}`) || !strings.Contains(string(raw), `"template":"{{ x }}"`) {
 		t.Errorf("%s, %v", raw, err)
-	}
-}
-
-func TestShortNumber(t *testing.T) {
-	for n, want := range map[int64]string{0: "", 999: "999", 1000: "1K", 260_000: "260K", 1_540_000: "1.54M", 7_615_616_512: "7.6B", 8_000_000_000: "8B", 1_000_000_000_000: "1T"} {
-		if got := shortNumber(n); got != want {
-			t.Errorf("%d: %q, want %q", n, got, want)
-		}
 	}
 }
 

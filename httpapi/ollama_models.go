@@ -1,10 +1,10 @@
 package httpapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -75,34 +75,12 @@ func ollamaDigest(d string) string {
 func newOllamaDetails(d *serve.Description) ollamaDetails {
 	out := ollamaDetails{
 		Parent: d.Modelfile.From, Format: d.Format, Family: d.Family, Families: []string{}, Quantization: d.Quantization,
-		Parameters: shortNumber(d.Parameters), Context: d.Context, Embedding: d.Embedding,
+		Parameters: d.Magnitude(), Context: d.Context, Embedding: d.Embedding,
 	}
 	if d.Family != "" {
 		out.Families = []string{d.Family}
 	}
 	return out
-}
-
-// shortNumber writes a count of parameters as people say it: "7.6B". None is "".
-func shortNumber(n int64) string {
-	for _, unit := range []struct {
-		size   float64
-		digits int
-		name   string
-	}{{1e12, 1, "T"}, {1e9, 1, "B"}, {1e6, 2, "M"}, {1e3, 1, "K"}} {
-		v := float64(n) / unit.size
-		switch {
-		case v < 1:
-		case v == math.Trunc(v):
-			return fmt.Sprintf("%.0f%s", v, unit.name)
-		default:
-			return fmt.Sprintf("%.*f%s", unit.digits, v, unit.name)
-		}
-	}
-	if n <= 0 {
-		return ""
-	}
-	return fmt.Sprint(n)
 }
 
 // describe says what a model is. Where there is no library, or a model of it cannot be read, it is what the pool knows.
@@ -213,13 +191,18 @@ func (s *Server) look(name string, v serve.Verbosity) (serve.Description, error)
 	if err != nil {
 		return serve.Description{}, err
 	}
-	short := func(name string) string { return strings.TrimSuffix(strings.ToLower(name), ":latest") }
 	for i := range all {
-		if short(all[i].Name) == short(name) {
+		if serve.SameName(all[i].Name, name) {
 			return s.describe(&all[i], v), nil
 		}
 	}
 	return serve.Description{}, failed
+}
+
+// modelfileText is a file that makes a model again. Its weights go by their name, since clients have no use for the server's paths.
+func modelfileText(name string, f serve.Modelfile) string {
+	f.From = cmp.Or(f.From, name)
+	return fmt.Sprintf("# A model like this one begins with:\n# FROM %s\n\n%s", name, f)
 }
 
 // keyTemplate is where a GGUF has its own template, which is shown as the model's.
@@ -228,7 +211,7 @@ const keyTemplate = "tokenizer.chat_template"
 func newOllamaShow(d *serve.Description) ollamaShow {
 	f := d.Modelfile
 	out := ollamaShow{
-		License: strings.Join(f.License, "\n"), Modelfile: modelfileText(d.Name, &f), Parameters: parameterText(f.Parameters),
+		License: strings.Join(f.License, "\n"), Modelfile: modelfileText(d.Name, f), Parameters: strings.TrimSuffix(f.ParameterText(), "\n"),
 		Template: f.Template, System: f.System, Messages: f.Messages, Details: newOllamaDetails(d), Capabilities: d.Capabilities,
 		Modified: d.Created, Meta: map[string]json.RawMessage{},
 	}
