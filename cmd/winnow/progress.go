@@ -39,7 +39,7 @@ type lines struct {
 const littleFile = 1 << 20 // bytes; of smaller files only their ends are shown
 
 func (l *lines) see(p store.Progress) {
-	if p.Digest == "" {
+	if p.Digest == "" || p.Total == 0 { // no file, or one that does not move
 		if _, shown := l.tenths[p.Status]; !shown {
 			l.tenths[p.Status] = 1
 			fmt.Fprintln(l.out, p.Status)
@@ -76,11 +76,11 @@ type fileBar struct {
 }
 
 func (b *bars) see(p store.Progress) {
-	if p.Digest == "" {
+	if p.Digest == "" || p.Total == 0 {
 		b.say(p.Status)
 		return
 	}
-	if f, known := b.files[p.Digest]; p.Total == 0 || known && f == nil {
+	if f, known := b.files[p.Digest]; known && f == nil {
 		return
 	}
 	if b.screen == nil {

@@ -165,7 +165,7 @@ func TestLinesOfProgress(t *testing.T) {
 		{Status: "pulling manifest"}, {Status: "pulling manifest"},
 		{Status: "pulling aaa", Digest: "a", Total: 10e6}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 5e5},
 		{Status: "pulling bbb", Digest: "b", Total: 100}, {Status: "pulling bbb", Digest: "b", Total: 100, Completed: 100},
-		{Status: "pulling ccc", Digest: "c", Total: 0},
+		{Status: "creating layer ccc", Digest: "c"}, {Status: "creating layer ccc", Digest: "c"},
 		{Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 45e5}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 3e6},
 		{Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 10e6}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 10e6}, {Status: "success"},
 	} {
@@ -175,7 +175,7 @@ func TestLinesOfProgress(t *testing.T) {
 	want := `pulling manifest
 pulling aaa: 0% of 10.0 MB
 pulling bbb: 100% of 100 B
-pulling ccc: 100% of 0 B
+creating layer ccc
 pulling aaa: 40% of 10.0 MB
 pulling aaa: 100% of 10.0 MB
 success
@@ -193,7 +193,7 @@ func TestBars(t *testing.T) {
 	}}
 	for _, p := range []store.Progress{
 		{Status: "pulling manifest"}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 4e6}, {Status: "pulling bbb", Digest: "b", Total: 100},
-		{Status: "pulling ccc", Digest: "c"}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 8e6}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 0},
+		{Status: "creating layer ccc", Digest: "c"}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 8e6}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 0},
 		{Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 10e6}, {Status: "verifying"}, {Status: "pulling bbb", Digest: "b", Total: 100, Completed: 100},
 		{Status: "writing"}, {Status: "pulling aaa", Digest: "a", Total: 10e6, Completed: 10e6},
 		{Status: "pulling ddd", Digest: "d", Total: 100, Completed: 50},
@@ -203,7 +203,7 @@ func TestBars(t *testing.T) {
 	b.close()
 	b.see(store.Progress{Status: "the end"})
 	b.close()
-	for _, want := range []string{"pulling manifest\n", "verifying\n", "\nwriting\n", "the end\n", "pulling ddd", "pulling aaa", "pulling bbb", "100 %", "50 %", "10.0 MB / 10.0 MB"} {
+	for _, want := range []string{"pulling manifest\n", "verifying\n", "\nwriting\n", "the end\n", "pulling ddd", "pulling aaa", "pulling bbb", "creating layer ccc\n", "100 %", "50 %", "10.0 MB / 10.0 MB"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not there", want)
 		}
