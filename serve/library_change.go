@@ -102,7 +102,7 @@ func refusal(param string, err error) error {
 	if errors.Is(err, store.ErrNoModel) {
 		return fmt.Errorf("%w: %w", ErrNoModel, err)
 	}
-	for _, fault := range []error{store.ErrName, store.ErrExists, store.ErrDigest, store.ErrFormat, store.ErrUnsupported} {
+	for _, fault := range []error{store.ErrName, store.ErrExists, store.ErrDigest, store.ErrFormat, store.ErrUnsupported, store.ErrInUse} {
 		if errors.Is(err, fault) {
 			return &RequestError{Param: param, Why: "cannot be done", Err: err}
 		}

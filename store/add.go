@@ -25,9 +25,10 @@ const (
 // addition is a model in the making. While it lasts nobody removes a blob from the store, since it may rely on any; whatever it has
 // added by then, a reader of the store sees whole or not at all.
 type addition struct {
-	store Store
-	lock  *os.File
-	added []string // digests of blobs that were not there before
+	store    Store
+	lock     *os.File
+	added    []string // digests of blobs that were not there before
+	replaced []string // digests of the blobs of models whose names it takes
 }
 
 // add begins an addition, after whoever removes blobs. Close ends it.

@@ -37,27 +37,27 @@ func (s Store) Copy(ctx context.Context, from, to string) error {
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", source.DisplayShortest(), err)
 	}
-	old, err := a.replace(target)
-	if err != nil {
+	if err := a.replace(target); err != nil {
 		return err
 	}
 	if err := a.writeRaw(target, raw); err != nil {
 		return fmt.Errorf("copy %s to %s: %w", source.DisplayShortest(), target.DisplayShortest(), err)
 	}
 	a.Close()
-	s.discard(ctx, old)
+	s.discard(ctx, a.replaced)
 	return nil
 }
 
-// replace gives the digests of the model that a new one is about to take the place of, if any. ErrExists: the name is that of a file that the
+// replace notes the digests of the model that a new one is about to take the place of, if any. ErrExists: the name is that of a file that the
 // user placed, which a manifest would hide.
-func (a *addition) replace(n model.Name) (old []string, err error) {
+func (a *addition) replace(n model.Name) error {
 	if path, ok := a.store.plain(n); ok {
-		return nil, fmt.Errorf("%w: %s is %s", ErrExists, n.DisplayShortest(), path)
+		return fmt.Errorf("%w: %s is %s", ErrExists, n.DisplayShortest(), path)
 	}
 	m, err := a.store.readManifest(a.store.manifestPath(n))
 	if err != nil {
-		return nil, nil // none, or one that is damaged, whose files nobody knows
+		return nil // none, or one that is damaged, whose files nobody knows
 	}
-	return m.digests(), nil
+	a.replaced = append(a.replaced, m.digests()...)
+	return nil
 }

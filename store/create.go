@@ -34,10 +34,10 @@ func (s Store) Create(ctx context.Context, name string, f Modelfile, files map[s
 		return err
 	}
 	defer a.Close()
-	unused, err := a.replace(n)
-	if err != nil {
+	if err := a.replace(n); err != nil {
 		return err
 	}
+	unused := a.replaced
 	c := &creation{addition: a, see: see, config: map[string]any{}}
 	if err = c.make(ctx, n, &f, files); err != nil {
 		unused = a.added

@@ -286,6 +286,9 @@ func (a *addition) fromHub(ctx context.Context, l *link, o origin, as string) er
 	if as != "" {
 		to = model.ParseName(as)
 	}
+	if err := a.replace(to); err != nil {
+		return err
+	}
 	w := r.want(set.files[0], a.store.blob("sha256:"+set.files[0].LFS.OID))
 	if err := a.fetch(ctx, l, []*wanted{w}); err != nil {
 		return err

@@ -94,20 +94,21 @@ func (a *addition) folder(ctx context.Context, r repository, name string, files 
 	if !plainName(name) {
 		return fmt.Errorf("%w: %.100q has to be a plain one, since the model becomes a folder", ErrName, name)
 	}
+	if path := a.store.manifestPath(model.ParseName(name)); exists(path) {
+		return fmt.Errorf("%w: %s, which would hide the folder, is %s", ErrExists, name, path)
+	}
 	about := note{Names: []string{hubName(r.name)}, From: strings.ToLower(r.String()), Files: map[string]string{}}
 	for _, f := range files {
 		about.Files[folderPath(f)] = f.digest()
 	}
 	dir := filepath.Join(a.store.Root, name)
-	work := filepath.Join(a.store.Root, "."+name+suffixPartial)
+	work := workFolder(dir)
 	lock, err := holdFolder(ctx, work)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if left, err2 := os.ReadDir(work); err2 == nil && (len(left) == 0 || len(left) == 1 && left[0].Name() == noteName) {
-			os.RemoveAll(work)
-		}
+		dropEmpty(work)
 		err = errors.Join(err, lock.Close())
 	}()
 	there, err := about.stands(dir)
@@ -129,6 +130,52 @@ func (a *addition) folder(ctx context.Context, r repository, name string, files 
 	}
 	r.link.tell(Progress{Status: "saved as " + name})
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// workFolder is where a folder is while it is under way.
+func workFolder(dir string) string {
+	return filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+suffixPartial)
+}
+
+// dropEmpty removes a folder that is under way and holds nothing to go on with.
+func dropEmpty(work string) {
+	if left, err := os.ReadDir(work); err == nil && (len(left) == 0 || len(left) == 1 && left[0].Name() == noteName) {
+		os.RemoveAll(work)
+	}
+}
+
+// removePulled takes a folder that was pulled out of the store, unless somebody pulls into it. Whoever has its files open keeps them.
+func removePulled(ctx context.Context, dir string) (r Removal, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	work := workFolder(dir)
+	lock, err := holdFolder(ctx, work)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return r, &FileError{File: dir, Limit: "somebody pulls into it", Err: ErrInUse}
+	}
+	if err != nil {
+		return r, err
+	}
+	defer func() {
+		dropEmpty(work)
+		err = errors.Join(err, lock.Close())
+	}()
+	bytes, old := weightBytes(dir), work+"-old"
+	if err := os.RemoveAll(old); err != nil {
+		return r, fileError(old, err)
+	}
+	if err := os.Rename(dir, old); err != nil {
+		return r, fileError(dir, err)
+	}
+	if err := os.RemoveAll(old); err != nil { // it is no model any more, and the next pull or removal takes what is left
+		return Removal{Kept: fileError(old, err)}, nil
+	}
+	return Removal{Bytes: bytes}, nil
 }
 
 // folderPath is where a file of a repository goes in its folder: the parts of a split GGUF lie side by side.

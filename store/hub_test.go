@@ -240,6 +240,32 @@ func TestPullOfAFolderFromTheHub(t *testing.T) {
 	if len(s.files(t)) != len(want) {
 		t.Errorf("left behind: %q", s.files(t))
 	}
+	if err := os.MkdirAll(filepath.Dir(s.manifestPath(mustName(t, "hidden"))), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.manifestPath(mustName(t, "hidden")), []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.files[hfIndex] = []byte(index)
+	if err := s.PullAs(t.Context(), "hf.co/Org/Repo", "hidden", h.remote(t), nil); !errors.Is(err, ErrExists) {
+		t.Error(err)
+	}
+	busy, err := holdFolder(t.Context(), workFolder(filepath.Join(s.Root, "Repo")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Remove(t.Context(), "Repo"); !errors.Is(err, ErrInUse) {
+		t.Errorf("removal while somebody pulls: %v", err)
+	}
+	if err := busy.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Remove(t.Context(), "hf.co/org/repo"); err != nil || r.Kept != nil || r.Bytes != 5<<20 {
+		t.Errorf("removal: %+v, %v", r, err)
+	}
+	if left, err := os.ReadDir(s.Root); err != nil || len(left) != 3 { // the lock, the manifests, and the folder that was taken
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 }
 
 func TestPullOfASplitGGUFFromTheHub(t *testing.T) {

@@ -79,7 +79,10 @@ func cutWeb(s string) (rest string, ok bool) {
 // one that has the name, and goes on where an earlier pull has stopped. Everything is checked by its digest; the model is there when Pull
 // returns nil, and not before. see, which may be nil, is told of the progress, one state at a time.
 //
-// Errors: ErrName, *RemoteError for troubles with other machines, *FileError for those of this one, and the context's.
+// What only an older model of the name had goes, as with Remove.
+//
+// Errors: ErrName; ErrExists: a file that the user placed has the name; *RemoteError for troubles with other machines, *FileError for those of
+// this one, and the context's.
 func (s Store) Pull(ctx context.Context, name string, r Remote, see func(Progress)) error {
 	return s.PullAs(ctx, name, "", r, see)
 }
@@ -111,14 +114,25 @@ func (s Store) PullAs(ctx context.Context, name, as string, r Remote, see func(P
 		l.identity = r.Identity
 		err = a.fromRegistry(ctx, l, o, to)
 	}
-	if err == nil {
-		l.tell(Progress{Status: "success"})
+	if err != nil {
+		return err
 	}
-	return err
+	a.end(ctx, l)
+	return nil
+}
+
+// end gives the store back after a pull, without what the model has taken the place of.
+func (a *addition) end(ctx context.Context, l *link) {
+	a.Close()
+	a.store.discard(context.WithoutCancel(ctx), a.replaced)
+	l.tell(Progress{Status: "success"})
 }
 
 // fromRegistry adds a model by its manifest, which is kept as it came.
 func (a *addition) fromRegistry(ctx context.Context, l *link, o origin, to model.Name) error {
+	if err := a.replace(to); err != nil {
+		return err
+	}
 	base := o.base.JoinPath("v2", o.name.Namespace, o.name.Model)
 	what := "manifest of " + o.name.DisplayShortest()
 	raw, _, err := l.read(ctx, call{what: what, method: http.MethodGet, url: base.JoinPath("manifests", o.name.Tag),
@@ -225,6 +239,9 @@ func (s Store) PullFile(ctx context.Context, f File, r Remote, see func(Progress
 		return err
 	}
 	defer a.Close()
+	if err := a.replace(name); err != nil {
+		return err
+	}
 	l := r.link(u, see)
 	defer l.close()
 	w := a.want("sha256:"+strings.ToLower(f.SHA256), 0)
@@ -240,7 +257,7 @@ func (s Store) PullFile(ctx context.Context, f File, r Remote, see func(Progress
 	if err := a.model(l, name, w); err != nil {
 		return err
 	}
-	l.tell(Progress{Status: "success"})
+	a.end(ctx, l)
 	return nil
 }
 

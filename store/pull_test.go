@@ -85,6 +85,16 @@ func TestPull(t *testing.T) {
 			t.Errorf("%s is still what it was", n)
 		}
 	}
+	if files := s.files(t); slices.Contains(files, "blobs/"+strings.Replace(digest, ":", "-", 1)) || len(files) != 5 {
+		t.Errorf("what only the older model had is there: %q", files)
+	}
+	if err := os.WriteFile(filepath.Join(s.Root, "placed.gguf"), []byte("GGUF"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	seen := g.seen("")
+	if err := s.PullAs(t.Context(), name, "placed", hasty(t), nil); !errors.Is(err, ErrExists) || g.seen("") != seen {
+		t.Errorf("in place of a file of the user's: %v, %d requests", err, g.seen("")-seen)
+	}
 }
 
 // TestPullResumes stops a pull in its middle and counts what the next one fetches.

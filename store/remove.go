@@ -33,8 +33,8 @@ type Removal struct {
 }
 
 // Remove takes a model out of the store at once, and then the files that only it named. One that is open in any process stays until a
-// removal after that, and so do all while somebody adds to the store or another manifest cannot be read. ErrName, ErrNoModel; ErrUnsupported:
-// the model is a file that the user placed.
+// removal after that, and so do all while somebody adds to the store or another manifest cannot be read. A folder that was pulled goes as a
+// whole. ErrName, ErrNoModel; ErrUnsupported: the model is a file that the user placed; ErrInUse: a folder that somebody pulls into.
 func (s Store) Remove(ctx context.Context, name string) (Removal, error) {
 	n := model.ParseName(name)
 	if !n.IsValid() {
@@ -44,6 +44,11 @@ func (s Store) Remove(ctx context.Context, name string) (Removal, error) {
 	m, damaged := s.readManifest(path)
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if dir, ok := s.plain(n); ok {
+			if _, pulled := readNote(dir); pulled {
+				return removePulled(ctx, dir)
+			}
+		}
 		return Removal{}, s.nothingStored(n)
 	}
 	if err != nil {
