@@ -31,9 +31,15 @@ func (s *Server) observe(c *gin.Context) {
 		id = uuid.NewString()
 	}
 	c.Header(headerRequestID, id)
+	control := http.NewResponseController(c.Writer)
 	// The last answer on this connection may have left its deadline.
-	if err := http.NewResponseController(c.Writer).SetWriteDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		s.log.Debug("write deadline not cleared", "id", id, "err", err)
+	err := control.SetWriteDeadline(time.Time{})
+	if c.Request.ContentLength != 0 && err == nil {
+		// A body that no route reads is waited for before the answer goes out. Who reads one sets a deadline of its own.
+		err = control.SetReadDeadline(time.Now().Add(s.opt.BodyTimeout))
+	}
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		s.log.Debug("deadlines not set", "id", id, "err", err)
 	}
 	started := time.Now()
 	c.Next()

@@ -76,6 +76,8 @@ func TestHostileFrames(t *testing.T) {
 		"large body":       {post + "Content-Type: application/json\r\nContent-Length: 2000\r\n\r\n" + strings.Repeat(" ", 2000), 413, "request_too_large"},
 		"endless body":     {post + "Transfer-Encoding: chunked\r\n\r\n800\r\n" + strings.Repeat(" ", 2048) + "\r\n", 413, "request_too_large"},
 		"slow body":        {post + "Content-Length: 50\r\n\r\n{", 408, "request_timeout"},
+		"unread body":      {"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{", 200, "ok"},
+		"body of no route": {"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", 404, codeRoute},
 		"form":             {post + "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n\r\na=b", 415, codeMedia},
 		"wrong type":       {post + "Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415, codeMedia},
 		"no type at all":   {post + "Content-Type: ;;\r\nContent-Length: 2\r\n\r\n{}", 415, codeMedia},

@@ -69,7 +69,7 @@ func (x *exchange) addBlob(ctx context.Context) error {
 	}
 	body := &arriving{ctx: ctx, control: http.NewResponseController(x.c.Writer), patience: x.s.opt.BodyTimeout,
 		body: http.MaxBytesReader(x.c.Writer, x.c.Request.Body, x.s.opt.BlobLimit)}
-	err = errors.Join(x.s.opt.Library.AddBlob(ctx, d, body), body.rest())
+	err = x.s.opt.Library.AddBlob(ctx, d, body)
 	switch {
 	case err == nil:
 		x.c.Status(http.StatusCreated)
@@ -96,11 +96,15 @@ func (a *arriving) Read(p []byte) (int, error) {
 		a.err = err
 		return 0, err
 	}
-	if err := a.control.SetReadDeadline(time.Now().Add(a.patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		a.err = fmt.Errorf("%w: set deadline: %w", errGone, err)
+	if a.err = a.deadline(time.Now().Add(a.patience)); a.err != nil {
 		return 0, a.err
 	}
 	n, err := a.body.Read(p)
+	if err == io.EOF { // what is done with the file may take long
+		if a.err = a.deadline(time.Time{}); a.err != nil {
+			return n, a.err
+		}
+	}
 	if err != nil && err != io.EOF {
 		if a.err = fmt.Errorf("read body: %w", err); errors.Is(err, io.ErrUnexpectedEOF) {
 			a.err = fmt.Errorf("%w: %w", errGone, a.err)
@@ -110,10 +114,9 @@ func (a *arriving) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// rest lets the connection wait for its next request as long as it may.
-func (a *arriving) rest() error {
-	if err := a.control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("%w: clear deadline: %w", errGone, err)
+func (a *arriving) deadline(t time.Time) error {
+	if err := a.control.SetReadDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("%w: set deadline: %w", errGone, err)
 	}
 	return nil
 }
