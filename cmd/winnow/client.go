@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -32,6 +33,9 @@ func client(cfg configs.Config) (*api.Client, error) {
 	return api.NewClient(base, &http.Client{Transport: keyed{cfg.Key}}), nil
 }
 
+// errKey is in the place of what ollama's client says, which is about an account with ollama.
+var errKey = errors.New("the server wants another key; WINNOW_KEY holds the one that is shown")
+
 // keyed shows a key with every request; an empty one is none.
 type keyed struct{ key string }
 
@@ -40,5 +44,9 @@ func (k keyed) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.Header.Set("Authorization", "Bearer "+k.key)
 	}
-	return http.DefaultTransport.RoundTrip(r)
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		return nil, errors.Join(errKey, resp.Body.Close())
+	}
+	return resp, err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -44,13 +45,14 @@ func listVerb() *cobra.Command {
 	return c
 }
 
-// shortDigest is the first twelve digits of "sha256:...", as ollama prints them; "-" for a model that has none.
+// shortDigest is the first twelve digits of a digest, as ollama prints them; "-" for a model that has none, which servers say as zeros.
 func shortDigest(digest string) string {
-	const prefix, digits = len("sha256:"), 12
-	if len(digest) < prefix+digits {
+	const digits = 12
+	digest = strings.TrimPrefix(digest, "sha256:")
+	if strings.Trim(digest, "0") == "" || len(digest) < digits {
 		return "-"
 	}
-	return digest[prefix : prefix+digits]
+	return digest[:digits]
 }
 
 // size prints bytes with a decimal unit: 7.6 MB.

@@ -30,8 +30,8 @@ func answering(t *testing.T, route string, answer http.HandlerFunc) {
 func TestPs(t *testing.T) {
 	answering(t, "GET /api/ps", func(w http.ResponseWriter, _ *http.Request) {
 		if err := json.NewEncoder(w).Encode(api.ProcessResponse{Models: []api.ProcessModelResponse{
-			{Name: "qwen3:8b", Digest: "sha256:0123456789abcdef", Size: 7_600_000_000, ContextLength: 8192, ExpiresAt: time.Now().Add(90*time.Minute + 300*time.Millisecond)},
-			{Name: "demo", Size: 1000, SizeVRAM: 1000, ContextLength: 2048},
+			{Name: "qwen3:8b", Digest: "0123456789abcdef", Size: 7_600_000_000, ContextLength: 8192, ExpiresAt: time.Now().Add(90*time.Minute + 300*time.Millisecond)},
+			{Name: "demo", Digest: strings.Repeat("0", 64), Size: 1000, SizeVRAM: 1000, ContextLength: 2048},
 			{Name: "half", Size: 1000, SizeVRAM: 520, ExpiresAt: time.Unix(1, 0)},
 		}}); err != nil {
 			t.Error(err)
@@ -72,6 +72,20 @@ func TestStop(t *testing.T) {
 	status = http.StatusNotFound
 	if _, _, err := winnow(t, "", "stop", "qwen3"); err == nil || !strings.HasSuffix(err.Error(), "no such model: qwen3") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnotherKey(t *testing.T) {
+	refuse := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }
+	for route, args := range map[string][]string{"GET /api/ps": {"ps"}, "POST /api/generate": {"stop", "x"}} {
+		answering(t, route, refuse)
+		if _, _, err := winnow(t, "", args...); err == nil || !strings.Contains(err.Error(), "WINNOW_KEY") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	answering(t, "GET /version", refuse)
+	if out := must(t, "", "version", "--server"); !strings.Contains(out, "a server answers") { // which is all that a health check wants
+		t.Errorf("printed %q", out)
 	}
 }
 

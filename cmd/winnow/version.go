@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -50,7 +51,7 @@ func versionVerb() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().BoolVar(&server, "server", false, "ask the server at addr; fails when none answers, so it serves as a health check")
+	c.Flags().BoolVar(&server, "server", false, "ask the server at addr, with the key of WINNOW_KEY; fails when none answers, so it serves as a health check")
 	configs.Flags(c.Flags(), "addr")
 	return c
 }
@@ -66,15 +67,22 @@ func askServer(c *cobra.Command) error {
 		return err
 	}
 	url := base.JoinPath("version").String()
-	client := http.Client{Timeout: 2 * time.Second}
+	client := http.Client{Timeout: 2 * time.Second, Transport: keyed{cfg.Key}}
 	resp, err := client.Get(url)
+	if errors.Is(err, errKey) {
+		_, err = fmt.Fprintln(c.OutOrStdout(), "a server answers, which tells its version to holders of a key")
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("no server answers: %w", err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("ask %s: status %d", url, resp.StatusCode)
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask %s: status %d, %w", url, resp.StatusCode, err)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", url, err)
 	}
 	_, err = fmt.Fprintf(c.OutOrStdout(), "%s\n", bytes.TrimSpace(body))
 	return err
