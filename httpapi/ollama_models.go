@@ -74,7 +74,7 @@ func ollamaDigest(d string) string {
 
 func newOllamaDetails(d *serve.Description) ollamaDetails {
 	out := ollamaDetails{
-		Parent: d.Modelfile.From, Format: d.Format, Family: d.Family, Families: []string{}, Quantization: d.Quantization,
+		Parent: d.Parent, Format: d.Format, Family: d.Family, Families: []string{}, Quantization: d.Quantization,
 		Parameters: d.Magnitude(), Context: d.Context, Embedding: d.Embedding,
 	}
 	if d.Family != "" {

@@ -58,7 +58,7 @@ func (l *Library) AddBlob(ctx context.Context, digest string, r io.Reader) error
 
 // Pull brings a model into the store: from the registry of its name, or from the hub by hf.co/ORG/REPO[:QUANT]. A pull that was stopped goes on
 // where it was, and two of one model share the work. see is called in turn as it goes on. A *RequestError: the name, or what is there, is no
-// model that can be pulled. A *RemoteError: another machine does not give it.
+// model that can be pulled. A *RemoteError: another machine does not give it, or gives something else.
 func (l *Library) Pull(ctx context.Context, name string, how Transport, see func(store.Progress)) error {
 	if err := l.changeable("model", name); err != nil {
 		return err
@@ -97,10 +97,14 @@ func (l *Library) changeable(param, name string) error {
 	return nil
 }
 
-// refusal puts the store's errors into the words of this package: what a request is to blame for, and what is not there.
+// refusal puts the store's errors into the words of this package: what a request is to blame for, and what is not there. A registry that
+// sends other bytes than it promises is to blame itself.
 func refusal(param string, err error) error {
 	if errors.Is(err, store.ErrNoModel) {
 		return fmt.Errorf("%w: %w", ErrNoModel, err)
+	}
+	if _, remote := errors.AsType[*RemoteError](err); remote && (errors.Is(err, store.ErrDigest) || errors.Is(err, store.ErrFormat)) {
+		return err
 	}
 	for _, fault := range []error{store.ErrName, store.ErrExists, store.ErrDigest, store.ErrFormat, store.ErrUnsupported, store.ErrInUse} {
 		if errors.Is(err, fault) {

@@ -19,6 +19,7 @@ import (
 // Description is what can be said of a model without loading it. Its maps and lists are not to be written.
 type Description struct {
 	Source
+	Parent       string // the model that its weights were taken from; "" = none, or nobody knows
 	Family       string // "llama", as the weights say
 	Parameters   int64  // of the weights
 	Quantization string // the format of most weights: "Q4_K_M"
@@ -81,6 +82,7 @@ func (l *Library) Describe(name string, verbose Verbosity) (Description, error) 
 	if card == nil {
 		return d, nil
 	}
+	d.Parent = card.Parent
 	if q := card.Config.Quantization; q != "" {
 		d.Quantization = q
 	}

@@ -175,6 +175,11 @@ func TestLibraryChanges(t *testing.T) {
 	if err := l.Create(t.Context(), "child", store.Modelfile{From: "other", System: "x"}, nil, nil); err != nil {
 		t.Error(err)
 	}
+	for name, parent := range map[string]string{"child": "other:latest", "other": "", "demo": ""} {
+		if d, err := l.Describe(name, Brief); err != nil || d.Parent != parent {
+			t.Errorf("%s is of %q, %v", name, d.Parent, err)
+		}
+	}
 	if err := l.Remove(t.Context(), "tales:second"); err != nil {
 		t.Error(err)
 	}
@@ -210,6 +215,16 @@ func TestLibraryChanges(t *testing.T) {
 	} {
 		if c.param == "" && !errors.Is(c.err, ErrNoModel) || param(c.err) != c.param {
 			t.Errorf("%s: %v", name, c.err)
+		}
+	}
+}
+
+// What a registry got wrong is no fault of the request, but for what cannot be pulled at all.
+func TestRefusalOfRemoteErrors(t *testing.T) {
+	for sentinel, remote := range map[error]bool{store.ErrDigest: true, store.ErrFormat: true, store.ErrRemote: true, store.ErrUnsupported: false} {
+		err := refusal("model", &store.RemoteError{Host: "h", Err: sentinel})
+		if _, ours := errors.AsType[*RequestError](err); ours == remote || !errors.Is(err, sentinel) {
+			t.Errorf("%v: %v", sentinel, err)
 		}
 	}
 }

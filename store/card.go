@@ -18,6 +18,7 @@ const maxLayer = 1 << 20
 type Card struct {
 	Entry               // Err is nil
 	Modelfile Modelfile // From is the model's own name
+	Parent    string    // the model that its weights were taken from, where its manifest says so
 	Config    Config
 }
 
@@ -72,6 +73,8 @@ func (s Store) readLayers(c *Card, m manifest) error {
 	for _, l := range m.Layers {
 		var err error
 		switch l.MediaType {
+		case layerModel:
+			c.Parent = l.From
 		case layerTemplate, layerPrompt:
 			f.Template, err = s.readText(l)
 		case layerSystem:
