@@ -13,6 +13,7 @@ import (
 
 // own is what a source says of a model beside its weights. The zero value says nothing.
 type own struct {
+	file     store.Modelfile
 	source   string           // of template
 	template *text.GoTemplate // nil = the weights' own is used
 	system   string           // before conversations without a system message
@@ -58,6 +59,9 @@ func (m *Model) As(s *Source) (*Model, error) {
 	return other, nil
 }
 
+// Modelfile is what the model's source says beside the weights, the zero value where that is nothing. Its maps and lists are not to be written.
+func (m *Model) Modelfile() Modelfile { return m.own.file }
+
 // silent reports whether a Modelfile changes nothing.
 func silent(f *store.Modelfile) bool {
 	return f.Template == "" && f.System == "" && len(f.Parameters) == 0 && len(f.Messages) == 0
@@ -67,7 +71,7 @@ func (m *Model) with(s *Source) (*Model, error) {
 	other := *m
 	other.name, other.identity = s.Name, identities.Add(1)
 	f := &s.Modelfile
-	other.own = own{source: f.Template, system: f.System}
+	other.own = own{file: *f, source: f.Template, system: f.System}
 	for i, one := range f.Messages {
 		if !slices.Contains([]string{"system", "user", "assistant"}, one.Role) {
 			return nil, fmt.Errorf("message %d of the model has role %.64q: %w", i, one.Role, store.ErrFormat)

@@ -5,11 +5,12 @@ import (
 	"fmt"
 
 	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/store"
 )
 
 // Errors of finding a model.
 var (
-	ErrNoModel = errors.New("no such model")        // no source has the name
+	ErrNoModel = store.ErrNoModel                   // no source has the name
 	ErrLoad    = errors.New("model failed to load") // it has, and opening it failed
 	ErrClosed  = errors.New("server is closing")    // the pool or the model is closed, or about to be
 

@@ -61,10 +61,8 @@ func (l *Library) find(name string) (Source, *store.Card, error) {
 	}
 	card, err := l.opt.Store.Lookup(name)
 	switch {
-	case errors.Is(err, store.ErrName):
+	case errors.Is(err, store.ErrName), errors.Is(err, ErrNoModel): // without the store's folder, which is no business of clients
 		return Source{}, nil, fmt.Errorf("%w: %.200q", ErrNoModel, name)
-	case errors.Is(err, store.ErrNoModel):
-		return Source{}, nil, fmt.Errorf("%w: %w", ErrNoModel, err)
 	case err != nil:
 		return Source{}, nil, fmt.Errorf("%w: %w", ErrLoad, err)
 	}

@@ -100,8 +100,8 @@ func (l *Library) changeable(param, name string) error {
 // refusal puts the store's errors into the words of this package: what a request is to blame for, and what is not there. A registry that
 // sends other bytes than it promises is to blame itself.
 func refusal(param string, err error) error {
-	if errors.Is(err, store.ErrNoModel) {
-		return fmt.Errorf("%w: %w", ErrNoModel, err)
+	if errors.Is(err, ErrNoModel) {
+		return err
 	}
 	if _, remote := errors.AsType[*RemoteError](err); remote && (errors.Is(err, store.ErrDigest) || errors.Is(err, store.ErrFormat)) {
 		return err

@@ -35,7 +35,7 @@ type savedChat struct {
 // chatPath is the file that a user names for a chat, with a leading ~ as the user's home.
 func chatPath(name string) (string, error) {
 	if !strings.EqualFold(filepath.Ext(name), savedExtension) {
-		return "", fmt.Errorf("models in the store are read-only: a chat is saved to a file, such as %s", filepath.Join(".", filepath.Base(name)+savedExtension))
+		return "", fmt.Errorf("a chat is saved to a file that ends in .json, such as %s; winnow create makes models", filepath.Join(".", filepath.Base(name)+savedExtension))
 	}
 	if rest, ok := strings.CutPrefix(name, "~/"); ok {
 		home, err := os.UserHomeDir()

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"strconv"
+	"maps"
 	"strings"
 
 	"github.com/winnow-llm/winnow/serve"
@@ -24,7 +24,7 @@ var shows = []struct {
 	{"modelfile", "the model, system message and parameters as a Modelfile", (*session).showModelfile},
 	{"parameters", "how answers are drawn, and who says so", (*session).showParameters},
 	{"system", "the system message", func(s *session, out io.Writer) error {
-		_, err := fmt.Fprintln(out, cmp.Or(s.system, "no system message is set"))
+		_, err := fmt.Fprintln(out, cmp.Or(s.system, s.model.Modelfile().System, "no system message is set"))
 		return err
 	}},
 	{"template", "the model's chat template", func(s *session, out io.Writer) error {
@@ -72,31 +72,44 @@ func license(c *store.Checkpoint) string {
 }
 
 func (s *session) showModelfile(out io.Writer) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "FROM %s\n", s.model.Checkpoint().Path)
+	f := s.model.Modelfile()
+	f.From, f.System = s.model.Checkpoint().Path, cmp.Or(s.system, f.System)
+	f.Parameters = maps.Clone(f.Parameters)
+	if f.Parameters == nil {
+		f.Parameters = map[string]any{}
+	}
 	for _, p := range parameters {
-		if wish := p.wish(&s.generation); wish != "" && p.name != "stop" {
-			fmt.Fprintf(&b, "PARAMETER %s %s\n", cmp.Or(p.also, p.name), wish)
+		if wish := p.wish(&s.generation); wish != "" {
+			f.Parameters[cmp.Or(p.also, p.name)] = wish
 		}
 	}
-	for _, stop := range s.generation.Stop {
-		fmt.Fprintf(&b, "PARAMETER stop %s\n", strconv.Quote(stop))
+	if stops := s.generation.Stop; len(stops) > 0 {
+		all := make([]any, len(stops))
+		for i, stop := range stops {
+			all[i] = stop
+		}
+		f.Parameters["stop"] = all
 	}
-	if s.system != "" {
-		fmt.Fprintf(&b, "SYSTEM %s%s%s\n", quotes, s.system, quotes)
-	}
-	_, err := io.WriteString(out, b.String())
+	_, err := io.WriteString(out, f.String())
 	return err
 }
 
 // showParameters prints what is in force, and who says so.
 func (s *session) showParameters(out io.Writer) error {
 	unasked := s.model.Sampling(serve.Generation{})
+	own := map[string]string{} // of the model's Modelfile
+	for line := range strings.Lines(s.model.Modelfile().ParameterText()) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		own[name] = strings.TrimSpace(own[name] + " " + strings.TrimSpace(value))
+	}
 	var b strings.Builder
 	for _, p := range parameters {
 		value, whose := p.wish(&s.generation), "set by you"
+		said := own[cmp.Or(p.also, p.name)]
 		switch {
 		case value != "":
+		case said != "":
+			value, whose = said, "set by the model"
 		case p.used != nil:
 			value, whose = p.used(&unasked), "from the model's files, or the default"
 		default:

@@ -79,6 +79,28 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
+// What the model's Modelfile says is shown, until the user says something else.
+func TestShowOfAModelfile(t *testing.T) {
+	s, out := startSession(t)
+	writeFile(t, "tales.gguf", string(demo.GGUF))
+	writeFile(t, "Modelfile", "FROM tales.gguf\nSYSTEM Be brief.\nPARAMETER stop .\nPARAMETER stop \"a b\"\nPARAMETER num_predict 3\nPARAMETER temperature 0.5\n")
+	must(t, "", "create", "tales")
+	for _, c := range []struct{ line, want string }{
+		{"/load tales", ""},
+		{"/show system", "Be brief."},
+		{"/show parameters", "temperature  0.5          set by the model"},
+		{"/show parameters", `stop         "." "a b"    set by the model`},
+		{"/show modelfile", "SYSTEM Be brief.\nPARAMETER num_predict 4\nPARAMETER stop .\nPARAMETER stop a b\nPARAMETER temperature 0.5\n"},
+		{"/set system Be long.", ""},
+		{"/show system", "Be long."},
+	} {
+		out.Reset()
+		if err := s.command(t.Context(), c.line); err != nil || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%s: %s, %v; want %q", c.line, out, err, c.want)
+		}
+	}
+}
+
 // Each line is a command and what its output, or its error, has.
 func TestCommands(t *testing.T) {
 	s, out := startSession(t)
@@ -122,9 +144,9 @@ func TestCommands(t *testing.T) {
 		{"/set parameter num_predict 5", "num_predict 5"},
 		{`/set parameter stop "\n\n" END`, "END"},
 		{"/show parameters", "set by you"},
-		{"/show modelfile", "PARAMETER num_predict 5\nPARAMETER stop \"\\n\\n\"\nPARAMETER stop \"END\"\nSYSTEM \"\"\"Be brief.\"\"\"\n"},
+		{"/show modelfile", "SYSTEM Be brief.\nPARAMETER num_predict 5\nPARAMETER seed 7\nPARAMETER stop \"\"\"\n\n\"\"\"\nPARAMETER stop END\nPARAMETER temperature 0\n"},
 		{"/save", "takes the name of a file"},
-		{"/save chat", "models in the store are read-only"},
+		{"/save chat", "ends in .json"},
 		{"/save ./nowhere/chat.json", "no such file"},
 		{"/save chat.json", "saved 0 messages"},
 		{"/load missing.json", "missing.json: file does not exist"},
