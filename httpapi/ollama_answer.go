@@ -177,6 +177,9 @@ func (a *ollamaAnswer) run(ctx context.Context, m *serve.Model) error {
 		}
 	case errors.Is(err, serve.ErrNoTemplate) && plain:
 		a.raw = true
+		if which, ok := errors.AsType[*serve.RequestError](err); ok && which.Err != serve.ErrNoTemplate { // it has one
+			a.warn(which.Err.Error() + ": the prompt goes on as it is")
+		}
 	default:
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/winnow-llm/winnow/serve"
 )
 
 // wireLine is a line of an answer of ollama's API as its clients read it.
@@ -356,5 +358,19 @@ func TestOllamaRoot(t *testing.T) {
 	}
 	if resp, _ := r.call("POST", "/api/generate", `{"model":"demo-moe"}`, "Content-Type", "text/plain"); resp.StatusCode != 415 {
 		t.Errorf("%d", resp.StatusCode)
+	}
+}
+
+// A prompt for a model whose template cannot be used goes on as it is, and the answer says so; one without any says nothing.
+func TestOllamaTemplateThatCannotBeUsed(t *testing.T) {
+	all := sources(t)
+	spoilt := all[0]
+	spoilt.Name, spoilt.Weights, spoilt.Modelfile = "spoilt", spoilt.Name, serve.Modelfile{Template: "{{ range 10 }}{{ end }}{{ .Prompt }}"}
+	r := startPool(t, Options{}, serve.PoolOptions{Models: serve.Sources(append(all, spoilt))})
+	for name, warned := range map[string]bool{"spoilt": true, plainModel: false} {
+		status, body := r.post("/api/generate", `{"model":"`+name+`","prompt":"Once","stream":false,"options":{"num_predict":1}}`)
+		if status != 200 || strings.Contains(body, "a loop over a number: the prompt goes on as it is") != warned || strings.Contains(body, "warnings") != warned {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
 	}
 }
