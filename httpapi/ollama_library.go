@@ -148,10 +148,14 @@ func readCopy(l *serve.Library, o *object) (work, []string) {
 func (s *Server) readDelete(l *serve.Library, o *object) (work, []string) {
 	name := o.modelName()
 	return onModel(name, func(ctx context.Context, _ func(serve.Progress)) error {
+		loaded := name
+		if source, err := l.Find(name); err == nil {
+			loaded = source.Name // a folder that was pulled has another name here than at the hub
+		}
 		if err := l.Remove(ctx, name); err != nil {
 			return err
 		}
-		if err := s.pool.Unload(name); err != nil && !errors.Is(err, serve.ErrNoModel) && !errors.Is(err, serve.ErrPinned) {
+		if err := s.pool.Unload(loaded); err != nil && !errors.Is(err, serve.ErrNoModel) && !errors.Is(err, serve.ErrPinned) {
 			return err
 		}
 		return nil

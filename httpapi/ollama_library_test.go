@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/ollama/ollama/parser"
 
 	"github.com/winnow-llm/winnow/serve"
+	"github.com/winnow-llm/winnow/store"
 )
 
 const someDigest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -291,4 +293,32 @@ func FuzzOllamaRequests(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A folder that was pulled is removed by its name at the hub, and unloaded with it.
+func TestDeleteOfAPulledFolder(t *testing.T) {
+	root := t.TempDir()
+	if err := os.CopyFS(filepath.Join(root, "st"), os.DirFS("../model/testdata/stories260k")); err != nil {
+		t.Fatal(err)
+	}
+	note := `{"names":["hf.co/o/st:latest"],"from":"o/st","files":{}}`
+	if err := os.WriteFile(filepath.Join(root, "st", ".winnow-pull"), []byte(note), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l := serve.NewLibrary(serve.LibraryOptions{
+		Store: store.Store{Root: root}, Open: func(string, string) (*serve.Model, error) { return sources(t)[0].Open() },
+	})
+	r := startPool(t, Options{Library: l}, serve.PoolOptions{Models: l, KeepAlive: time.Hour})
+	if status, body := r.post("/api/generate", `{"model":"hf.co/o/st","stream":false}`); status != 200 {
+		t.Fatal(body)
+	}
+	if loaded := r.server.pool.Loaded(); len(loaded) != 1 || loaded[0].Name != "st" {
+		t.Fatalf("%+v", loaded)
+	}
+	if resp, body := r.call("DELETE", "/api/delete", `{"model":"HF.co/O/st"}`); resp.StatusCode != 200 {
+		t.Fatal(body)
+	}
+	if left, err := os.ReadDir(root); len(r.server.pool.Loaded()) != 0 || err != nil || len(left) != 0 {
+		t.Errorf("%+v, %v, %v", r.server.pool.Loaded(), left, err)
+	}
 }

@@ -324,7 +324,7 @@ func TestHubLies(t *testing.T) {
 	}
 	h := newHub(t, map[string][]byte{"Repo.gguf": []byte("this is no GGUF file")})
 	s := Store{t.TempDir()}
-	if err := s.Pull(t.Context(), "hf.co/Org/Repo", h.remote(t), nil); !errors.Is(err, ErrFormat) || len(s.files(t)) > 0 {
+	if err := s.Pull(t.Context(), "hf.co/Org/Repo", h.remote(t), nil); !errors.Is(err, ErrFormat) || strings.Count(err.Error(), ErrFormat.Error()) != 1 || len(s.files(t)) > 0 {
 		t.Errorf("no GGUF: %v, %q", err, s.files(t))
 	}
 	h.tree = func(w http.ResponseWriter) bool {

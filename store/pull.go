@@ -297,7 +297,7 @@ func (a *addition) model(l *link, n model.Name, w *wanted) error {
 	about := model.ConfigV2{ModelFormat: "gguf", Architecture: "amd64", OS: "linux"}
 	c, err := Open(w.path)
 	if errors.Is(err, ErrFormat) {
-		if err = w.wrong(ErrFormat, "%v", err); w.came {
+		if err = w.wrong(ErrFormat, "%s", strings.TrimSuffix(err.Error(), ": "+ErrFormat.Error())); w.came {
 			err = errors.Join(err, os.Remove(w.path))
 		}
 		return err
