@@ -10,7 +10,7 @@ static void WN(choose)(const wn_op *op, int64_t rows) {
 	int64_t k = op->d[1];
 	for (int64_t i = 0; i < rows * k; i++) {
 		place[i] = -1, weight[i] = 0;
-		if (ids[i] < 0) continue;
+		if (ids[i] < 0 || phys[ids[i]] < 0) continue;
 		int32_t expert = phys[ids[i]];
 		int64_t slot = i - i % k;
 		while (slot < i && place[slot] != expert) slot++;

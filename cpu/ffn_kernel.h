@@ -51,6 +51,7 @@ static void WN(find)(WN(ffn_job) *j, const int32_t *offset, int *rounds_x, int *
 			j->expert[j->experts++] = (WN(expert)){banks + b, banks[b].slot[e], offset[e], offset[e + 1], 0, 0};
 			*rounds_x |= wn_rounds(banks[b].gate.kind) | wn_rounds(banks[b].up.kind);
 			*rounds_hidden |= wn_rounds(banks[b].down.kind);
+			break;
 		}
 	}
 }

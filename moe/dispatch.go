@@ -60,7 +60,7 @@ func (p *DispatchPlan) operands() []*tensor.Mat {
 }
 
 // Dispatch builds the plan of a layer from its router's choices. Choices of one row that lead to the same physical expert become one:
-// their factors add up in the first slot, the others are unused.
+// their factors add up in the first slot, the others are unused, as are those of a pruned row.
 type Dispatch struct {
 	IDs     tensor.Mat // rows x K, I32: router rows, -1 = none
 	Weights tensor.Mat // rows x K, F32
@@ -78,7 +78,7 @@ func (o *Dispatch) Reference() {
 	clear(offset)
 	for i := range rows * k {
 		place[i], factor[i] = -1, 0
-		if ids[i] < 0 {
+		if ids[i] < 0 || phys[ids[i]] < 0 {
 			continue
 		}
 		expert, slot := phys[ids[i]], i

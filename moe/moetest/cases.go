@@ -14,6 +14,7 @@ import (
 func Run(t *testing.T, d tensor.Device) {
 	t.Run("golden", func(t *testing.T) { Golden(t, d) })
 	t.Run("example", func(t *testing.T) { Example(t, d) })
+	t.Run("collapse", func(t *testing.T) { Collapse(t, d) })
 	tensortest.RunCases(t, d, Cases())
 }
 

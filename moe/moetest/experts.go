@@ -104,6 +104,23 @@ func Example(t *testing.T, d tensor.Device) {
 	}
 }
 
+// Collapse checks a device's dispatch where choices lead to one expert, or to none though a router has made them.
+func Collapse(t *testing.T, d tensor.Device) {
+	int32s := func(rows, cols int) tensor.Mat { return tensor.FromI32(rows, cols, make([]int32, rows*cols)) }
+	o := &moe.Dispatch{
+		IDs: tensor.FromI32(3, 3, []int32{0, 1, 2, 3, 3, 0, 3, 4, -1}), Phys: tensor.FromI32(1, 5, []int32{1, 0, 1, -1, -1}),
+		Weights: tensor.FromF32(3, 3, []float32{0.5, 0.25, 0.125, 8, 8, 0.75, 8, 8, 0}),
+		Plan:    &moe.DispatchPlan{Offset: int32s(3, 1), Token: int32s(9, 1), Place: int32s(3, 3), Weight: tensor.FromF32(3, 3, make([]float32, 9))},
+		N:       tensor.FromI32(1, 1, []int32{3}), Experts: 2,
+	}
+	offset, token, place, weight := int32s(3, 1), int32s(9, 1), int32s(3, 3), tensor.FromF32(3, 3, make([]float32, 9))
+	run(t, d, o, []wanted{{&o.Plan.Offset, offset}, {&o.Plan.Token, token}, {&o.Plan.Place, place}, {&o.Plan.Weight, weight}})
+	got := fmt.Sprint(offset.I32(), token.I32()[:3], place.I32(), weight.F32())
+	if want := "[0 1 3] [0 0 1] [1 0 -1 -1 -1 2 -1 -1 -1] [0.625 0.25 0 0 0 0.75 0 0 0]"; got != want {
+		t.Errorf("offsets, tokens, places, weights %s, want %s", got, want)
+	}
+}
+
 // network is the shape of the experts: formats takes turns, a bank each.
 type network struct {
 	width   int
