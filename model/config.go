@@ -14,6 +14,7 @@ import (
 type config struct {
 	ModelType string
 	fields    map[string]json.RawMessage
+	counts    []int // experts by layer, where the file lists them
 	err       error
 }
 
@@ -157,12 +158,20 @@ func (c *config) windows(s *Spec, first int) error {
 	return nil
 }
 
-// expertCount is the number of experts of a layer. Transformers 5 writes for every family what Mixtral called it.
+// expertCount is the number of experts of a layer, or of the layer with the most where they are listed, as tools that prune experts do it.
+// Transformers 5 writes for every family what Mixtral called it.
 func (c *config) expertCount() int {
+	key := "num_experts"
 	if _, ok := c.fields["num_local_experts"]; ok {
-		return c.number("num_local_experts", missing)
+		key = "num_local_experts"
 	}
-	return c.number("num_experts", missing)
+	if raw := c.fields[key]; len(raw) == 0 || raw[0] != '[' {
+		return c.number(key, missing)
+	}
+	if value(c, key, &c.counts); c.err != nil || len(c.counts) == 0 {
+		return 0
+	}
+	return slices.Max(c.counts)
 }
 
 // experts turns the layers that the config names into layers of experts, as wide as width says.
@@ -179,12 +188,23 @@ func (c *config) experts(s *Spec, router moe.RouterSpec, width int) error {
 	if step < 1 {
 		return fmt.Errorf("%w: config.json: decoder_sparse_step %d", ErrSpec, step)
 	}
+	if c.counts != nil && len(c.counts) != len(s.Layers) {
+		return fmt.Errorf("%w: config.json: experts of %d layers are listed, there are %d", ErrSpec, len(c.counts), len(s.Layers))
+	}
 	for i := range s.Layers {
 		if slices.Contains(dense, i) || (i+1)%step != 0 {
 			continue
 		}
+		r := router
+		if c.counts != nil {
+			r.Experts = c.counts[i]
+			r.K = min(r.K, r.Experts)
+		}
+		if err := r.Check(); err != nil {
+			return fmt.Errorf("%w: config.json: layer %d: %w", ErrSpec, i, err)
+		}
 		l := &s.Layers[i]
-		l.Width, l.Router, l.ExpertWidth, l.Map = 0, &router, width, moe.EveryExpert(router.Experts)
+		l.Width, l.Router, l.ExpertWidth, l.Map = 0, &r, width, moe.EveryExpert(r.Experts)
 	}
 	return nil
 }

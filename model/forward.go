@@ -127,11 +127,15 @@ func (m *Model) Batch() *Batch { return m.batch }
 // Queue is where the model's steps run.
 func (m *Model) Queue() tensor.Queue { return m.queue }
 
-// Fingerprint tells apart models whose caches differ for the same tokens: by architecture and by what selects keys.
+// Fingerprint tells apart models whose caches differ for the same tokens: by architecture, by what selects keys and by which experts are
+// there.
 func (m *Model) Fingerprint() string {
 	print := m.spec.Arch
 	for _, l := range m.spec.Layers {
 		print += " " + m.selectors[l.Window].Caps().Fingerprint
+	}
+	if o := m.opt.Overlay.Fingerprint(); o != "" {
+		print += " experts:" + o
 	}
 	return print
 }

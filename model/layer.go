@@ -214,19 +214,13 @@ func (l *loader) dense(s *LayerSpec, m *Model, name func(string) string) []tenso
 	}
 }
 
-// experts prepares router, dispatch and expert network; every physical expert is in one bank.
+// experts prepares router, dispatch and expert network.
 func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []tensor.Op {
 	sc, n, dim, width, r := &m.scratch, m.batch.Layout.Rows, m.spec.Dim, s.ExpertWidth, *s.Router
 	if l.err != nil {
 		return nil
 	}
-	count := s.Map.Physical()
-	bank := moe.Bank{
-		Gate: l.load(l.stack(name("ffn_gate_exps.weight"), count, width, dim)),
-		Up:   l.load(l.stack(name("ffn_up_exps.weight"), count, width, dim)),
-		Down: l.load(l.stack(name("ffn_down_exps.weight"), count, dim, width)),
-		Slot: moe.EveryExpert(count).Phys,
-	}
+	count, banks := s.Map.Physical(), l.banks(s, dim, name)
 	phys := l.upload(tensor.FromI32(1, r.Experts, s.Map.Phys))
 	ids, weights := narrow(sc.ids, r.K), narrow(sc.weights, r.K)
 	return []tensor.Op{
@@ -236,7 +230,7 @@ func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []ten
 		},
 		&moe.Dispatch{IDs: ids, Weights: weights, Phys: phys, Plan: sc.plan.For(r.K), N: n, Experts: count},
 		&moe.FFN{
-			X: sc.h, Y: sc.y, Hidden: narrow(sc.hidden, width), Out: sc.out, Plan: sc.plan.For(r.K), Banks: []moe.Bank{bank}, N: n,
+			X: sc.h, Y: sc.y, Hidden: narrow(sc.hidden, width), Out: sc.out, Plan: sc.plan.For(r.K), Banks: banks, N: n,
 		},
 	}
 }

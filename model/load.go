@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
 	"github.com/winnow-llm/winnow/tensor"
@@ -23,8 +24,11 @@ const (
 
 // Options are what a caller decides about a model it loads.
 type Options struct {
-	DType  DType // "" = Native
-	Limits Limits
+	DType        DType // "" = Native
+	Limits       Limits
+	Overlay      *moe.Overlay // which experts there are; nil = those of the checkpoint. Its bits say nothing here: formats stay the file's
+	ForceOverlay bool         // take an overlay that was made for other tensors
+	Apart        bool         // load each expert by itself, so that models of one mapping have in common what both have; see tensor.Shared
 }
 
 // Load brings a checkpoint onto its device. The checkpoint must stay open as long as the model: a device may read weights where
@@ -33,6 +37,9 @@ func Load(c *store.Checkpoint, place Placement, opt Options) (*Model, error) {
 	spec, arch, err := describe(c)
 	if err != nil {
 		return nil, err
+	}
+	if err := opt.overlay(c, &spec); err != nil {
+		return nil, inFile(c, err)
 	}
 	if opt.DType != "" && opt.DType != Native && opt.DType != Float32 {
 		return nil, fmt.Errorf("%w: dtype %q, want %q or %q", ErrAssumption, opt.DType, Native, Float32)
@@ -109,10 +116,8 @@ func (l *loader) verify(s *Spec) {
 		switch {
 		case ls.Router == nil:
 			l.host(fmt.Sprintf("blk.%d.ffn_gate.weight", i), ls.Width, s.Dim)
-		case l.c.Kind == store.GGUF:
-			l.host(fmt.Sprintf("blk.%d.ffn_gate_exps.weight", i), ls.Map.Physical()*ls.ExpertWidth, s.Dim)
 		default:
-			l.host(fmt.Sprintf("blk.%d.ffn_gate_exps.weight.0", i), ls.ExpertWidth, s.Dim)
+			l.verifyExperts(&ls, i, s.Dim)
 		}
 	}
 }
@@ -154,6 +159,11 @@ func (l *loader) vector(name string, n int) tensor.Mat {
 
 // host finds a tensor in the file and checks its shape; dimensions beyond the last fold into rows.
 func (l *loader) host(name string, rows, cols int) tensor.Mat {
+	return l.part(name, rows, cols, 0, rows)
+}
+
+// part is rows lo to hi of a tensor that host would find; the others are not touched.
+func (l *loader) part(name string, rows, cols, lo, hi int) tensor.Mat {
 	if l.err != nil {
 		return tensor.Mat{}
 	}
@@ -177,33 +187,13 @@ func (l *loader) host(name string, rows, cols int) tensor.Mat {
 		l.fail(fmt.Errorf("%w: tensor %q is %s %v, want %d rows of %d", ErrSpec, file, t.Format, t.Shape, rows, cols))
 		return tensor.Mat{}
 	}
-	return tensor.HostMat(name, t.Format, rows, cols, aligned(t.Data))
-}
-
-// stack finds one matrix an expert, rows by cols each, and joins them in order: one tensor in GGUF, one an expert elsewhere.
-func (l *loader) stack(name string, experts, rows, cols int) tensor.Mat {
-	if l.c.Kind == store.GGUF {
-		return l.host(name, experts*rows, cols)
+	size := t.Format.RowBytes(cols)
+	data := t.Data[lo*size : hi*size]
+	m := tensor.HostMat(name, t.Format, hi-lo, cols, aligned(data))
+	if len(data) > 0 && &m.Raw()[0] == &data[0] {
+		m.Buf = tensor.NewMapped(data)
 	}
-	var all []byte
-	var m tensor.Mat
-	for e := range experts {
-		one := l.host(fmt.Sprintf("%s.%d", name, e), rows, cols)
-		if l.err != nil {
-			return m
-		}
-		if e > 0 && one.Format != m.Format {
-			one = widened(one)
-			if m.Format != one.Format {
-				l.fail(fmt.Errorf("%w: expert tensors of %q differ in format: %s and %s", ErrAssumption, name, m.Format, one.Format))
-				return m
-			}
-		}
-		m = one
-		all = append(all, one.Raw()...)
-		l.c.Release(one.Raw())
-	}
-	return tensor.HostMat(name, m.Format, experts*rows, cols, all)
+	return m
 }
 
 // widened is a host matrix in F32.

@@ -161,9 +161,10 @@ func (m *metadata) rope(headDim int, pairs tensor.Pairing) (Rope, error) {
 	return r.work()
 }
 
-// experts turns every layer that has a router's tensor into a layer of experts; the tensors, not the numbers, say which.
+// experts turns every layer that has a router's tensor into a layer of experts; the tensors, not the numbers, say which, and how many.
 func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
 	width := m.number("expert_feed_forward_length", 0)
+	counts := m.sliced(len(s.Layers))
 	if m.err != nil {
 		return m.err
 	}
@@ -180,11 +181,23 @@ func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
 		if len(t.Shape) == 2 {
 			r.Experts = t.Shape[0]
 		}
+		if counts != nil {
+			if counts[i] != int64(r.Experts) {
+				return fmt.Errorf("%w: tensor %q has %d rows, key %q says %d experts", ErrSpec, name, r.Experts, keyCounts, counts[i])
+			}
+			r.K = min(r.K, r.Experts)
+		}
 		if err := r.Check(); err != nil {
 			return fmt.Errorf("%w: tensor %q: %w", ErrSpec, name, err)
 		}
 		l := &s.Layers[i]
-		l.Router, l.ExpertWidth, l.Map = &r, width, moe.EveryExpert(r.Experts)
+		if err := m.placed(l, i, r.Experts); err != nil {
+			return err
+		}
+		if l.Banks != nil {
+			r.K = min(r.K, l.Map.Live())
+		}
+		l.Router, l.ExpertWidth = &r, width
 		if width == 0 { // early files give experts the width of a dense network
 			l.ExpertWidth = l.Width
 		}

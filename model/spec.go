@@ -44,6 +44,7 @@ type LayerSpec struct {
 	FFNBias                 bool            // of the dense network
 	Router                  *moe.RouterSpec // nil in a dense layer
 	Map                     moe.ExpertMap   // which experts exist
+	Banks                   []int           // experts in each of the stacks that the checkpoint has; nil = one of as many as the router has rows
 	ExpertWidth             int             // hidden width of an expert
 }
 

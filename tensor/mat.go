@@ -105,15 +105,21 @@ func (m Mat) String() string {
 }
 
 // Memory is a Buffer of ordinary host memory.
-type Memory struct{ bytes []byte }
+type Memory struct {
+	bytes  []byte
+	mapped bool
+}
 
 // NewMemory wraps bytes, which stay the caller's: a mapped file, say.
 func NewMemory(bytes []byte) *Memory {
 	if bytes == nil {
 		bytes = []byte{} // an empty matrix is in host memory too
 	}
-	return &Memory{bytes}
+	return &Memory{bytes: bytes}
 }
+
+// NewMapped wraps bytes of a mapped file: whoever wraps the same ones again has the same weight, see Shared.
+func NewMapped(bytes []byte) *Memory { return &Memory{bytes: bytes, mapped: true} }
 
 // Len is the size in bytes.
 func (b *Memory) Len() int { return len(b.bytes) }
