@@ -40,6 +40,9 @@ type Config struct {
 	Rows       int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
 	Queue      int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
 
+	ExpertOverlays []string `koanf:"expert_overlays" flag:"expert-overlay" help:"serve the first model as NAME too, with the experts that an overlay leaves: NAME=FILE"`
+	ForceOverlay   bool     `koanf:"force_overlay" help:"take overlays that were made for models with other tensors"`
+
 	Hosts        []string      `koanf:"hosts" help:"names under which the server may be called, besides loopback names"`
 	Origins      []string      `koanf:"origins" help:"web origins that may call the API, besides the server's own and local ones; * = all"`
 	Keys         string        `koanf:"keys" help:"file of API keys, which winnow key writes; empty = whoever reaches the server may call"`
@@ -63,6 +66,9 @@ type Config struct {
 
 	// HubToken comes from the variable HF_TOKEN alone.
 	HubToken string `koanf:"-"`
+
+	// Overlay comes from --expert-overlay of the verbs that load one model alone: the file of its overlay.
+	Overlay string `koanf:"-"`
 
 	// Key comes from the variable WINNOW_KEY alone: what verbs that ask a running server show it.
 	Key string `koanf:"-"`

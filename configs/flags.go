@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"strings"
@@ -14,7 +15,9 @@ const annotation = "winnow-key"
 
 // Flags adds --config and a flag for each of the keys: --cache-bytes for cache_bytes. Load takes those that a user has set.
 func Flags(fs *pflag.FlagSet, keys ...string) {
-	fs.String("config", "", "configuration file (default "+FileName+" in the working folder, if it is there)")
+	if fs.Lookup("config") == nil {
+		fs.String("config", "", "configuration file (default "+FileName+" in the working folder, if it is there)")
+	}
 	byKey := map[string]reflect.StructField{}
 	for _, f := range fields() {
 		byKey[f.Tag.Get("koanf")] = f
@@ -25,7 +28,7 @@ func Flags(fs *pflag.FlagSet, keys ...string) {
 		if !ok {
 			panic("winnow: bug: configs: a flag for the unknown key " + key)
 		}
-		name := strings.ReplaceAll(key, "_", "-")
+		name := cmp.Or(f.Tag.Get("flag"), strings.ReplaceAll(key, "_", "-")) // lists are given one by one
 		help := f.Tag.Get("help")
 		switch v := defaults.FieldByIndex(f.Index).Interface().(type) {
 		case string:

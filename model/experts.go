@@ -41,6 +41,9 @@ func (o Options) Describe(c *store.Checkpoint) (Spec, error) {
 // Overlay is moe.Overlay, for who serves models.
 type Overlay = moe.Overlay
 
+// MostOverlayBytes is moe.MostOverlayBytes.
+const MostOverlayBytes = moe.MostOverlayBytes
+
 // ParseOverlay is moe.ParseOverlay.
 func ParseOverlay(raw []byte) (*Overlay, error) { return moe.ParseOverlay(raw) }
 
@@ -252,4 +255,42 @@ func (l *loader) joined(s stack, from, to int) tensor.Mat {
 		l.c.Release(one.Raw())
 	}
 	return tensor.HostMat(s.name, m.Format, (to-from)*s.rows, s.cols, all)
+}
+
+// Left is the share that Load reads of a checkpoint's tensors of experts, by name. Other tensors, which it reads whole, are not listed.
+func (s *Spec) Left(c *store.Checkpoint) (map[string]float64, error) {
+	arch, err := find(c)
+	if err != nil {
+		return nil, inFile(c, err)
+	}
+	out := map[string]float64{}
+	for i := range s.Layers {
+		l := &s.Layers[i]
+		if l.Router == nil {
+			continue
+		}
+		name := func(part string) string { return fmt.Sprintf("blk.%d.%s", i, part) }
+		for b := range max(1, len(l.Banks)) {
+			for _, st := range l.stacks(s.Dim, b, name) {
+				read := make([]bool, st.experts)
+				count := 0
+				for p := range l.Map.Physical() {
+					if at := l.Map.Place(p); int(at.Bank) == b {
+						read[at.Row] = true
+						count++
+					}
+				}
+				if c.Kind == store.GGUF {
+					out[st.name] = float64(count) / float64(st.experts)
+					continue
+				}
+				for e, is := range read {
+					if !is {
+						out[arch.fileName(c.Kind, fmt.Sprintf("%s.%d", st.name, e))] = 0
+					}
+				}
+			}
+		}
+	}
+	return out, nil
 }

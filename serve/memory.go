@@ -14,7 +14,11 @@ import (
 // cache and its buffers. It reads no weights. Left out are the tokenizer's tables, and what loading takes for a moment.
 func Weigh(c *store.Checkpoint, opt Options) (int64, error) {
 	opt = opt.filled()
-	spec, err := model.Describe(c)
+	spec, err := opt.network(model.Limits{}).Describe(c)
+	if err != nil {
+		return 0, err
+	}
+	left, err := spec.Left(c)
 	if err != nil {
 		return 0, err
 	}
@@ -22,13 +26,17 @@ func Weigh(c *store.Checkpoint, opt Options) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", c.Path, err)
 	}
-	buffers, err := spec.BufferBytes(model.Options{DType: opt.DType, Limits: limits})
+	buffers, err := spec.BufferBytes(opt.network(limits))
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", c.Path, err)
 	}
 	s := sampler{device: opt.Device, seen: map[sample]float64{}}
 	for _, t := range c.Tensors {
-		if err := s.add(&t, opt.DType); err != nil {
+		share, some := left[t.Name]
+		if !some {
+			share = 1
+		}
+		if err := s.add(&t, opt.DType, share); err != nil {
 			return 0, fmt.Errorf("%s: weigh %s: %w", c.Path, t.Name, err)
 		}
 	}
@@ -53,7 +61,8 @@ type sample struct {
 // sampleRows is a multiple of the rows that devices pack together.
 const sampleRows = 64
 
-func (s *sampler) add(t *store.Tensor, dtype model.DType) error {
+// add adds a share of a tensor.
+func (s *sampler) add(t *store.Tensor, dtype model.DType, share float64) error {
 	rows, cols, format := 1, 1, t.Format
 	if n := len(t.Shape); n > 0 {
 		cols = t.Shape[n-1]
@@ -82,10 +91,10 @@ func (s *sampler) add(t *store.Tensor, dtype model.DType) error {
 		}
 		s.seen[kind] = per
 	}
-	if per < 0 {
-		s.shared -= int64(per * float64(rows))
+	if per *= share * float64(rows); per < 0 {
+		s.shared -= int64(per)
 	} else {
-		s.copied += int64(per * float64(rows))
+		s.copied += int64(per)
 	}
 	return nil
 }

@@ -34,6 +34,15 @@ type Options struct {
 	Queue      int           // most requests that wait; 0 = 256
 	Check      bool          // the engine checks its own state after every step, slowly
 	Cache      *Cache        // of what prompts were made of; shared by models, closed after them; nil = none
+
+	Overlay      *model.Overlay // which experts there are; nil = those of the checkpoint
+	ForceOverlay bool           // take one that was made for other tensors
+	Apart        bool           // load each expert by itself, so that models share those that they have in common
+}
+
+// network are the options of the network alone.
+func (o *Options) network(limits model.Limits) model.Options {
+	return model.Options{DType: o.DType, Limits: limits, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart}
 }
 
 func (o Options) filled() Options {
@@ -110,7 +119,7 @@ func (m *Model) open(opt Options) error {
 		}
 		m.tags = mentioned(source)
 	}
-	if m.spec, err = model.Describe(m.checkpoint); err != nil {
+	if m.spec, err = opt.network(model.Limits{}).Describe(m.checkpoint); err != nil {
 		return err
 	}
 	if m.pooling, err = declaredPooling(m.checkpoint, m.spec.Arch); err != nil {
@@ -126,7 +135,7 @@ func (m *Model) open(opt Options) error {
 	}
 	m.context = limits.Context
 	device := &meter{Device: opt.Device, sizes: map[tensor.Buffer]int64{}}
-	m.net, err = model.Load(m.checkpoint, model.Placement{Device: device}, model.Options{DType: opt.DType, Limits: limits})
+	m.net, err = model.Load(m.checkpoint, model.Placement{Device: device}, opt.network(limits))
 	if err != nil {
 		return err
 	}

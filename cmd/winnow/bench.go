@@ -100,6 +100,7 @@ their tokens, and how much longer the prompt takes than alone.`,
 	f.IntVar(&b.streams, "stall", 0, "instead: how much a prompt disturbs so many running streams")
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
+	overlayFlag(c)
 	configs.Flags(f, "models", "cpu", "dtype", "rows", "log")
 	return c
 }

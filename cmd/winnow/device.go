@@ -11,6 +11,7 @@ import (
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/serve"
+	"github.com/winnow-llm/winnow/store"
 	"github.com/winnow-llm/winnow/tensor"
 )
 
@@ -21,6 +22,11 @@ type machine struct {
 	cache  *serve.Cache // of what prompts are made of
 	config configs.Config
 	close  []func() error // in order
+
+	overlay  *model.Overlay      // of all that is loaded; nil = none
+	shelf    store.Shelf         // what is open
+	overlays map[string]overlaid // served ones, by what their weights are known by; not written once there are requests
+	apart    map[string]bool     // paths of models that are served under several overlays; likewise
 }
 
 // cacheBytes is what each kind of thing that prompts are made of may take in the cache.
@@ -36,7 +42,7 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{device: d, config: cfg}
+	m := &machine{device: d, config: cfg, overlays: map[string]overlaid{}, apart: map[string]bool{}}
 	if c, ok := d.(io.Closer); ok {
 		m.close = append(m.close, c.Close)
 	}
@@ -50,6 +56,12 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 		}
 		m.device = tensor.Traced(m.device, t.span)
 		m.close = append(m.close, t.Close)
+	}
+	m.device = tensor.Shared(m.device)
+	if cfg.Overlay != "" {
+		if m.overlay, err = readOverlay(cfg.Overlay); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
 	}
 	if m.cache, err = serve.NewCache(serve.CacheOptions{Written: cacheBytes, Tokenised: cacheBytes}); err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -76,8 +88,27 @@ func (m *machine) options() serve.Options {
 	c := m.config
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
-		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check, Cache: m.cache,
+		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check, Cache: m.cache, Overlay: m.overlay, ForceOverlay: c.ForceOverlay,
 	}
+}
+
+// loading says where weights are, and how to load them.
+func (m *machine) loading(weights string) (path string, opt serve.Options, err error) {
+	path, opt = weights, m.options()
+	if o, ok := m.overlays[weights]; ok {
+		path = o.path
+		opt.Overlay, err = readOverlay(o.file)
+	}
+	opt.Apart = m.apart[path]
+	return path, opt, err
+}
+
+// describing opens weights to look at what they are.
+func (m *machine) describing(weights string) (*store.Checkpoint, error) {
+	if o, ok := m.overlays[weights]; ok {
+		weights = o.path
+	}
+	return openPath(weights)
 }
 
 // serve loads MODEL ready to talk, with what the store says of it.
@@ -101,22 +132,30 @@ func (m *machine) serve(name string) (*serve.Model, error) {
 	return whole, nil
 }
 
-// open loads what is at a path ready to talk under a name.
-func (m *machine) open(name, path string) (*serve.Model, error) {
-	c, err := openPath(path)
+// open loads weights ready to talk under a name.
+func (m *machine) open(name, weights string) (*serve.Model, error) {
+	path, opt, err := m.loading(weights)
 	if err != nil {
 		return nil, err
 	}
-	return serve.Open(name, c, m.options())
+	c, err := m.shelf.Open(path, openPath)
+	if err != nil {
+		return nil, err
+	}
+	return serve.Open(name, c, opt)
 }
 
-// memory is about how many bytes what is at a path will take when it is loaded.
-func (m *machine) memory(path string) (int64, error) {
+// memory is about how many bytes weights will take when they are loaded.
+func (m *machine) memory(weights string) (int64, error) {
+	path, opt, err := m.loading(weights)
+	if err != nil {
+		return 0, err
+	}
 	c, err := openPath(path)
 	if err != nil {
 		return 0, err
 	}
-	need, err := serve.Weigh(c, m.options())
+	need, err := serve.Weigh(c, opt)
 	return need, errors.Join(err, c.Close())
 }
 
@@ -126,7 +165,9 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := model.Load(c, model.Placement{Device: m.device}, model.Options{DType: model.DType(m.config.DType), Limits: limits})
+	n, err := model.Load(c, model.Placement{Device: m.device}, model.Options{
+		DType: model.DType(m.config.DType), Limits: limits, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay,
+	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())
 	}

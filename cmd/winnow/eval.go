@@ -46,6 +46,7 @@ router.LAYER.experts and router.LAYER.weights.`,
 	c.Flags().BoolVar(&e.asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&e.logits, "logits", "", "JSON file of token ids to compute logits of")
 	c.Flags().StringVarP(&e.out, "output", "o", "", "safetensors file to write")
+	overlayFlag(c)
 	configs.Flags(c.Flags(), "models", "threads", "cpu", "dtype", "log")
 	return c
 }

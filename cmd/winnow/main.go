@@ -44,6 +44,9 @@ func settings(c *cobra.Command) (configs.Config, *slog.Logger, error) {
 	if err != nil {
 		return cfg, nil, err
 	}
+	if f := c.Flags().Lookup("expert-overlay"); f != nil && f.Value.Type() == "string" {
+		cfg.Overlay = f.Value.String()
+	}
 	opt := &slog.HandlerOptions{Level: cfg.Log}
 	if cfg.LogFormat == "json" {
 		return cfg, slog.New(traced{slog.NewJSONHandler(c.ErrOrStderr(), opt)}), nil

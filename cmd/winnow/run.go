@@ -49,6 +49,7 @@ TERM=dumb are heeded.`,
 	f.BoolVar(&w.nohistory, "nohistory", false, "do not remember what is typed")
 	f.StringVar(&w.format, "format", "", "hold the answer to a format; refused, since it is not there yet")
 	f.BoolVar(&w.insecure, "insecure", false, "pull over plain HTTP, and from anybody's certificates")
+	overlayFlag(c)
 	configs.Flags(f, "models", "identity", "huggingface", "threads", "cpu", "dtype", "context", "cache_bytes", "log")
 	return c
 }

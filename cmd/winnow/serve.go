@@ -28,7 +28,10 @@ func serveVerb() *cobra.Command {
 		Long: `serve answers at addr until SIGTERM or SIGINT, then lets running requests end. The first MODEL answers requests that name none.
 Models that are named here, and pinned ones, are loaded at once and stay, as far as memory has room for all of them. Those of the store
 are loaded when they are first asked for and unloaded when nobody has asked for keep_alive, or when another one needs the room. Where
-nothing is named and the store is empty, the demo is served.`,
+nothing is named and the store is empty, the demo is served.
+
+--expert-overlay NAME=FILE, which may be given several times, serves the first MODEL once more as NAME, with the experts that the overlay
+in FILE leaves. Weights that several of them have are in memory once.`,
 		RunE: runServe,
 	}
 	configs.Flags(c.Flags(), configs.Keys()...)
@@ -193,14 +196,16 @@ func preload(ctx context.Context, pool *serve.Pool, names []string, log *slog.Lo
 }
 
 // library is what there is to serve: the models of the command line, which must be there and of a kind that Winnow knows, and those of the
-// store; the demo where there are none. called is what requests call those of the command line.
+// store; the demo where there are none. called is what requests call those of the command line. Where one model alone is wanted, without what
+// is served beside it, log is nil.
 func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library, called []string, err error) {
 	c := m.config
 	opt := serve.LibraryOptions{
 		Store:  store.Store{Root: c.Models},
 		Remote: store.Remote{Identity: c.Identity, HuggingFace: c.HuggingFace, Token: c.HubToken},
-		Open:   m.open, Memory: m.memory, Checkpoint: openPath,
+		Open:   m.open, Memory: m.memory, Checkpoint: m.describing,
 	}
+	var base serve.Source // of overlays: the first model
 	if len(names) == 0 {
 		entries, err := opt.Store.List()
 		if err != nil {
@@ -212,7 +217,7 @@ func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library,
 			if err != nil {
 				return nil, nil, err
 			}
-			opt.Named = serve.Sources{s}
+			opt.Named, base = serve.Sources{s}, s
 		}
 	}
 	seen, stored := map[string]string{}, serve.NewLibrary(opt)
@@ -225,11 +230,28 @@ func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library,
 			return nil, nil, fmt.Errorf("%s and %s are both served as %q", other, name, s.Name)
 		}
 		seen[s.Name] = name
-		if own, err := stored.Find(name); err == nil && s.Weights != name { // it knows more of its own models, and when they change
-			called = append(called, own.Name)
-			continue
+		own, err := stored.Find(name)
+		if isOwn := err == nil && s.Weights != name; isOwn { // it knows more of its own models, and when they change
+			s = own
+		} else {
+			opt.Named = append(opt.Named, s)
 		}
-		opt.Named, called = append(opt.Named, s), append(called, s.Name)
+		if called = append(called, s.Name); base.Name == "" {
+			base = s
+		}
+	}
+	if log != nil {
+		others, err := m.beside(base, log)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, s := range others {
+			if other, twice := seen[s.Name]; twice || s.Name == base.Name {
+				return nil, nil, fmt.Errorf("%s and an overlay of %s are both served as %q", cmp.Or(other, base.Name), base.Name, s.Name)
+			}
+			seen[s.Name] = "another overlay"
+		}
+		opt.Named = append(opt.Named, others...)
 	}
 	return serve.NewLibrary(opt), called, nil
 }

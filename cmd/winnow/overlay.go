@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/winnow-llm/winnow/configs"
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/serve"
+)
+
+// overlayFlag adds --expert-overlay to a verb that loads one model; settings reads it.
+func overlayFlag(c *cobra.Command) {
+	c.Flags().String("expert-overlay", "", "overlay that says which experts the model has, a file of JSON")
+	configs.Flags(c.Flags(), "force_overlay")
+}
+
+// readOverlay reads an overlay's file.
+func readOverlay(file string) (*model.Overlay, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, model.MostOverlayBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	o, err := model.ParseOverlay(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return o, nil
+}
+
+// overlaid is a served model under an overlay: where its weights are, and the overlay's file. The file is read whenever the model is loaded.
+type overlaid struct{ path, file string }
+
+// weights is what the model's weights are known by.
+func (o overlaid) weights() string { return o.path + " with " + o.file }
+
+// beside gives a source for each NAME=FILE: the model of base under that overlay. An overlay that does not fit is said and served all the
+// same: who asks for it is told why.
+func (m *machine) beside(base serve.Source, log *slog.Logger) (out serve.Sources, err error) {
+	if len(m.config.ExpertOverlays) > 0 && base.Name == "" {
+		return nil, errors.New("expert overlays are given, and no MODEL that they are of")
+	}
+	for _, pair := range m.config.ExpertOverlays {
+		name, file, ok := strings.Cut(pair, "=")
+		if !ok || name == "" || file == "" {
+			return nil, fmt.Errorf("expert overlay %q: want NAME=FILE", pair)
+		}
+		o := overlaid{base.Weights, file}
+		s := base
+		s.Name, s.Digest, s.Weights = name, "", o.weights()
+		s.Open = func() (*serve.Model, error) { return m.open(name, s.Weights) }
+		s.Memory = func() (int64, error) { return m.memory(s.Weights) }
+		m.overlays[s.Weights], m.apart[o.path] = o, true
+		if _, err := m.memory(s.Weights); err != nil {
+			log.Warn("the overlay does not fit the model", "name", name, "reason", err)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
