@@ -153,6 +153,12 @@ func TestConfigRefuses(t *testing.T) {
 		{`{"model_type":"llama","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"rope_scaling":{"type":"dynamic","factor":2}}`, "dynamic"},
 		{`{"model_type":"llama","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"partial_rotary_factor":-1}`, "partial_rotary_factor"},
 		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":4,"num_experts_per_tok":5,"moe_intermediate_size":4}`, "5 of 4"},
+		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":2,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":[4],"num_experts_per_tok":2,"moe_intermediate_size":4}`, "experts of 1 layers"},
+		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":2,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":[],"num_experts_per_tok":2,"moe_intermediate_size":4}`, "0 experts"},
+		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":2,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":[4,0],"num_experts_per_tok":2,"moe_intermediate_size":4}`, "layer 1"},
+		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":2,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":[4,-3],"num_experts_per_tok":2,"moe_intermediate_size":4}`, "layer 1"},
+		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":2,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":[4,2000],"num_experts_per_tok":2,"moe_intermediate_size":4}`, "2000 experts"},
+		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":2,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":[4,"x"],"num_experts_per_tok":2,"moe_intermediate_size":4}`, "num_experts"},
 	} {
 		c := &store.Checkpoint{Path: "dir", Kind: store.HF, Files: map[string][]byte{"config.json": []byte(test.config)}}
 		if _, err := model.Describe(c); err == nil || !strings.Contains(err.Error(), test.names) {

@@ -172,6 +172,69 @@ func TestDroppedExperts(t *testing.T) {
 	}
 }
 
+// reading is a device that notes which bytes it is given to load.
+type reading struct {
+	tensor.Device
+	see func(raw []byte)
+}
+
+func (d reading) Load(w tensor.Mat) (tensor.Mat, error) {
+	d.see(w.Raw())
+	return d.Device.Load(w)
+}
+
+// Of the bytes of experts that are dropped none is read, and all of those that are left.
+func TestDroppedExpertsAreNotRead(t *testing.T) {
+	for _, opt := range []model.Options{{Overlay: ragged}, {Overlay: ragged, Apart: true}} {
+		c := openDemo(t)
+		left, err := opt.Describe(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shares, err := left.Left(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, got := 0, 0
+		for name, w := range c.Tensors {
+			if strings.Contains(name, "_exps.") {
+				want += int(shares[name] * float64(len(w.Data)))
+			}
+		}
+		within := func(whole, part []byte) bool {
+			return len(part) > 0 && &whole[:cap(whole)][cap(whole)-1] == &part[:cap(part)][cap(part)-1] && cap(whole) >= cap(part) && cap(whole)-cap(part) < len(whole)
+		}
+		d := reading{tensor.Reference(), func(raw []byte) {
+			for name, w := range c.Tensors {
+				if !strings.Contains(name, "_exps.") || !within(w.Data, raw) {
+					continue
+				}
+				var layer int
+				if _, err := fmt.Sscanf(name, "blk.%d.", &layer); err != nil {
+					t.Fatal(err)
+				}
+				size := len(w.Data) / 8
+				from := (cap(w.Data) - cap(raw)) / size
+				for e := from; e < from+len(raw)/size; e++ {
+					if slices.Contains(ragged.Layers[layer].Drop, e) {
+						t.Errorf("%s: expert %d is read", name, e)
+					}
+				}
+				got += len(raw)
+			}
+		}}
+		opt.Limits = limits
+		m, err := model.Load(c, model.Placement{Device: d}, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
+		if got != want || want == 0 {
+			t.Errorf("%d bytes of experts are read, want %d", got, want)
+		}
+	}
+}
+
 // Checkpoints with a tensor an expert are no different, and may list how many a layer has.
 func TestDroppedExpertsOfDirectory(t *testing.T) {
 	c, err := store.Open("testdata/qwen3_moe")

@@ -19,6 +19,14 @@ type Source struct {
 	Modelfile store.Modelfile
 	Open      func() (*Model, error) // loads the weights; called once at a time
 	Memory    func() (int64, error)  // about how many bytes Open will take; nil = Size
+	Sharing   Sharing                // with sources of other weights
+}
+
+// Sharing says that models hold weights together, as those of one mapping do under several overlays.
+type Sharing struct {
+	Mapping string // what they are weights of; sources that have the same share; "" = with nobody
+	Whole   int64  // bytes of all its weights in memory, which is the most that its models hold together
+	Part    int64  // about how many of them the source's model holds
 }
 
 // key is what the weights are known by.

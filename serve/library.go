@@ -18,6 +18,8 @@ type LibraryOptions struct {
 	Open func(name, path string) (*Model, error)
 	// Memory says about how many bytes Open will take; nil = as many as the files have.
 	Memory func(path string) (int64, error)
+	// Sharing says with whom the model of a path shares; nil = with nobody.
+	Sharing func(path string) Sharing
 	// Checkpoint opens what a source's weights are known by, to describe it; nil = store.Open.
 	Checkpoint func(weights string) (*store.Checkpoint, error)
 }
@@ -78,6 +80,9 @@ func (l *Library) source(c *store.Card) Source {
 	}
 	if l.opt.Memory != nil {
 		s.Memory = func() (int64, error) { return l.opt.Memory(path) }
+	}
+	if l.opt.Sharing != nil {
+		s.Sharing = l.opt.Sharing(path)
 	}
 	return s
 }

@@ -13,34 +13,52 @@ import (
 // Weigh says about how many bytes a checkpoint's model will take once Open has loaded it: its weights as the device holds them, its
 // cache and its buffers. It reads no weights. Left out are the tokenizer's tables, and what loading takes for a moment.
 func Weigh(c *store.Checkpoint, opt Options) (int64, error) {
+	buffers, s, err := weigh(c, opt)
+	if err != nil {
+		return 0, err
+	}
+	return buffers + s.copied + max(s.shared, c.Resident()), nil
+}
+
+// Shareable says about how many of those bytes are weights that models of one mapping hold together.
+func Shareable(c *store.Checkpoint, opt Options) (int64, error) {
+	_, s, err := weigh(c, opt)
+	if err != nil || opt.DType == model.Float32 { // widened weights are of no mapping
+		return 0, err
+	}
+	return s.copied, nil
+}
+
+// weigh gives the bytes of cache and buffers, and those of weights.
+func weigh(c *store.Checkpoint, opt Options) (buffers int64, s *sampler, err error) {
 	opt = opt.filled()
 	spec, err := opt.network(model.Limits{}).Describe(c)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	left, err := spec.Left(c)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	limits, err := fit(&spec, opt)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", c.Path, err)
+		return 0, nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
-	buffers, err := spec.BufferBytes(opt.network(limits))
+	buffers, err = spec.BufferBytes(opt.network(limits))
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", c.Path, err)
+		return 0, nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
-	s := sampler{device: opt.Device, seen: map[sample]float64{}}
+	s = &sampler{device: opt.Device, seen: map[sample]float64{}}
 	for _, t := range c.Tensors {
 		share, some := left[t.Name]
 		if !some {
 			share = 1
 		}
 		if err := s.add(&t, opt.DType, share); err != nil {
-			return 0, fmt.Errorf("%s: weigh %s: %w", c.Path, t.Name, err)
+			return 0, nil, fmt.Errorf("%s: weigh %s: %w", c.Path, t.Name, err)
 		}
 	}
-	return buffers + s.copied + max(s.shared, c.Resident()), nil
+	return buffers, s, nil
 }
 
 // sampler finds what weights take in a device's own layout: it has the device load a few rows of zeros of each kind, and looks.
@@ -126,6 +144,7 @@ type meter struct {
 	sizes  map[tensor.Buffer]int64 // what is given and not freed
 	copied int64                   // bytes of it
 	shared int64                   // bytes of host memory that the device uses as weights
+	mapped int64                   // bytes that it has made of mapped weights, which other models may hold too
 }
 
 // Alloc counts the bytes.
@@ -148,6 +167,11 @@ func (d *meter) Load(w tensor.Mat) (tensor.Mat, error) {
 		d.mu.Unlock()
 	default:
 		d.count(m.Buf)
+		if host, ok := w.Buf.(*tensor.Memory); ok && host.Mapped() {
+			d.mu.Lock()
+			d.mapped += int64(m.Buf.Len())
+			d.mu.Unlock()
+		}
 	}
 	return m, err
 }

@@ -86,6 +86,7 @@ type Model struct {
 	net         *model.Model
 	checkpoint  *store.Checkpoint
 	memory      int64
+	shareable   int64 // bytes of it that models of the same mapping hold too
 }
 
 // Open makes a model of a checkpoint, which it then owns: it is closed with the model, or at once when Open fails.
@@ -139,7 +140,7 @@ func (m *Model) open(opt Options) error {
 	if err != nil {
 		return err
 	}
-	m.memory = device.total(m.checkpoint)
+	m.memory, m.shareable = device.total(m.checkpoint), device.mapped
 	m.engine = opt.Loop.Open(m.net, engine.Options{Queue: opt.Queue, Check: opt.Check})
 	return nil
 }

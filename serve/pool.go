@@ -306,8 +306,8 @@ func (p *Pool) Counters() Counters {
 	defer p.mu.Unlock()
 	c := p.counters
 	c.Budget = p.opt.Memory
+	c.Memory, _ = p.taken((*slot).booked)
 	for _, s := range p.slots {
-		c.Memory += s.booked()
 		c.Waiting += len(s.waiters)
 		if s.stage == loaded {
 			c.Loaded++

@@ -7,16 +7,13 @@ import (
 
 // check proves the pool's books. The mutex is held.
 func (p *Pool) check() error {
-	var memory, excess int64
-	models := 0
+	var excess int64
+	memory, models := p.taken((*slot).booked)
 	for key, s := range p.slots {
 		if err := p.checkSlot(s); err != nil || s.key != key {
 			return fmt.Errorf("%s of key %s: %w", s.source.Name, key, err)
 		}
-		memory, excess = memory+s.booked(), excess+s.excess
-		if s.stage != absent {
-			models++
-		}
+		excess += s.excess
 	}
 	if p.opt.Memory > 0 && memory > p.opt.Memory+excess {
 		return fmt.Errorf("models take %d bytes of %d, and %d more than was known", memory, p.opt.Memory, excess)

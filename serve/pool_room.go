@@ -19,6 +19,7 @@ type slot struct {
 	model   *Model        // while it is loaded
 	weighed bool          // need is known
 	need    int64         // bytes: an estimate at first, and what it takes once it was loaded
+	part    int64         // bytes of need that it may hold together with others, as its source says
 	excess  int64         // bytes that the estimate was too low by
 	leases  int           // that are out
 	waiters []*waiter     // oldest first
@@ -47,12 +48,27 @@ type waiter struct {
 	err   error
 }
 
-// booked is what a slot takes of the pool's memory.
-func (s *slot) booked() int64 {
-	if s.stage == absent {
-		return 0
+// booked says whether a slot takes of the pool's memory.
+func (s *slot) booked() bool { return s.stage != absent }
+
+// taken is what those slots that count take together. Weights of a mapping that several hold count as often, but never for more than all
+// that the mapping has.
+func (p *Pool) taken(counts func(*slot) bool) (bytes int64, models int) {
+	parts, whole := map[string]int64{}, map[string]int64{}
+	for _, s := range p.slots {
+		if !counts(s) {
+			continue
+		}
+		bytes, models = bytes+s.need, models+1
+		if with := s.source.Sharing; with.Mapping != "" {
+			parts[with.Mapping] += s.part
+			whole[with.Mapping] = max(whole[with.Mapping], with.Whole, s.part)
+		}
 	}
-	return s.need
+	for mapping, sum := range parts {
+		bytes -= max(0, sum-whole[mapping])
+	}
+	return bytes, models
 }
 
 // idle says whether it could be unloaded now.
@@ -179,7 +195,7 @@ func (p *Pool) advance() {
 	if p.closed {
 		return
 	}
-	p.evict(0, 0, nil) // an estimate may have been too low
+	p.evict(nil) // an estimate may have been too low
 	for {
 		p.tidy()
 		if len(p.queue) == 0 {
@@ -193,7 +209,7 @@ func (p *Pool) advance() {
 			p.fail(s, err)
 			continue
 		}
-		if p.evict(s.need, 1, s); !p.fits(s) {
+		if p.evict(s); !p.fits(s) {
 			return // until a model is idle, or closed
 		}
 		p.queue = p.queue[1:]
@@ -217,11 +233,11 @@ func (p *Pool) tidy() {
 	p.queue = slices.DeleteFunc(p.queue, func(s *slot) bool { return len(s.waiters) == 0 })
 }
 
-// evict unloads idle models, the one that was not used for the longest first, until a further need has room, or none is left. For who has
-// waited long, models in use are told to leave too.
-func (p *Pool) evict(need int64, models int, s *slot) {
+// evict unloads idle models, the one that was not used for the longest first, until a further one has room, nil = none, or none is left. For
+// who has waited long, models in use are told to leave too.
+func (p *Pool) evict(s *slot) {
 	overdue := s != nil && time.Since(s.since) >= p.fairness()
-	for p.over(need, models) {
+	for p.over(s) {
 		v := p.oldest((*slot).idle)
 		if v == nil && overdue {
 			v = p.oldest(func(s *slot) bool { return s.stage == loaded && s.leaving == nil })
@@ -257,20 +273,20 @@ func (p *Pool) oldest(is func(*slot) bool) (oldest *slot) {
 	return oldest
 }
 
-// over says whether a need and further models are more than the limits allow, beside those that will stay.
-func (p *Pool) over(need int64, models int) bool {
-	return p.exceeds(need, models, func(s *slot) bool { return s.stage == loading || s.stage == loaded && s.leaving == nil })
+// over says whether a further model, nil = none, is more than the limits allow, beside those that will stay.
+func (p *Pool) over(s *slot) bool {
+	return p.exceeds(s, func(o *slot) bool { return o.stage == loading || o.stage == loaded && o.leaving == nil })
 }
 
 // fits says whether a model can be loaded now.
 func (p *Pool) fits(s *slot) bool {
-	return !p.exceeds(s.need, 1, func(o *slot) bool { return o.stage != absent })
+	return !p.exceeds(s, (*slot).booked)
 }
 
 // never says why a model can never be loaded: it is too large for the limits, alone or beside pinned ones.
 func (p *Pool) never(s *slot) error {
 	pinned := func(o *slot) bool { return o != s && o.stage != absent && p.pins(o) }
-	if !p.exceeds(s.need, 1, pinned) {
+	if !p.exceeds(s, pinned) {
 		return nil
 	}
 	left, models := p.opt.Memory, p.opt.MaxLoaded
@@ -289,13 +305,9 @@ func tooLarge(name string, need, left int64) error {
 	return fmt.Errorf("%w: %s takes %d bytes, %d are allowed", ErrTooLarge, name, need, max(0, left))
 }
 
-// exceeds says whether a need and further models, with the slots that count, are more than the limits allow.
-func (p *Pool) exceeds(need int64, models int, counts func(*slot) bool) bool {
-	for _, s := range p.slots {
-		if counts(s) {
-			need, models = need+s.need, models+1
-		}
-	}
+// exceeds says whether a slot, with those that count, is more than the limits allow.
+func (p *Pool) exceeds(s *slot, counts func(*slot) bool) bool {
+	need, models := p.taken(func(o *slot) bool { return o == s || counts(o) })
 	return p.opt.Memory > 0 && need > p.opt.Memory || p.opt.MaxLoaded > 0 && models > p.opt.MaxLoaded
 }
 
@@ -317,7 +329,7 @@ func (p *Pool) weigh(s *slot) {
 			p.counters.Failures++
 			p.fail(s, fmt.Errorf("%w: %s: %w", ErrLoad, source.Name, err))
 		default:
-			s.need, s.weighed = max(0, need), true
+			s.need, s.part, s.weighed = max(0, need), source.Sharing.Part, true
 		}
 		p.settle()
 	})
@@ -348,8 +360,11 @@ func (p *Pool) load(s *slot) {
 			return
 		}
 		p.counters.Loads++
+		expected, _ := p.taken((*slot).booked)
 		s.stage, s.model, s.used = loaded, m, time.Now()
-		s.excess, s.need = max(0, m.memory-s.need), m.memory
+		s.need, s.part = m.memory, m.shareable
+		actual, _ := p.taken((*slot).booked)
+		s.excess = max(0, actual-expected)
 		if !p.closed {
 			p.serve(s)
 		}

@@ -522,3 +522,46 @@ func (r *roomTest) anything(random *rand.Rand) {
 		l.Release()
 	}
 }
+
+// share has a name's model hold so many bytes of a mapping of 30 with others.
+func (s *shelf) share(name string, expected, part int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.sources[name]
+	open := one.Open
+	one.Sharing = Sharing{Mapping: "mapping", Whole: 30, Part: expected}
+	one.Open = func() (*Model, error) {
+		m, err := open()
+		if err == nil {
+			m.shareable = part
+		}
+		return m, err
+	}
+	s.sources[name] = one
+}
+
+// Models that hold weights together take them once, and no more room is lent than there is when that was expected and is not so.
+func TestSharedWeightsCountOnce(t *testing.T) {
+	inBubble(t, PoolOptions{Memory: 75}, func(r *roomTest) {
+		r.shelf.share("a", 30, 30)
+		r.shelf.share("b", 25, 25)
+		r.acquire("a").Release()
+		r.acquire("b").Release()
+		if n := r.Counters(); n.Loaded != 2 || n.Memory != 80-25 {
+			t.Errorf("two that share: %+v", n)
+		}
+		r.acquire("c").Release() // shares with nobody, so there is room for one more
+		if n := r.Counters(); n.Memory > 75 {
+			t.Errorf("beside one that does not: %+v", n)
+		}
+	})
+	inBubble(t, PoolOptions{Memory: 60}, func(r *roomTest) {
+		r.shelf.share("a", 30, 30)
+		r.shelf.share("b", 30, 0) // expected, and not so
+		r.acquire("a").Release()
+		r.acquire("b").Release()
+		if n := r.Counters(); n.Memory > 60 {
+			t.Errorf("what was to be shared is not: %+v", n)
+		}
+	})
+}

@@ -121,6 +121,9 @@ func NewMemory(bytes []byte) *Memory {
 // NewMapped wraps bytes of a mapped file: whoever wraps the same ones again has the same weight, see Shared.
 func NewMapped(bytes []byte) *Memory { return &Memory{bytes: bytes, mapped: true} }
 
+// Mapped says whether NewMapped has made it.
+func (b *Memory) Mapped() bool { return b.mapped }
+
 // Len is the size in bytes.
 func (b *Memory) Len() int { return len(b.bytes) }
 

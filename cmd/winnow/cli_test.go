@@ -75,7 +75,7 @@ func TestInspectAsJSON(t *testing.T) {
 	}
 	want := inspection{
 		Model: "demo", Container: "gguf", Architecture: "qwen3moe", Parameters: 6963200, Bytes: 7446528, Layers: 6, Dim: 256, Heads: 4, KVHeads: 2,
-		Vocabulary: 4096, Context: 2048, MoELayers: 6, Experts: 8, ExpertsUsed: 2, Tokenizer: "gpt2/qwen2", Template: true,
+		Vocabulary: 4096, Context: 2048, MoELayers: 6, Experts: 8, ExpertsUsed: 2, ExpertBytes: 5013504, Tokenizer: "gpt2/qwen2", Template: true,
 		PageTokens: 64, PageBytes: 6 * 2 * 2 * 64 * 64 * 2,
 	}
 	formats := in.Formats

@@ -23,10 +23,10 @@ type machine struct {
 	config configs.Config
 	close  []func() error // in order
 
-	overlay  *model.Overlay      // of all that is loaded; nil = none
-	shelf    store.Shelf         // what is open
-	overlays map[string]overlaid // served ones, by what their weights are known by; not written once there are requests
-	apart    map[string]bool     // paths of models that are served under several overlays; likewise
+	overlay  *model.Overlay           // of all that is loaded; nil = none
+	shelf    store.Shelf              // what is open
+	overlays map[string]overlaid      // served ones, by what their weights are known by; not written once there are requests
+	shared   map[string]serve.Sharing // by path: models that are served under several overlays; likewise
 }
 
 // cacheBytes is what each kind of thing that prompts are made of may take in the cache.
@@ -42,7 +42,7 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{device: d, config: cfg, overlays: map[string]overlaid{}, apart: map[string]bool{}}
+	m := &machine{device: d, config: cfg, overlays: map[string]overlaid{}, shared: map[string]serve.Sharing{}}
 	if c, ok := d.(io.Closer); ok {
 		m.close = append(m.close, c.Close)
 	}
@@ -99,7 +99,7 @@ func (m *machine) loading(weights string) (path string, opt serve.Options, err e
 		path = o.path
 		opt.Overlay, err = readOverlay(o.file)
 	}
-	opt.Apart = m.apart[path]
+	_, opt.Apart = m.shared[path]
 	return path, opt, err
 }
 
@@ -146,7 +146,10 @@ func (m *machine) open(name, weights string) (*serve.Model, error) {
 }
 
 // memory is about how many bytes weights will take when they are loaded.
-func (m *machine) memory(weights string) (int64, error) {
+func (m *machine) memory(weights string) (int64, error) { return m.weighed(weights, serve.Weigh) }
+
+// weighed is what a way to weigh says of weights.
+func (m *machine) weighed(weights string, weigh func(*store.Checkpoint, serve.Options) (int64, error)) (int64, error) {
 	path, opt, err := m.loading(weights)
 	if err != nil {
 		return 0, err
@@ -155,7 +158,7 @@ func (m *machine) memory(weights string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	need, err := serve.Weigh(c, opt)
+	need, err := weigh(c, opt)
 	return need, errors.Join(err, c.Close())
 }
 

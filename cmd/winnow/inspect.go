@@ -35,6 +35,7 @@ type inspection struct {
 	MoELayers    int           `json:"moe_layers"`
 	Experts      int           `json:"experts,omitempty"`      // a layer of experts
 	ExpertsUsed  int           `json:"experts_used,omitempty"` // a token
+	ExpertBytes  int64         `json:"expert_bytes,omitempty"` // of all experts
 	Tokenizer    string        `json:"tokenizer"`
 	Template     bool          `json:"chat_template"`
 	PageTokens   int           `json:"page_tokens"`
@@ -120,6 +121,9 @@ func (in *inspection) count(c *store.Checkpoint) {
 				values *= int64(d)
 			}
 			in.Parameters += values
+			if in.MoELayers > 0 && (strings.Contains(name, "_exps.") || strings.Contains(name, ".experts.")) {
+				in.ExpertBytes += bytes
+			}
 		}
 		f := byName[format]
 		if f == nil {
@@ -174,7 +178,7 @@ func (in *inspection) print(out io.Writer) error {
 	fmt.Fprintf(w, "parameters\t%.1f M in %s\n", float64(in.Parameters)/1e6, size(in.Bytes))
 	fmt.Fprintf(w, "layers\t%d of width %d, %d heads, %d key-value heads\n", in.Layers, in.Dim, in.Heads, in.KVHeads)
 	if in.MoELayers > 0 {
-		fmt.Fprintf(w, "experts\t%d, %d used for a token, in %d layers\n", in.Experts, in.ExpertsUsed, in.MoELayers)
+		fmt.Fprintf(w, "experts\t%d, %d used for a token, in %d layers: %s\n", in.Experts, in.ExpertsUsed, in.MoELayers, size(in.ExpertBytes))
 	}
 	fmt.Fprintf(w, "context\t%d tokens\n", in.Context)
 	template := "no chat template"

@@ -51,6 +51,14 @@ func (m *machine) beside(base serve.Source, log *slog.Logger) (out serve.Sources
 	if len(m.config.ExpertOverlays) > 0 && base.Name == "" {
 		return nil, errors.New("expert overlays are given, and no MODEL that they are of")
 	}
+	if len(m.config.ExpertOverlays) > 0 {
+		m.shared[base.Weights] = serve.Sharing{} // so that experts are loaded apart
+		whole, err := m.weighed(base.Weights, serve.Shareable)
+		if err != nil {
+			return nil, err
+		}
+		m.shared[base.Weights] = serve.Sharing{Mapping: base.Weights, Whole: whole, Part: whole}
+	}
 	for _, pair := range m.config.ExpertOverlays {
 		name, file, ok := strings.Cut(pair, "=")
 		if !ok || name == "" || file == "" {
@@ -61,8 +69,9 @@ func (m *machine) beside(base serve.Source, log *slog.Logger) (out serve.Sources
 		s.Name, s.Digest, s.Weights = name, "", o.weights()
 		s.Open = func() (*serve.Model, error) { return m.open(name, s.Weights) }
 		s.Memory = func() (int64, error) { return m.memory(s.Weights) }
-		m.overlays[s.Weights], m.apart[o.path] = o, true
-		if _, err := m.memory(s.Weights); err != nil {
+		m.overlays[s.Weights] = o
+		s.Sharing = m.shared[o.path]
+		if s.Sharing.Part, err = m.weighed(s.Weights, serve.Shareable); err != nil {
 			log.Warn("the overlay does not fit the model", "name", name, "reason", err)
 		}
 		out = append(out, s)

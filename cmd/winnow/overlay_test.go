@@ -126,6 +126,9 @@ func TestOverlaysShareWeights(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if with := s.Sharing; with.Mapping != demo.Name || with.Part < dropped || with.Whole < with.Part || (with.Whole == with.Part) != (name == demo.Name) {
+				t.Errorf("%s shares %+v", name, with)
+			}
 			counted.bytes = 0
 			one, err := s.Open()
 			if err != nil {

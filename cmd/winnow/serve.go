@@ -203,7 +203,7 @@ func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library,
 	opt := serve.LibraryOptions{
 		Store:  store.Store{Root: c.Models},
 		Remote: store.Remote{Identity: c.Identity, HuggingFace: c.HuggingFace, Token: c.HubToken},
-		Open:   m.open, Memory: m.memory, Checkpoint: m.describing,
+		Open:   m.open, Memory: m.memory, Checkpoint: m.describing, Sharing: func(path string) serve.Sharing { return m.shared[path] },
 	}
 	var base serve.Source // of overlays: the first model
 	if len(names) == 0 {
@@ -250,6 +250,9 @@ func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library,
 				return nil, nil, fmt.Errorf("%s and an overlay of %s are both served as %q", cmp.Or(other, base.Name), base.Name, s.Name)
 			}
 			seen[s.Name] = "another overlay"
+		}
+		for i := range opt.Named {
+			opt.Named[i].Sharing = m.shared[opt.Named[i].Weights]
 		}
 		opt.Named = append(opt.Named, others...)
 	}
