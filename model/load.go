@@ -3,7 +3,6 @@ package model
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"unsafe"
 
 	"github.com/winnow-llm/winnow/moe"
@@ -167,10 +166,7 @@ func (l *loader) part(name string, rows, cols, lo, hi int) tensor.Mat {
 	if l.err != nil {
 		return tensor.Mat{}
 	}
-	file := l.arch.fileName(l.c.Kind, name)
-	if bare := strings.TrimPrefix(file, "model."); !l.c.Has(file) && l.c.Has(bare) {
-		file = bare // as embedding models are published: the network without what generates
-	}
+	file := l.arch.inFile(l.c, name)
 	t, err := l.c.Tensor(file)
 	if err != nil {
 		l.fail(err)
