@@ -1,0 +1,322 @@
+package compress
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/moe"
+)
+
+// layersOf is a model of a layer for each router; a router without experts makes a dense layer.
+func layersOf(routers ...moe.RouterSpec) model.Spec {
+	s := model.Spec{Arch: "qwen3moe", Dim: 4}
+	for _, r := range routers {
+		if r.Experts == 0 {
+			s.Layers = append(s.Layers, model.LayerSpec{Width: 8})
+			continue
+		}
+		s.Layers = append(s.Layers, model.LayerSpec{Router: &r, Map: moe.EveryExpert(r.Experts), ExpertWidth: 8})
+	}
+	return s
+}
+
+func topK(n, k int) moe.RouterSpec {
+	return moe.RouterSpec{Experts: n, K: k, Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}
+}
+
+func grouped(n, k, groups, kept int) moe.RouterSpec {
+	r := topK(n, k)
+	r.Groups, r.GroupsKept, r.GroupScore = groups, kept, moe.GroupMax
+	return r
+}
+
+// made are weights that a test makes up: by layer the router and the experts, each expert one piece.
+type made struct {
+	router  [][]float32
+	experts [][][]float32
+	reads   int
+}
+
+func (m *made) Router(layer int) ([]float32, error) { return m.router[layer], nil }
+
+func (m *made) Chunks(int) int { return 1 }
+
+func (m *made) Chunk(dst []float32, layer, expert, _ int) ([]float32, error) {
+	m.reads++
+	return append(dst, m.experts[layer][expert]...), nil
+}
+
+// drawn are random weights for a model.
+func drawn(s model.Spec, seed uint64) *made {
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	draw := func(n int) []float32 {
+		out := make([]float32, n)
+		for i := range out {
+			out[i] = float32(rnd.NormFloat64())
+		}
+		return out
+	}
+	m := &made{router: make([][]float32, len(s.Layers)), experts: make([][][]float32, len(s.Layers))}
+	for l, ls := range s.Layers {
+		if ls.Router == nil {
+			continue
+		}
+		m.router[l] = draw(ls.Router.Experts * 4)
+		for range ls.Router.Experts {
+			m.experts[l] = append(m.experts[l], draw(24))
+		}
+	}
+	return m
+}
+
+// watched is a random profile of a model, of a text that is long enough.
+func watched(s model.Spec, seed uint64) *Profile {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	p := &Profile{Layers: make([]LayerProfile, len(s.Layers)), Calibration: moe.Calibration{Tokens: 1 << 20}}
+	for l, ls := range s.Layers {
+		if ls.Router == nil {
+			continue
+		}
+		n := ls.Router.Experts
+		lp := LayerProfile{Tokens: 1 << 20, K: ls.Router.K, Usage: make([]int64, n), Saliency: make([]float64, n), Largest: make([]float64, n),
+			Together: make([][]int64, n)}
+		for e := range n {
+			lp.Usage[e] = 300 + rnd.Int64N(10000)
+			lp.Saliency[e] = float64(lp.Usage[e]) * rnd.Float64()
+			lp.Largest[e] = 1 + rnd.Float64()
+			lp.Together[e] = make([]int64, n)
+		}
+		for e := range n {
+			for f := range e {
+				lp.Together[e][f] = rnd.Int64N(300)
+				lp.Together[f][e] = lp.Together[e][f]
+			}
+		}
+		p.Layers[l] = lp
+	}
+	return p
+}
+
+// stays are the experts of a layer that a plan keeps.
+func stays(p Plan, s model.Spec, layer int) []int {
+	var out []int
+	for e := range s.Layers[layer].Router.Experts {
+		if !slices.Contains(p.Overlay.Layers[layer].Drop, e) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func dropped(p Plan) (n int) {
+	for _, l := range p.Overlay.Layers {
+		n += len(l.Drop)
+	}
+	return n
+}
+
+// TestEveryMethod holds every method to what plans promise.
+func TestEveryMethod(t *testing.T) {
+	models := map[string]model.Spec{
+		"plain":  layersOf(topK(8, 2), topK(8, 2), topK(8, 2)),
+		"dense":  layersOf(moe.RouterSpec{}, topK(16, 4), topK(16, 4)),
+		"groups": layersOf(grouped(32, 4, 4, 2), grouped(32, 4, 4, 2), grouped(32, 4, 4, 2)),
+		"one":    layersOf(topK(96, 1)),
+		"uneven": layersOf(topK(10, 2), topK(20, 2), topK(4, 2)),
+	}
+	for _, method := range MethodNames() {
+		for name, spec := range models {
+			for _, ragged := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%s/ragged=%v", method, name, ragged), func(t *testing.T) {
+					in := In{Spec: spec, Weights: drawn(spec, 7), Profile: watched(spec, 8), Ragged: ragged || method == "stun" || method == "hybrid", Seed: 9}
+					promises(t, method, in)
+				})
+			}
+		}
+	}
+}
+
+func promises(t *testing.T, method string, in In) {
+	t.Helper()
+	make, err := MethodByName(method)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var larger Plan
+	total, unit := 0, 1
+	for _, l := range in.Spec.Layers {
+		if l.Router != nil {
+			total, unit = total+l.Router.Experts, groups(l.Router)
+		}
+	}
+	for _, keep := range []float64{1, 0.95, 0.9, 0.75, 0.6, 0.5} {
+		in.Keep = keep
+		p, err := make(in)
+		if err != nil {
+			t.Fatalf("keep %v: %v", keep, err)
+		}
+		if again, err := make(in); err != nil || !reflect.DeepEqual(p, again) {
+			t.Errorf("keep %v: another plan the second time: %v", keep, err)
+		}
+		if keep == 1 && (len(p.Overlay.Layers) > 0 || len(p.Average) > 0) {
+			t.Errorf("keeping all changes %v", p.Overlay.Layers)
+		}
+		if want := (total - in.staying(total)) / unit * unit; in.Ragged && dropped(p) != want {
+			t.Errorf("keep %v: %d go, want %d", keep, dropped(p), want)
+		}
+		for l, ls := range in.Spec.Layers {
+			if ls.Router == nil {
+				if _, there := p.Overlay.Layers[l]; there {
+					t.Errorf("plans for the dense layer %d", l)
+				}
+				continue
+			}
+			checkLayer(t, in, p, l)
+			if before := stays(larger, in.Spec, l); !subset(stays(p, in.Spec, l), before) {
+				t.Errorf("keep %v, layer %d: %v stay, of more only %v did", keep, l, stays(p, in.Spec, l), before)
+			}
+		}
+		larger = p
+	}
+}
+
+func subset(a, b []int) bool {
+	return !slices.ContainsFunc(a, func(e int) bool { return !slices.Contains(b, e) })
+}
+
+func checkLayer(t *testing.T, in In, p Plan, l int) {
+	t.Helper()
+	r, stay := in.Spec.Layers[l].Router, stays(p, in.Spec, l)
+	if drop := p.Overlay.Layers[l].Drop; !slices.IsSorted(drop) || len(slices.Compact(slices.Clone(drop))) != len(drop) {
+		t.Errorf("keep %v, layer %d: drops %v", in.Keep, l, drop)
+	}
+	if len(stay) < in.fewest(r) {
+		t.Errorf("keep %v, layer %d: %d stay, want %d", in.Keep, l, len(stay), in.fewest(r))
+	}
+	if want := r.Experts - (r.Experts-in.staying(r.Experts))/groups(r)*groups(r); !in.Ragged && len(stay) != want {
+		t.Errorf("keep %v, layer %d: %d stay, want %d", in.Keep, l, len(stay), want)
+	}
+	each := map[int]int{}
+	for _, e := range stay {
+		each[e/(r.Experts/groups(r))]++
+	}
+	for g, n := range each {
+		if n*groups(r) != len(stay) {
+			t.Errorf("keep %v, layer %d: %d of %d experts that stay are of group %d", in.Keep, l, n, len(stay), g)
+		}
+	}
+}
+
+func TestStayingRoundsUpButNotByBinary(t *testing.T) {
+	for _, c := range []struct {
+		n    int
+		keep float64
+		want int
+	}{{10, 0.9, 9}, {10, 0.7, 7}, {8, 0.75, 6}, {8, 0.7, 6}, {100, 0.29, 29}, {3, 0.01, 1}, {7, 1, 7}} {
+		if got := (In{Keep: c.keep}).staying(c.n); got != c.want {
+			t.Errorf("%v of %d: %d, want %d", c.keep, c.n, got, c.want)
+		}
+	}
+}
+
+func TestFewest(t *testing.T) {
+	for _, c := range []struct {
+		router moe.RouterSpec
+		floor  int
+		want   int
+	}{{topK(8, 2), 0, 2}, {topK(8, 2), 5, 5}, {topK(8, 2), 50, 8}, {grouped(32, 8, 4, 2), 0, 16}, {grouped(32, 4, 4, 4), 0, 4}, {grouped(32, 4, 4, 4), 9, 12}} {
+		if got := (In{Floor: c.floor}).fewest(&c.router); got != c.want {
+			t.Errorf("%+v, floor %d: %d, want %d", c.router, c.floor, got, c.want)
+		}
+	}
+}
+
+func TestRefusalsOfPlans(t *testing.T) {
+	plain, bare := layersOf(topK(8, 2), topK(8, 2)), layersOf(moe.RouterSpec{})
+	good := func(change func(*In)) In {
+		in := In{Spec: plain, Weights: drawn(plain, 1), Profile: watched(plain, 2), Keep: 0.75}
+		change(&in)
+		return in
+	}
+	for _, c := range []struct {
+		methods string
+		in      In
+		is      error
+		want    string
+	}{
+		{"stun reap hybrid frequency random", good(func(in *In) { in.Keep = 0 }), ErrPlan, "keep 0"},
+		{"stun reap hybrid frequency random", good(func(in *In) { in.Keep = 1.5 }), ErrPlan, "keep 1.5"},
+		{"stun random", good(func(in *In) { in.Spec = bare; in.Profile = nil }), ErrPlan, "without experts"},
+		{"stun random", good(func(in *In) {
+			in.Spec = layersOf(topK(8, 2), topK(8, 2))
+			in.Spec.Layers[1].Map.Phys[3] = -1
+		}), ErrPlan, "layer 1 has experts left out"},
+		{"reap hybrid frequency", good(func(in *In) { in.Profile = nil }), ErrPlan, "needs a profile"},
+		{"stun hybrid", good(func(in *In) { in.Weights = nil }), ErrPlan, "reads the model's weights"},
+		{"stun reap random", good(func(in *In) { in.Profile.Layers = in.Profile.Layers[:1] }), ErrPlan, "profile of 1 layers for a model of 2"},
+		{"reap", good(func(in *In) { in.Profile.Layers[1].Usage = nil }), ErrPlan, "layer 1: usage of 0 experts"},
+		{"reap", good(func(in *In) { in.Profile.Layers[1].Saliency[2] = -1 }), ErrPlan, "expert 2 has saliency -1"},
+		{"reap", good(func(in *In) { in.Profile.Layers[1].Usage[2] = 1 << 40 }), ErrPlan, "chose expert 2"},
+		{"stun", good(func(in *In) { in.Profile.Layers[1].Together[2][1] = -1 }), ErrPlan, "chosen together"},
+		{"stun", good(func(in *In) { in.Profile.Layers[1].Together, in.Lambda = nil, [2]float64{1, 1} }), ErrPlan, "no profile holds it"},
+		{"stun", good(func(in *In) { in.Lambda = [2]float64{-1, 0} }), ErrPlan, "weighed by -1"},
+		{"reap", good(func(in *In) { in.Model, in.Profile.Model = "aaaa", "bbbb" }), ErrPlan, "profile is of model bbbb"},
+		{"reap hybrid frequency", good(func(in *In) {
+			in.Profile.Layers[1].Tokens = 20
+			in.Profile.Layers[1].Usage = []int64{9, 8, 7, 6, 5, 4, 1, 0}
+		}),
+			ErrPlan, "chosen together"},
+		{"reap hybrid frequency", good(func(in *In) { in.Profile.Layers[1] = short() }), ErrCoverage, "layer 1: 20 tokens are 5 an expert, want 256: expert 0 (9 tokens)"},
+		{"reap hybrid frequency", good(func(in *In) { in.Profile.Layers[0].Usage[3] = 255 }), ErrCoverage, "layer 0: fewer than 256 tokens chose expert 3 (255 tokens)"},
+		{"reap random", good(func(in *In) { in.Keep, in.Floor = 0.5, 6 }), ErrPlan, "layer 0: 4 of 8 experts are to go, floors, groups and protected experts allow 2"},
+		{"stun hybrid", good(func(in *In) { in.Keep, in.Floor = 0.5, 6 }), ErrPlan, "8 experts are to go, 4 more than"},
+	} {
+		for _, name := range strings.Fields(c.methods) {
+			method, err := MethodByName(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err = method(c.in); !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v, want %q", name, err, c.want)
+			}
+		}
+	}
+	if _, err := MethodByName("best"); !errors.Is(err, ErrPlan) || !strings.Contains(err.Error(), "frequency, hybrid, random, reap, stun") {
+		t.Error(err)
+	}
+}
+
+// short is what is seen of a layer of eight experts in 20 tokens.
+func short() LayerProfile {
+	return LayerProfile{Tokens: 20, K: 2, Usage: []int64{9, 8, 7, 6, 5, 4, 1, 0}, Saliency: make([]float64, 8), Largest: make([]float64, 8)}
+}
+
+func TestForcePlansFromLittle(t *testing.T) {
+	spec := layersOf(topK(8, 2))
+	in := In{Spec: spec, Profile: &Profile{Layers: []LayerProfile{short()}}, Keep: 0.75, Force: true}
+	p, err := Frequency(in)
+	if err != nil || !slices.Equal(p.Overlay.Layers[0].Drop, []int{6, 7}) {
+		t.Error(p, err)
+	}
+}
+
+func TestCutPrefersLowStepsOfEarlyLayers(t *testing.T) {
+	ladders := []ladder{
+		{layer: 0, heights: []float64{1, 2, 9}, size: 1, most: 2},
+		{layer: 3, heights: []float64{1, 1, 1}, size: 1, most: 3},
+	}
+	for remove, want := range [][]int{{0, 0}, {1, 0}, {1, 1}, {1, 2}, {1, 3}, {2, 3}} {
+		if got, err := cut(ladders, remove); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%d: %v, want %v (%v)", remove, got, want, err)
+		}
+	}
+	if _, err := cut(ladders, 6); !errors.Is(err, ErrPlan) {
+		t.Error(err)
+	}
+}

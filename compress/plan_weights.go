@@ -1,0 +1,161 @@
+package compress
+
+import (
+	"fmt"
+
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
+)
+
+// Weights reads what plans need of a model's weights, a little at a time.
+type Weights interface {
+	// Router is the layer's router: experts x width, row by row.
+	Router(layer int) ([]float32, error)
+	// Chunks is in how many pieces an expert of the layer comes.
+	Chunks(layer int) int
+	// Chunk appends a piece of an expert's weights to dst; a piece has the same place and size in every expert of the layer.
+	Chunk(dst []float32, layer, expert, piece int) ([]float32, error)
+}
+
+// chunkValues is the most values of a piece of an expert; every format's block divides it.
+const chunkValues = 4096
+
+// CheckpointWeights reads the experts of a checkpoint, which must stay open. One goroutine at a time.
+type CheckpointWeights struct {
+	c      *store.Checkpoint
+	spec   model.Spec
+	at     int         // the layer that is laid out
+	stacks []stack     // of that layer; nil = not yet
+	whole  map[int]int // pieces of an expert, by layer
+}
+
+// stack is one matrix of every expert of a layer.
+type stack struct {
+	format *quant.Format
+	values int      // of an expert
+	data   [][]byte // by expert
+}
+
+// NewCheckpointWeights reads a checkpoint that model.Describe has described so.
+func NewCheckpointWeights(c *store.Checkpoint, spec model.Spec) *CheckpointWeights {
+	return &CheckpointWeights{c: c, spec: spec, whole: map[int]int{}}
+}
+
+// Router widens the layer's router.
+func (w *CheckpointWeights) Router(layer int) ([]float32, error) {
+	t, err := model.Tensor(w.c, fmt.Sprintf("blk.%d.ffn_gate_inp.weight", layer))
+	if err != nil {
+		return nil, err
+	}
+	n := w.spec.Layers[layer].Router.Experts * w.spec.Dim
+	if err := w.sized(t, n); err != nil {
+		return nil, err
+	}
+	out := make([]float32, n)
+	t.Format.Decode(out, t.Data)
+	return out, nil
+}
+
+// Chunks counts the pieces of the gate, the up and the down matrix.
+func (w *CheckpointWeights) Chunks(layer int) int {
+	l := w.spec.Layers[layer]
+	return 3 * pieces(l.ExpertWidth*w.spec.Dim)
+}
+
+func pieces(values int) int { return (values + chunkValues - 1) / chunkValues }
+
+// Chunk widens a piece of a matrix.
+func (w *CheckpointWeights) Chunk(dst []float32, layer, expert, piece int) ([]float32, error) {
+	if err := w.open(layer); err != nil {
+		return dst, err
+	}
+	each := pieces(w.stacks[0].values)
+	s, from := w.stacks[piece/each], piece%each*chunkValues
+	n, f := min(chunkValues, s.values-from), s.format
+	at := len(dst)
+	dst = append(dst, make([]float32, n)...)
+	f.Decode(dst[at:], s.data[expert][from/f.Block*f.Bytes:][:n/f.Block*f.Bytes])
+	return dst, nil
+}
+
+// Bytes is what an expert of the layer takes in the file.
+func (w *CheckpointWeights) Bytes(layer int) (int64, error) {
+	if err := w.open(layer); err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, s := range w.stacks {
+		sum += int64(len(s.data[0]))
+	}
+	return sum, nil
+}
+
+// open finds and checks the matrices of a layer, and lets go of the pages of the one before.
+func (w *CheckpointWeights) open(layer int) error {
+	if w.stacks != nil && w.at == layer {
+		return nil
+	}
+	for _, s := range w.stacks {
+		for _, d := range s.data {
+			w.c.Release(d)
+		}
+	}
+	w.stacks = nil
+	l := w.spec.Layers[layer]
+	var all []stack
+	for _, part := range []string{"gate", "up", "down"} {
+		s, err := w.stack(fmt.Sprintf("blk.%d.ffn_%s_exps.weight", layer, part), l.Router.Experts, l.ExpertWidth*w.spec.Dim)
+		if err != nil {
+			return err
+		}
+		all = append(all, s)
+	}
+	w.at, w.stacks = layer, all
+	return nil
+}
+
+func (w *CheckpointWeights) stack(name string, experts, values int) (stack, error) {
+	s := stack{values: values, data: make([][]byte, experts)}
+	if w.c.Kind == store.GGUF {
+		t, err := model.Tensor(w.c, name)
+		if err == nil {
+			err = w.sized(t, experts*values)
+		}
+		if err != nil {
+			return s, err
+		}
+		s.format = t.Format
+		each := len(t.Data) / experts
+		for e := range s.data {
+			s.data[e] = t.Data[e*each:][:each]
+		}
+		return s, nil
+	}
+	for e := range s.data {
+		t, err := model.Tensor(w.c, fmt.Sprintf("%s.%d", name, e))
+		if err == nil {
+			err = w.sized(t, values)
+		}
+		if err != nil {
+			return s, err
+		}
+		if s.format != nil && s.format != t.Format {
+			return s, fmt.Errorf("%w: tensor %q is %s, that of expert 0 is %s", model.ErrAssumption, t.Name, t.Format, s.format)
+		}
+		s.format, s.data[e] = t.Format, t.Data
+	}
+	return s, nil
+}
+
+// sized refuses a tensor of another size, and one that holds no numbers. Whole rows are whole blocks, and so are whole experts.
+func (w *CheckpointWeights) sized(t store.Tensor, values int) error {
+	n := 1
+	for _, d := range t.Shape {
+		n *= d
+	}
+	if n != values || t.Format.Decode == nil || len(t.Data) != n/t.Format.Block*t.Format.Bytes {
+		return fmt.Errorf("%s: %w: tensor %q is %s %v, want %d values", w.c.Path, model.ErrSpec, t.Name, t.Format, t.Shape, values)
+	}
+	return nil
+}
