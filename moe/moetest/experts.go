@@ -11,7 +11,7 @@ import (
 )
 
 // choices are K router rows for each row of the batch, with their factors, and the map from router rows to experts: some pruned, some merged,
-// some choices left open.
+// some choices left open or of a pruned row.
 type choices struct {
 	ids, weights, phys tensor.Mat
 	experts            int // physical
@@ -34,7 +34,7 @@ func choose(w *tensortest.World, s size) choices {
 	for row := range w.Total {
 		slot := row * s.k
 		for _, e := range w.Perm(s.experts) {
-			if slot < (row+1)*s.k && m.Phys[e] >= 0 && w.IntN(12) > 0 {
+			if slot < (row+1)*s.k && (m.Phys[e] >= 0 || w.IntN(8) == 0) && w.IntN(12) > 0 {
 				ids[slot] = int32(e)
 				slot++
 			}
