@@ -2,21 +2,22 @@ package compress
 
 import (
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/winnow-llm/winnow/model"
 )
 
-// thinTokens is how many tokens an expert must have seen before its mean is more than noise.
-const thinTokens = 256
-
-// Thin lists the experts of a layer that some tokens chose, but too few for a mean to be trusted. Those that no token chose are not among
+// thin lists the experts of a layer that some tokens chose, but too few for a mean to be trusted. Those that no token chose are not among
 // them: that they are never chosen is itself what was seen.
-func (l LayerProfile) Thin() []int {
+func (l LayerProfile) thin() []int {
+	return l.below(1)
+}
+
+// below lists the experts that saw fewer tokens than they should have, but at least so many.
+func (l LayerProfile) below(least int64) []int {
 	var out []int
 	for e, n := range l.Usage {
-		if n > 0 && n < thinTokens {
+		if n >= least && n < LeastTokens {
 			out = append(out, e)
 		}
 	}
@@ -28,27 +29,16 @@ func (l LayerProfile) Thin() []int {
 func (p *Profile) covered(layers []int) error {
 	for _, l := range layers {
 		lp := p.Layers[l]
-		if share := lp.Tokens * int64(lp.K) / int64(len(lp.Usage)); share < thinTokens {
+		if share := lp.Tokens * int64(lp.K) / int64(len(lp.Usage)); share < LeastTokens {
 			return fmt.Errorf("%w: layer %d: %d tokens are %d an expert, want %d: %s; a longer text helps, --force goes on",
-				ErrCoverage, l, lp.Tokens, share, thinTokens, lp.named(thinnest(lp)))
+				ErrCoverage, l, lp.Tokens, share, LeastTokens, lp.named(lp.below(0)))
 		}
-		if thin := lp.Thin(); 10*len(thin) > len(lp.Usage) {
+		if thin := lp.thin(); 10*len(thin) > len(lp.Usage) {
 			return fmt.Errorf("%w: layer %d: fewer than %d tokens chose %s; a longer or wider text helps, --force goes on",
-				ErrCoverage, l, thinTokens, lp.named(thin))
+				ErrCoverage, l, LeastTokens, lp.named(thin))
 		}
 	}
 	return nil
-}
-
-// thinnest lists who saw too few tokens, those that saw none included.
-func thinnest(l LayerProfile) []int {
-	var out []int
-	for e, n := range l.Usage {
-		if n < thinTokens {
-			out = append(out, e)
-		}
-	}
-	return out
 }
 
 // named writes experts with what they saw: "expert 4 (12 tokens), 17 (0 tokens)", the first eight of them.
@@ -69,7 +59,7 @@ func (l LayerProfile) named(experts []int) string {
 	return b.String()
 }
 
-// fits refuses a profile of another model, and numbers that no observation gives.
+// fits refuses a profile of a model of another shape, and with ErrProfile numbers that no observation gives.
 func (p *Profile) fits(s model.Spec) error {
 	if len(p.Layers) != len(s.Layers) {
 		return fmt.Errorf("%w: a profile of %d layers for a model of %d", ErrPlan, len(p.Layers), len(s.Layers))
@@ -78,41 +68,11 @@ func (p *Profile) fits(s model.Spec) error {
 		if ls.Router == nil {
 			continue
 		}
-		if err := p.Layers[i].fits(ls.Router.Experts); err != nil {
-			return fmt.Errorf("%w: the profile's layer %d: %w", ErrPlan, i, err)
+		if got := len(p.Layers[i].Usage); got != ls.Router.Experts {
+			return fmt.Errorf("%w: layer %d: a profile of %d experts, the model has %d", ErrPlan, i, got, ls.Router.Experts)
 		}
-	}
-	return nil
-}
-
-func (l LayerProfile) fits(n int) error {
-	if l.Tokens < 0 || l.Tokens > math.MaxInt64/1024 || l.K < 1 || l.K > n {
-		return fmt.Errorf("%d of %d experts for each of %d tokens", l.K, n, l.Tokens)
-	}
-	if len(l.Usage) != n || len(l.Saliency) != n || len(l.Largest) != n {
-		return fmt.Errorf("usage of %d experts, saliency of %d, largest outputs of %d, want %d", len(l.Usage), len(l.Saliency), len(l.Largest), n)
-	}
-	for e := range n {
-		if l.Usage[e] < 0 || l.Usage[e] > l.Tokens {
-			return fmt.Errorf("%d of %d tokens chose expert %d", l.Usage[e], l.Tokens, e)
-		}
-		for _, v := range []float64{l.Saliency[e], l.Largest[e]} {
-			if !(v >= 0 && v <= math.MaxFloat64) {
-				return fmt.Errorf("expert %d has saliency %v and a largest output of %v", e, l.Saliency[e], l.Largest[e])
-			}
-		}
-	}
-	if l.Together != nil && len(l.Together) != n {
-		return fmt.Errorf("coactivation of %d experts, want %d", len(l.Together), n)
-	}
-	for e, row := range l.Together {
-		if len(row) != n {
-			return fmt.Errorf("coactivation of expert %d with %d others, want %d", e, len(row), n)
-		}
-		for f, v := range row {
-			if v < 0 || v > l.Tokens || v != l.Together[f][e] && len(l.Together[f]) == n {
-				return fmt.Errorf("experts %d and %d were chosen together %d times of %d", e, f, v, l.Tokens)
-			}
+		if err := p.Layers[i].check(i); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -75,6 +75,12 @@ func drawn(s model.Spec, seed uint64) *made {
 	return m
 }
 
+// blank is a layer of n experts that a long text did not reach.
+func blank(n, k int) LayerProfile {
+	return LayerProfile{Tokens: 1 << 20, K: k, Usage: make([]int64, n), Weight: make([]float64, n), Weight2: make([]float64, n),
+		Saliency: make([]float64, n), Largest: make([]float64, n)}
+}
+
 // watched is a random profile of a model, of a text that is long enough.
 func watched(s model.Spec, seed uint64) *Profile {
 	rnd := rand.New(rand.NewPCG(seed, 1))
@@ -84,8 +90,8 @@ func watched(s model.Spec, seed uint64) *Profile {
 			continue
 		}
 		n := ls.Router.Experts
-		lp := LayerProfile{Tokens: 1 << 20, K: ls.Router.K, Usage: make([]int64, n), Saliency: make([]float64, n), Largest: make([]float64, n),
-			Together: make([][]int64, n)}
+		lp := blank(n, ls.Router.K)
+		lp.Together = make([][]int64, n)
 		for e := range n {
 			lp.Usage[e] = 300 + rnd.Int64N(10000)
 			lp.Saliency[e] = float64(lp.Usage[e]) * rnd.Float64()
@@ -93,6 +99,7 @@ func watched(s model.Spec, seed uint64) *Profile {
 			lp.Together[e] = make([]int64, n)
 		}
 		for e := range n {
+			lp.Together[e][e] = lp.Usage[e]
 			for f := range e {
 				lp.Together[e][f] = rnd.Int64N(300)
 				lp.Together[f][e] = lp.Together[e][f]
@@ -260,10 +267,10 @@ func TestRefusalsOfPlans(t *testing.T) {
 		{"reap hybrid frequency", good(func(in *In) { in.Profile = nil }), ErrPlan, "needs a profile"},
 		{"stun hybrid", good(func(in *In) { in.Weights = nil }), ErrPlan, "reads the model's weights"},
 		{"stun reap random", good(func(in *In) { in.Profile.Layers = in.Profile.Layers[:1] }), ErrPlan, "profile of 1 layers for a model of 2"},
-		{"reap", good(func(in *In) { in.Profile.Layers[1].Usage = nil }), ErrPlan, "layer 1: usage of 0 experts"},
-		{"reap", good(func(in *In) { in.Profile.Layers[1].Saliency[2] = -1 }), ErrPlan, "expert 2 has saliency -1"},
-		{"reap", good(func(in *In) { in.Profile.Layers[1].Usage[2] = 1 << 40 }), ErrPlan, "chose expert 2"},
-		{"stun", good(func(in *In) { in.Profile.Layers[1].Together[2][1] = -1 }), ErrPlan, "chosen together"},
+		{"reap", good(func(in *In) { in.Profile.Layers[1].Usage = nil }), ErrPlan, "layer 1: a profile of 0 experts, the model has 8"},
+		{"reap", good(func(in *In) { in.Profile.Layers[1].Saliency[2] = -1 }), ErrProfile, "layer 1: saliency of expert 2 is -1"},
+		{"reap", good(func(in *In) { in.Profile.Layers[1].Usage[2] = 1 << 40 }), ErrProfile, "layer 1: expert 2 was chosen by"},
+		{"stun", good(func(in *In) { in.Profile.Layers[1].Together[2][1] = -1 }), ErrProfile, "chosen together"},
 		{"stun", good(func(in *In) { in.Profile.Layers[1].Together, in.Lambda = nil, [2]float64{1, 1} }), ErrPlan, "no profile holds it"},
 		{"stun", good(func(in *In) { in.Lambda = [2]float64{-1, 0} }), ErrPlan, "weighed by -1"},
 		{"reap", good(func(in *In) { in.Model, in.Profile.Model = "aaaa", "bbbb" }), ErrPlan, "profile is of model bbbb"},
@@ -271,9 +278,9 @@ func TestRefusalsOfPlans(t *testing.T) {
 			in.Profile.Layers[1].Tokens = 20
 			in.Profile.Layers[1].Usage = []int64{9, 8, 7, 6, 5, 4, 1, 0}
 		}),
-			ErrPlan, "chosen together"},
+			ErrProfile, "chosen together"},
 		{"reap hybrid frequency", good(func(in *In) { in.Profile.Layers[1] = short() }), ErrCoverage, "layer 1: 20 tokens are 5 an expert, want 256: expert 0 (9 tokens)"},
-		{"reap hybrid frequency", good(func(in *In) { in.Profile.Layers[0].Usage[3] = 255 }), ErrCoverage, "layer 0: fewer than 256 tokens chose expert 3 (255 tokens)"},
+		{"reap hybrid frequency", good(func(in *In) { in.Profile.Layers[0].Usage[3], in.Profile.Layers[0].Together = 255, nil }), ErrCoverage, "layer 0: fewer than 256 tokens chose expert 3 (255 tokens)"},
 		{"reap random", good(func(in *In) { in.Keep, in.Floor = 0.5, 6 }), ErrPlan, "layer 0: 4 of 8 experts are to go, floors, groups and protected experts allow 2"},
 		{"stun hybrid", good(func(in *In) { in.Keep, in.Floor = 0.5, 6 }), ErrPlan, "8 experts are to go, 4 more than"},
 	} {
@@ -294,7 +301,9 @@ func TestRefusalsOfPlans(t *testing.T) {
 
 // short is what is seen of a layer of eight experts in 20 tokens.
 func short() LayerProfile {
-	return LayerProfile{Tokens: 20, K: 2, Usage: []int64{9, 8, 7, 6, 5, 4, 1, 0}, Saliency: make([]float64, 8), Largest: make([]float64, 8)}
+	l := blank(8, 2)
+	l.Tokens, l.Usage = 20, []int64{9, 8, 7, 6, 5, 4, 1, 0}
+	return l
 }
 
 func TestForcePlansFromLittle(t *testing.T) {

@@ -10,7 +10,9 @@ import (
 
 // seen is a layer of which only usage and saliency are known.
 func seen(usage []int64, saliency []float64) LayerProfile {
-	return LayerProfile{Tokens: 1 << 20, K: 1, Usage: usage, Saliency: saliency, Largest: make([]float64, len(usage))}
+	l := blank(len(usage), 1)
+	l.Usage, l.Saliency = usage, saliency
+	return l
 }
 
 func TestREAPDividesBySeenTokens(t *testing.T) {

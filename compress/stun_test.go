@@ -85,8 +85,10 @@ func TestSTUNMergesCopiesFirst(t *testing.T) {
 
 func TestSTUNJoinsWhoIsChosenTogether(t *testing.T) {
 	spec, w := notes()
-	p := &Profile{Layers: []LayerProfile{{Tokens: 1000, K: 1, Usage: make([]int64, 4), Saliency: make([]float64, 4), Largest: make([]float64, 4),
-		Together: [][]int64{{0, 0, 0, 90}, {0, 0, 10, 0}, {0, 10, 0, 0}, {90, 0, 0, 0}}}}}
+	l := blank(4, 1)
+	l.Usage = []int64{90, 10, 10, 90}
+	l.Together = [][]int64{{90, 0, 0, 90}, {0, 10, 10, 0}, {0, 10, 10, 0}, {90, 0, 0, 90}}
+	p := &Profile{Layers: []LayerProfile{l}}
 	// {0, 3} by coactivation, {1, 2} after it; by rows alone it would be {2, 3} and {0, 1}.
 	plan, err := STUN(In{Spec: spec, Weights: w, Profile: p, Keep: 0.5, Lambda: [2]float64{0, 1}, Kappa: 3})
 	if want := map[int][][]int{0: {{0, 3}, {1, 2}}}; err != nil || !reflect.DeepEqual(plan.Average, want) {
@@ -106,7 +108,7 @@ func TestSTUNRefusesBrokenRouters(t *testing.T) {
 
 func TestHybridKeepsTheMostSalientOfACluster(t *testing.T) {
 	spec, w := notes()
-	p := &Profile{Layers: []LayerProfile{{Tokens: 4000, K: 1, Usage: []int64{1000, 1000, 1000, 0}, Saliency: []float64{1, 2, 0.5, 0}, Largest: make([]float64, 4)}}}
+	p := &Profile{Layers: []LayerProfile{seen([]int64{1000, 1000, 1000, 0}, []float64{1, 2, 0.5, 0})}}
 	plan, err := Hybrid(In{Spec: spec, Weights: w, Profile: p, Keep: 0.5, Lambda: [2]float64{1, 0}})
 	if err != nil || !slices.Equal(plan.Overlay.Layers[0].Drop, []int{0, 3}) || plan.Average != nil {
 		t.Error(plan, err)
