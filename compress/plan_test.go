@@ -13,8 +13,8 @@ import (
 	"github.com/winnow-llm/winnow/moe"
 )
 
-// layersOf is a model of a layer for each router; a router without experts makes a dense layer.
-func layersOf(routers ...moe.RouterSpec) model.Spec {
+// modelOf is a model of a layer for each router; a router without experts makes a dense layer.
+func modelOf(routers ...moe.RouterSpec) model.Spec {
 	s := model.Spec{Arch: "qwen3moe", Dim: 4}
 	for _, r := range routers {
 		if r.Experts == 0 {
@@ -36,24 +36,24 @@ func grouped(n, k, groups, kept int) moe.RouterSpec {
 	return r
 }
 
-// made are weights that a test makes up: by layer the router and the experts, each expert one piece.
-type made struct {
+// invented are weights that a test makes up: by layer the router and the experts, each expert one piece.
+type invented struct {
 	router  [][]float32
 	experts [][][]float32
 	reads   int
 }
 
-func (m *made) Router(layer int) ([]float32, error) { return m.router[layer], nil }
+func (m *invented) Router(layer int) ([]float32, error) { return m.router[layer], nil }
 
-func (m *made) Chunks(int) int { return 1 }
+func (m *invented) Chunks(int) int { return 1 }
 
-func (m *made) Chunk(dst []float32, layer, expert, _ int) ([]float32, error) {
+func (m *invented) Chunk(dst []float32, layer, expert, _ int) ([]float32, error) {
 	m.reads++
 	return append(dst, m.experts[layer][expert]...), nil
 }
 
 // drawn are random weights for a model.
-func drawn(s model.Spec, seed uint64) *made {
+func drawn(s model.Spec, seed uint64) *invented {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	draw := func(n int) []float32 {
 		out := make([]float32, n)
@@ -62,7 +62,7 @@ func drawn(s model.Spec, seed uint64) *made {
 		}
 		return out
 	}
-	m := &made{router: make([][]float32, len(s.Layers)), experts: make([][][]float32, len(s.Layers))}
+	m := &invented{router: make([][]float32, len(s.Layers)), experts: make([][][]float32, len(s.Layers))}
 	for l, ls := range s.Layers {
 		if ls.Router == nil {
 			continue
@@ -121,7 +121,7 @@ func stays(p Plan, s model.Spec, layer int) []int {
 	return out
 }
 
-func dropped(p Plan) (n int) {
+func leaving(p Plan) (n int) {
 	for _, l := range p.Overlay.Layers {
 		n += len(l.Drop)
 	}
@@ -131,11 +131,11 @@ func dropped(p Plan) (n int) {
 // TestEveryMethod holds every method to what plans promise.
 func TestEveryMethod(t *testing.T) {
 	models := map[string]model.Spec{
-		"plain":  layersOf(topK(8, 2), topK(8, 2), topK(8, 2)),
-		"dense":  layersOf(moe.RouterSpec{}, topK(16, 4), topK(16, 4)),
-		"groups": layersOf(grouped(32, 4, 4, 2), grouped(32, 4, 4, 2), grouped(32, 4, 4, 2)),
-		"one":    layersOf(topK(96, 1)),
-		"uneven": layersOf(topK(10, 2), topK(20, 2), topK(4, 2)),
+		"plain":  modelOf(topK(8, 2), topK(8, 2), topK(8, 2)),
+		"dense":  modelOf(moe.RouterSpec{}, topK(16, 4), topK(16, 4)),
+		"groups": modelOf(grouped(32, 4, 4, 2), grouped(32, 4, 4, 2), grouped(32, 4, 4, 2)),
+		"one":    modelOf(topK(96, 1)),
+		"uneven": modelOf(topK(10, 2), topK(20, 2), topK(4, 2)),
 	}
 	for _, method := range MethodNames() {
 		for name, spec := range models {
@@ -174,8 +174,8 @@ func promises(t *testing.T, method string, in In) {
 		if keep == 1 && (len(p.Overlay.Layers) > 0 || len(p.Average) > 0) {
 			t.Errorf("keeping all changes %v", p.Overlay.Layers)
 		}
-		if want := (total - in.staying(total)) / unit * unit; in.Ragged && dropped(p) != want {
-			t.Errorf("keep %v: %d go, want %d", keep, dropped(p), want)
+		if want := (total - in.staying(total)) / unit * unit; in.Ragged && leaving(p) != want {
+			t.Errorf("keep %v: %d go, want %d", keep, leaving(p), want)
 		}
 		for l, ls := range in.Spec.Layers {
 			if ls.Router == nil {
@@ -245,7 +245,7 @@ func TestFewest(t *testing.T) {
 }
 
 func TestRefusalsOfPlans(t *testing.T) {
-	plain, bare := layersOf(topK(8, 2), topK(8, 2)), layersOf(moe.RouterSpec{})
+	plain, bare := modelOf(topK(8, 2), topK(8, 2)), modelOf(moe.RouterSpec{})
 	good := func(change func(*In)) In {
 		in := In{Spec: plain, Weights: drawn(plain, 1), Profile: watched(plain, 2), Keep: 0.75}
 		change(&in)
@@ -261,7 +261,7 @@ func TestRefusalsOfPlans(t *testing.T) {
 		{"stun reap hybrid frequency random", good(func(in *In) { in.Keep = 1.5 }), ErrPlan, "keep 1.5"},
 		{"stun random", good(func(in *In) { in.Spec = bare; in.Profile = nil }), ErrPlan, "without experts"},
 		{"stun random", good(func(in *In) {
-			in.Spec = layersOf(topK(8, 2), topK(8, 2))
+			in.Spec = modelOf(topK(8, 2), topK(8, 2))
 			in.Spec.Layers[1].Map.Phys[3] = -1
 		}), ErrPlan, "layer 1 has experts left out"},
 		{"reap hybrid frequency", good(func(in *In) { in.Profile = nil }), ErrPlan, "needs a profile"},
@@ -307,7 +307,7 @@ func short() LayerProfile {
 }
 
 func TestForcePlansFromLittle(t *testing.T) {
-	spec := layersOf(topK(8, 2))
+	spec := modelOf(topK(8, 2))
 	in := In{Spec: spec, Profile: &Profile{Layers: []LayerProfile{short()}}, Keep: 0.75, Force: true}
 	p, err := Frequency(in)
 	if err != nil || !slices.Equal(p.Overlay.Layers[0].Drop, []int{6, 7}) {

@@ -12,16 +12,16 @@ import (
 	"github.com/winnow-llm/winnow/store"
 )
 
-func demoModel(t *testing.T) (*store.Checkpoint, model.Spec) {
+func openedDemo(t *testing.T) (*store.Checkpoint, model.Spec) {
 	t.Helper()
 	c, err := store.OpenBytes(demo.Name, demo.GGUF)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c, describe(t, c)
+	return c, described(t, c)
 }
 
-func describe(t *testing.T, c *store.Checkpoint) model.Spec {
+func described(t *testing.T, c *store.Checkpoint) model.Spec {
 	t.Helper()
 	t.Cleanup(func() { c.Close() })
 	spec, err := model.Describe(c)
@@ -48,7 +48,7 @@ func whole(t *testing.T, w Weights, layer, expert int) (all []float32) {
 }
 
 func TestWeightsOfStackedExperts(t *testing.T) {
-	c, spec := demoModel(t)
+	c, spec := openedDemo(t)
 	w := NewCheckpointWeights(c, spec)
 	for _, layer := range []int{0, 5, 0} {
 		for e := range 8 {
@@ -77,7 +77,7 @@ func TestWeightsOfSingleExperts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := describe(t, c)
+	spec := described(t, c)
 	w := NewCheckpointWeights(c, spec)
 	for e := range spec.Layers[1].Router.Experts {
 		var want []float32
@@ -94,7 +94,7 @@ func TestWeightsOfSingleExperts(t *testing.T) {
 }
 
 func TestWeightsThatContradictTheSpec(t *testing.T) {
-	c, spec := demoModel(t)
+	c, spec := openedDemo(t)
 	spec.Layers[2].ExpertWidth = 64
 	w := NewCheckpointWeights(c, spec)
 	if _, err := w.Chunk(nil, 2, 0, 0); !errors.Is(err, model.ErrSpec) || !strings.Contains(err.Error(), `"blk.2.ffn_gate_exps.weight"`) {
@@ -107,11 +107,11 @@ func TestWeightsThatContradictTheSpec(t *testing.T) {
 }
 
 func TestSTUNOfTheDemo(t *testing.T) {
-	c, spec := demoModel(t)
+	c, spec := openedDemo(t)
 	var last Plan
 	for _, keep := range []float64{0.9, 0.75, 0.5, 0.3} {
 		p, err := STUN(In{Spec: spec, Weights: NewCheckpointWeights(c, spec), Keep: keep, Model: c.Fingerprint()})
-		if err != nil || dropped(p) != 48-(In{Keep: keep}).staying(48) {
+		if err != nil || leaving(p) != 48-(In{Keep: keep}).staying(48) {
 			t.Fatal(p, err)
 		}
 		for l, o := range p.Overlay.Layers {

@@ -16,7 +16,7 @@ func seen(usage []int64, saliency []float64) LayerProfile {
 }
 
 func TestREAPDividesBySeenTokens(t *testing.T) {
-	spec := layersOf(topK(4, 1))
+	spec := modelOf(topK(4, 1))
 	p := &Profile{Layers: []LayerProfile{seen([]int64{1000, 4000, 2000, 0}, []float64{10, 20, 30, 0})}} // means 0.01, 0.005, 0.015, none
 	for keep, want := range map[float64][]int{0.75: {3}, 0.5: {1, 3}, 0.25: {0, 1, 3}} {
 		plan, err := REAP(In{Spec: spec, Profile: p, Keep: keep})
@@ -27,7 +27,7 @@ func TestREAPDividesBySeenTokens(t *testing.T) {
 }
 
 func TestREAPOfEqualsKeepsTheLower(t *testing.T) {
-	spec := layersOf(topK(4, 1))
+	spec := modelOf(topK(4, 1))
 	p := &Profile{Layers: []LayerProfile{seen([]int64{900, 900, 900, 900}, []float64{9, 9, 9, 9})}}
 	plan, err := REAP(In{Spec: spec, Profile: p, Keep: 0.5})
 	if err != nil || !slices.Equal(plan.Overlay.Layers[0].Drop, []int{2, 3}) {
@@ -36,7 +36,7 @@ func TestREAPOfEqualsKeepsTheLower(t *testing.T) {
 }
 
 func TestRaggedRanksAllLayersTogether(t *testing.T) {
-	spec := layersOf(topK(4, 1), topK(4, 1))
+	spec := modelOf(topK(4, 1), topK(4, 1))
 	usage := []int64{1000, 1000, 1000, 1000}
 	p := &Profile{Layers: []LayerProfile{seen(usage, []float64{1, 2, 3, 4}), seen(usage, []float64{5, 6, 7, 8})}}
 	for ragged, want := range map[bool]map[int]moe.OverlayLayer{
@@ -51,7 +51,7 @@ func TestRaggedRanksAllLayersTogether(t *testing.T) {
 }
 
 func TestSuperExpertsStay(t *testing.T) {
-	spec := layersOf(topK(4, 1), topK(4, 1), topK(4, 1), topK(4, 1))
+	spec := modelOf(topK(4, 1), topK(4, 1), topK(4, 1), topK(4, 1))
 	usage, worth := []int64{1000, 1000, 1000, 1000}, []float64{1, 2, 3, 4}
 	p := &Profile{}
 	for range 4 {
@@ -78,7 +78,7 @@ func TestPercentile(t *testing.T) {
 }
 
 func TestRandomGoesBySeed(t *testing.T) {
-	spec := layersOf(topK(64, 4), topK(64, 4))
+	spec := modelOf(topK(64, 4), topK(64, 4))
 	plan := func(seed uint64) Plan {
 		p, err := Random(In{Spec: spec, Keep: 0.5, Seed: seed})
 		if err != nil {

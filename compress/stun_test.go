@@ -13,10 +13,10 @@ import (
 )
 
 // notes is the layer of the design notes' check: four experts whose router rows fall into two pairs.
-func notes() (model.Spec, *made) {
-	spec := layersOf(topK(4, 1))
+func notes() (model.Spec, *invented) {
+	spec := modelOf(topK(4, 1))
 	spec.Dim = 2
-	return spec, &made{router: [][]float32{{0, 0, 0, 1, 3, 0, 3, 0.5}}, experts: [][][]float32{{{0, 0}, {0, 1}, {3, 0}, {3, 0.5}}}}
+	return spec, &invented{router: [][]float32{{0, 0, 0, 1, 3, 0, 3, 0.5}}, experts: [][][]float32{{{0, 0}, {0, 1}, {3, 0}, {3, 0.5}}}}
 }
 
 func TestSTUNOfTheNotes(t *testing.T) {
@@ -50,8 +50,8 @@ func TestSTUNAveragesLayersOfFewClusters(t *testing.T) {
 
 // The survivor of three is the one in the middle by all weights, wherever its router row is.
 func TestSTUNKeepsTheExpertClosestToTheMean(t *testing.T) {
-	spec := layersOf(topK(4, 1))
-	w := &made{router: [][]float32{{0, 0.1, 0.3, 9}}, experts: [][][]float32{{{0, 0}, {10, 0}, {4, 0}, {0, 0}}}}
+	spec := modelOf(topK(4, 1))
+	w := &invented{router: [][]float32{{0, 0.1, 0.3, 9}}, experts: [][][]float32{{{0, 0}, {10, 0}, {4, 0}, {0, 0}}}}
 	spec.Dim = 1
 	p, err := STUN(In{Spec: spec, Weights: w, Keep: 0.5, Kappa: 1})
 	if err != nil || !slices.Equal(p.Overlay.Layers[0].Drop, []int{0, 1}) {
@@ -62,7 +62,7 @@ func TestSTUNKeepsTheExpertClosestToTheMean(t *testing.T) {
 // An expert that is another's copy goes before all others, and the layer gives each token what it gave before: the router's two rows score
 // alike, so that whoever would have taken both takes one.
 func TestSTUNMergesCopiesFirst(t *testing.T) {
-	spec := layersOf(topK(8, 1), topK(8, 1))
+	spec := modelOf(topK(8, 1), topK(8, 1))
 	w := drawn(spec, 3)
 	copy(w.router[1][5*4:6*4], w.router[1][3*4:4*4])
 	w.experts[1][5] = w.experts[1][3]
