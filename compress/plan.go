@@ -3,6 +3,7 @@ package compress
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -23,6 +24,24 @@ type Plan struct {
 	// Average lists, by layer, clusters of router rows, the survivor first, for whoever rewrites the model: the weights and the router row
 	// of the survivor become the mean of its cluster's. The overlay, which cannot change weights, drops all but the survivors.
 	Average map[int][][]int
+}
+
+// Merged is the overlay with the clusters of Average merged in place of dropped: a writer that averages what is merged makes their means; where
+// the overlay is applied at load, all rows of a cluster lead to its survivor.
+func (p Plan) Merged() moe.Overlay {
+	o := p.Overlay
+	o.Layers = maps.Clone(o.Layers)
+	for l, sets := range p.Average {
+		ol := o.Layers[l]
+		ol.Merge = slices.Clone(sets)
+		merged := slices.Concat(sets...)
+		ol.Drop = slices.DeleteFunc(slices.Clone(ol.Drop), func(e int) bool { return slices.Contains(merged, e) })
+		if len(ol.Drop) == 0 {
+			ol.Drop = nil
+		}
+		o.Layers[l] = ol
+	}
+	return o
 }
 
 // In is what a plan is made of. A method reads what it needs and refuses when that is missing.

@@ -48,6 +48,23 @@ func TestSTUNAveragesLayersOfFewClusters(t *testing.T) {
 	}
 }
 
+func TestMergedTakesClustersBackAmongTheLiving(t *testing.T) {
+	spec, w := notes()
+	p, err := STUN(In{Spec: spec, Weights: w, Keep: 0.5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.Merged().Layers, map[int]moe.OverlayLayer{0: {Merge: [][]int{{0, 1}, {2, 3}}}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := p.Overlay.Layers[0]; !slices.Equal(got.Drop, []int{1, 3}) || got.Merge != nil {
+		t.Errorf("the plan's own overlay becomes %v", got)
+	}
+	if o := p.Merged(); o.Check(0, *spec.Layers[0].Router, spec.Layers[0].Map) != nil {
+		t.Error("the model refuses it")
+	}
+}
+
 // The survivor of three is the one in the middle by all weights, wherever its router row is.
 func TestSTUNKeepsTheExpertClosestToTheMean(t *testing.T) {
 	spec := modelOf(topK(4, 1))

@@ -6,12 +6,14 @@ import "github.com/spf13/cobra"
 func expertsVerb() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "experts",
-		Short: "Observe the experts of a model, and make a smaller model by what was seen",
+		Short: "Observe the experts of a model, plan which stay and in how many bits, and make a smaller model",
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(
 		expertsProfileVerb(),
+		expertsPlanVerb(),
+		expertsShowVerb(),
 		expertsVerifyVerb(),
 	)
 	return c
