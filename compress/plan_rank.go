@@ -30,12 +30,13 @@ func (in In) ranked(method string, rank func(layer int) ranking) (Plan, error) {
 		ladders[i].most = min(ladders[i].most, (r.Experts-in.fewest(r))/groups(r))
 		total += r.Experts
 	}
-	steps := make([]int, len(layers))
+	var steps []int
 	if in.Ragged {
-		if steps, err = cut(ladders, total-in.staying(total)); err != nil {
-			return Plan{}, err
-		}
-	} else if steps, err = in.level(ladders); err != nil {
+		steps, err = cut(ladders, total-in.staying(total))
+	} else {
+		steps, err = in.level(ladders)
+	}
+	if err != nil {
 		return Plan{}, err
 	}
 	gone := map[int][]int{}

@@ -96,7 +96,12 @@ func readMap(path, of string) (*expertMap, error) {
 	if value == nil {
 		return nil, fmt.Errorf("show: --of %q, want one of %s", of, strings.Join(slices.Sorted(maps.Keys(watched)), ", "))
 	}
-	profile, err := isProfile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	profile, err := isProfile(io.LimitReader(f, moe.MostOverlayBytes))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
@@ -137,13 +142,8 @@ func profileRow(layer int, values []float64) expertRow {
 }
 
 // isProfile tells a profile, whose layers are a list, from an overlay, whose layers are by number.
-func isProfile(path string) (bool, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	d := json.NewDecoder(io.LimitReader(f, moe.MostOverlayBytes))
+func isProfile(r io.Reader) (bool, error) {
+	d := json.NewDecoder(r)
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return false, errors.New("neither a profile nor an overlay of experts")
 	}

@@ -102,6 +102,30 @@ func TestShowRefuses(t *testing.T) {
 	}
 }
 
+// What is taken for an overlay and parses as one can be shown.
+func FuzzShownOverlays(f *testing.F) {
+	for _, seed := range []string{
+		"", "{", "[]", `{"layers":[]}`, `{"layers":{}}`, `{"format":1,"layers":{"2":{"drop":[1,5],"merge":[[0,4]],"topk":1}}}`,
+		`{"format":1,"layers":{"1023":{"drop":[1023]}}}`, `{"a":{"layers":[]},"layers":null}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		profile, err := isProfile(bytes.NewReader(raw))
+		o, refused := moe.ParseOverlay(raw)
+		if refused != nil {
+			return
+		}
+		if profile || err != nil {
+			t.Fatalf("%s is an overlay, but profile is %v (%v)", raw, profile, err)
+		}
+		m := overlayMap(o)
+		if len(m.rows) != len(o.Layers) || m.text(io.Discard) != nil || m.draw(io.Discard, 80, configs.Screen{Color: true}) != nil || m.svg(io.Discard) != nil {
+			t.Fatalf("%d rows of %d layers", len(m.rows), len(o.Layers))
+		}
+	})
+}
+
 func TestMapsHaveColoursWhereTheyAreWelcome(t *testing.T) {
 	m := &expertMap{title: "x", rows: []expertRow{{layer: 1, cells: []float64{1, 1, 0, 0.5, 1, 0, 0, 0, 1, 0}}}}
 	for want, screen := range map[string]configs.Screen{
