@@ -125,7 +125,7 @@ func replicate(load []float64, experts []int, slots int) (copies []int, each []f
 type Objective struct {
 	Load, Apart float64
 	Loads       []float64 // by expert
-	Together    [][]int64 // tokens that chose both; nil = not counted
+	Together    [][]int64 // tokens that chose both, of which the half below the diagonal is read; nil = not counted
 }
 
 // Cost is that of a placement: device[e] is where expert e is, from 0.
@@ -189,11 +189,12 @@ func (o Objective) search(device []int) *search {
 	return s
 }
 
+// together reads one half, as Cost does: a search over what is not symmetric might never end.
 func (s *search) together(e, f int) float64 {
 	if s.Together == nil {
 		return 0
 	}
-	return float64(s.Together[e][f])
+	return float64(s.Together[max(e, f)][min(e, f)])
 }
 
 // gain is by how much the cost grows when two experts change places.

@@ -69,7 +69,7 @@ func TestImproveEndsWhereNoSwapHelps(t *testing.T) {
 			o.Loads[e], o.Together[e], device[e] = float64(rnd.IntN(100)), make([]int64, n), e%3
 			for f := range e {
 				o.Together[e][f] = rnd.Int64N(50)
-				o.Together[f][e] = o.Together[e][f]
+				o.Together[f][e] = rnd.Int64N(50) // not read
 			}
 		}
 		before := slices.Clone(device)

@@ -15,8 +15,8 @@ type ladder struct {
 }
 
 // cut takes experts out of all layers together, always by the lowest step that is left, and says how many steps each layer went. Exactly
-// remove experts go; where steps take several, as many fewer as make it a whole number of steps. A cut that removes more goes on from
-// one that removes less.
+// remove experts go; where steps take several, as many fewer as make it a whole number of the widest steps. With steps of one size a cut
+// that removes more goes on from one that removes less.
 func cut(ladders []ladder, remove int) ([]int, error) {
 	type step struct {
 		height   float64
@@ -35,11 +35,10 @@ func cut(ladders []ladder, remove int) ([]int, error) {
 	})
 	out, left := make([]int, len(ladders)), remove-remove%widest
 	for _, s := range steps {
-		if s.size > left {
-			break
+		if s.size <= left {
+			out[s.at]++
+			left -= s.size
 		}
-		out[s.at]++
-		left -= s.size
 	}
 	if left > 0 {
 		return nil, fmt.Errorf("%w: %d experts are to go, %d more than floors, groups and protected experts allow", ErrPlan, remove, left)

@@ -329,3 +329,15 @@ func TestCutPrefersLowStepsOfEarlyLayers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCutPassesOverStepsThatAreTooWide(t *testing.T) {
+	ladders := []ladder{
+		{layer: 0, heights: []float64{1, 3, 4, 5}, size: 1, most: 4},
+		{layer: 1, heights: []float64{2}, size: 4, most: 1},
+	}
+	for remove, want := range map[int][]int{3: {0, 0}, 4: {4, 0}, 7: {4, 0}, 8: {4, 1}} {
+		if got, err := cut(ladders, remove); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%d: %v, want %v (%v)", remove, got, want, err)
+		}
+	}
+}

@@ -69,6 +69,24 @@ func TestSuperExpertsStay(t *testing.T) {
 	}
 }
 
+// Above the percentile is not enough: a super expert's largest output is at least a tenth of the largest of all.
+func TestSuperExpertsStandOut(t *testing.T) {
+	p := &Profile{Layers: []LayerProfile{blank(100, 1), blank(100, 1), blank(100, 1), blank(100, 1)}}
+	p.Layers[0].Largest[7], p.Layers[1].Largest[8], p.Layers[2].Largest[9] = 1000, 99, 40
+	super := p.super()
+	for l := range 3 {
+		for e, is := range super[l] {
+			if is != (l == 0 && e == 7) {
+				t.Errorf("layer %d, expert %d: %v", l, e, is)
+			}
+		}
+	}
+	p.Layers[1].Largest[8] = 101
+	if super = p.super(); !super[1][8] || super[3] != nil {
+		t.Error("over a tenth and over the percentile is not super")
+	}
+}
+
 func TestPercentile(t *testing.T) {
 	for share, want := range map[float64]float64{0: 1, 0.5: 2.5, 1: 4, 0.9: 3.7} {
 		if got := percentile([]float64{1, 2, 3, 4}, share); got < want-1e-12 || got > want+1e-12 {

@@ -131,3 +131,10 @@ func TestHybridKeepsTheMostSalientOfACluster(t *testing.T) {
 		t.Error(plan, err)
 	}
 }
+
+func TestStepsOfGroupsAreAsHighAsTheHighest(t *testing.T) {
+	got := climbs(3, [][]merge{{{0, 1, 1}, {0, 2, 5}}, {{3, 4, 2}, {3, 5, 4}}})
+	if want := (ladder{layer: 3, heights: []float64{2, 5}, size: 2}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
