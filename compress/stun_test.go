@@ -138,3 +138,15 @@ func TestStepsOfGroupsAreAsHighAsTheHighest(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
+
+func TestTheStrongestOfEqualsIsTheLowest(t *testing.T) {
+	merges := []merge{{0, 3, 1}, {1, 2, 2}, {0, 1, 3}}
+	for _, c := range []struct {
+		worth []float64
+		want  []int
+	}{{[]float64{1, 5, 2, 5}, []int{3, 1, 1}}, {[]float64{5, 5, 5, 5}, []int{0, 1, 0}}, {[]float64{1, 2, 3, 4}, []int{3, 2, 3}}} {
+		if got := strongest(c.worth, merges); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.worth, got, c.want)
+		}
+	}
+}
