@@ -102,8 +102,8 @@ func (in In) layers() ([]int, error) {
 		if ls.Router == nil {
 			continue
 		}
-		if ls.Map.Physical() != ls.Router.Experts || slices.Contains(ls.Map.Phys, -1) {
-			return nil, fmt.Errorf("%w: layer %d has experts left out or merged already: plan for the model without an overlay", ErrPlan, l)
+		if !slices.Equal(ls.Map.Phys, moe.EveryExpert(ls.Router.Experts).Phys) {
+			return nil, fmt.Errorf("%w: layer %d has experts left out, merged or moved already: plan for the model without an overlay", ErrPlan, l)
 		}
 		out = append(out, l)
 	}

@@ -36,24 +36,24 @@ func grouped(n, k, groups, kept int) moe.RouterSpec {
 	return r
 }
 
-// invented are weights that a test makes up: by layer the router and the experts, each expert one piece.
-type invented struct {
+// madeUp are weights that a test makes up: by layer the router and the experts, each expert one piece.
+type madeUp struct {
 	router  [][]float32
 	experts [][][]float32
 	reads   int
 }
 
-func (m *invented) Router(layer int) ([]float32, error) { return m.router[layer], nil }
+func (m *madeUp) Router(layer int) ([]float32, error) { return m.router[layer], nil }
 
-func (m *invented) Chunks(int) int { return 1 }
+func (m *madeUp) Chunks(int) int { return 1 }
 
-func (m *invented) Chunk(dst []float32, layer, expert, _ int) ([]float32, error) {
+func (m *madeUp) Chunk(dst []float32, layer, expert, _ int) ([]float32, error) {
 	m.reads++
 	return append(dst, m.experts[layer][expert]...), nil
 }
 
 // drawn are random weights for a model.
-func drawn(s model.Spec, seed uint64) *invented {
+func drawn(s model.Spec, seed uint64) *madeUp {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	draw := func(n int) []float32 {
 		out := make([]float32, n)
@@ -62,7 +62,7 @@ func drawn(s model.Spec, seed uint64) *invented {
 		}
 		return out
 	}
-	m := &invented{router: make([][]float32, len(s.Layers)), experts: make([][][]float32, len(s.Layers))}
+	m := &madeUp{router: make([][]float32, len(s.Layers)), experts: make([][][]float32, len(s.Layers))}
 	for l, ls := range s.Layers {
 		if ls.Router == nil {
 			continue

@@ -13,10 +13,10 @@ import (
 )
 
 // notes is the layer of the design notes' check: four experts whose router rows fall into two pairs.
-func notes() (model.Spec, *invented) {
+func notes() (model.Spec, *madeUp) {
 	spec := modelOf(topK(4, 1))
 	spec.Dim = 2
-	return spec, &invented{router: [][]float32{{0, 0, 0, 1, 3, 0, 3, 0.5}}, experts: [][][]float32{{{0, 0}, {0, 1}, {3, 0}, {3, 0.5}}}}
+	return spec, &madeUp{router: [][]float32{{0, 0, 0, 1, 3, 0, 3, 0.5}}, experts: [][][]float32{{{0, 0}, {0, 1}, {3, 0}, {3, 0.5}}}}
 }
 
 func TestSTUNOfTheNotes(t *testing.T) {
@@ -68,7 +68,7 @@ func TestMergedTakesClustersBackAmongTheLiving(t *testing.T) {
 // The survivor of three is the one in the middle by all weights, wherever its router row is.
 func TestSTUNKeepsTheExpertClosestToTheMean(t *testing.T) {
 	spec := modelOf(topK(4, 1))
-	w := &invented{router: [][]float32{{0, 0.1, 0.3, 9}}, experts: [][][]float32{{{0, 0}, {10, 0}, {4, 0}, {0, 0}}}}
+	w := &madeUp{router: [][]float32{{0, 0.1, 0.3, 9}}, experts: [][][]float32{{{0, 0}, {10, 0}, {4, 0}, {0, 0}}}}
 	spec.Dim = 1
 	p, err := STUN(In{Spec: spec, Weights: w, Keep: 0.5, Kappa: 1})
 	if err != nil || !slices.Equal(p.Overlay.Layers[0].Drop, []int{0, 1}) {
