@@ -31,6 +31,7 @@ type Overlay struct {
 	Calibration *Calibration         `json:"calibration,omitempty"` // nil = none was needed
 	Layers      map[int]OverlayLayer `json:"layers,omitempty"`      // by layer
 	Bits        map[int]OverlayBits  `json:"bits,omitempty"`        // by layer
+	Tensors     map[string]string    `json:"tensors,omitempty"`     // formats of tensors that are not experts', by name; others stay as they are
 }
 
 // Calibration is what a plan has seen.
