@@ -1,0 +1,244 @@
+package compress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/winnow-llm/winnow/moe"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
+)
+
+// Quantization is what Quantize is asked for: exactly one of To and Policy.
+type Quantization struct {
+	To      *quant.Format           // of all matrices but the exceptions that Quantize names
+	Policy  *moe.Overlay            // formats by layer, expert and tensor; all else is copied
+	Threads int                     // goroutines at work; 0 = one a core
+	See     func(done, total int64) // bytes written; called in turn; nil = nobody asks
+}
+
+// Quantized is what was written.
+type Quantized struct {
+	Bytes    int64          // of all tensors
+	Replaced map[string]int // tensors by "Q4_K as Q5_0": what rows that are no whole number of blocks are stored in instead
+}
+
+// Quantize writes a GGUF checkpoint to a file in other formats. The file takes the place of what is at path when it is whole.
+//
+// To one format: matrices get it, but what a token is looked up in and what logits come from at least Q6_K, as llama.cpp does. By a
+// policy: the experts of a layer that have more than one format, or of which some are dropped, are stored in banks. In both, norms, routers,
+// biases and other vectors become F32; a quantised tensor never grows; rows that a format of 256 values cannot hold get one of 32.
+//
+// Layout: bank B of layer N is the stacks blk.N.ffn_{gate,up,down}_exps.qB.weight, each of one type; B counts from 0. blk.N.ffn_exps_map, I32,
+// experts x 2, has the bank and the row in it of every expert that the router knows; -1, -1 of those that are dropped.
+//
+// The result depends on the checkpoint and the formats only. ErrUnsupported: the checkpoint is no GGUF, or holds tensors that Winnow cannot
+// read. ErrWritable, moe.ErrOverlay: what is asked for cannot be.
+func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantization) (Quantized, error) {
+	if (q.To == nil) == (q.Policy == nil) {
+		return Quantized{}, fmt.Errorf("%w: one of a format and a policy is needed", ErrWritable)
+	}
+	if c.Kind != store.GGUF {
+		return Quantized{}, fmt.Errorf("%s: only a GGUF can be quantised: %w", c.Path, store.ErrUnsupported)
+	}
+	if q.To != nil {
+		if _, err := Writable(q.To.Name); err != nil {
+			return Quantized{}, err
+		}
+	}
+	w := &quantizing{ctx: ctx, c: c, q: q, out: Quantized{Replaced: map[string]int{}}}
+	if w.q.Threads < 1 {
+		w.q.Threads = runtime.GOMAXPROCS(0)
+	}
+	if err := w.plan(); err != nil {
+		return Quantized{}, fmt.Errorf("quantise %s: %w", c.Path, err)
+	}
+	err := replaceFile(path, func(f io.Writer) error { return writeGGUF(f, describe(c, q.To), w.tensors) })
+	if err != nil {
+		return Quantized{}, fmt.Errorf("quantise %s to %s: %w", c.Path, path, err)
+	}
+	return w.out, nil
+}
+
+// replaceFile writes a file beside its place and puts it there when it is whole and on the disk.
+func replaceFile(path string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "winnow-temp-*")
+	if err != nil {
+		return err
+	}
+	err = write(f)
+	if err == nil {
+		err = errors.Join(f.Chmod(0o644), f.Sync())
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		err = errors.Join(err, os.Remove(f.Name()))
+	}
+	return err
+}
+
+// quantizing is a file as far as it is written.
+type quantizing struct {
+	ctx     context.Context
+	c       *store.Checkpoint
+	q       Quantization
+	tensors []outTensor
+	total   int64
+	done    int64
+	out     Quantized
+}
+
+// plan lists the tensors to write.
+func (w *quantizing) plan() error {
+	banked := map[int]bool{} // layers whose experts are written
+	for _, name := range w.c.Names() {
+		t, err := w.c.Tensor(name)
+		if err != nil {
+			return err
+		}
+		m := networkName.FindStringSubmatch(name)
+		if layer := 0; w.q.Policy != nil && m != nil && m[3] == "_exps" {
+			if layer = layerOf(m[1]); w.changes(layer) {
+				if !banked[layer] {
+					banked[layer] = true
+					if err := w.experts(layer); err != nil {
+						return err
+					}
+				}
+				continue
+			}
+		}
+		w.add(name, t.Shape, []store.Tensor{t}, w.wanted(t))
+	}
+	if p := w.q.Policy; p != nil {
+		return w.all(p, banked)
+	}
+	return nil
+}
+
+// all checks that the file has what a policy is about.
+func (w *quantizing) all(p *moe.Overlay, banked map[int]bool) error {
+	for layer := range p.Bits {
+		if !banked[layer] {
+			return fmt.Errorf("%w: bits of layer %d, which has no stacks of experts", moe.ErrOverlay, layer)
+		}
+	}
+	for layer := range p.Layers {
+		if !banked[layer] {
+			return fmt.Errorf("%w: layer %d has no stacks of experts", moe.ErrOverlay, layer)
+		}
+	}
+	for name := range p.Tensors {
+		if t, err := w.c.Tensor(name); err != nil {
+			return fmt.Errorf("%w: %w", moe.ErrOverlay, err)
+		} else if !matrix(t) {
+			return fmt.Errorf("%w: %.100q is not quantised", moe.ErrOverlay, name)
+		}
+	}
+	return nil
+}
+
+// exact names what stays in F32: each of its numbers decides much, and there are few.
+var exact = regexp.MustCompile(`_norm\.|\.ffn_gate_inp|\.ffn_gate_tree|\.ffn_gate_leaf|exp_probs_b|\.bias$|rope_freqs|\.ssm_`)
+
+// matrix says whether a tensor is one that is quantised.
+func matrix(t store.Tensor) bool {
+	return len(t.Shape) >= 2 && t.Format.Decode != nil && strings.HasSuffix(t.Name, ".weight") && !exact.MatchString(t.Name)
+}
+
+// wanted is the format that a tensor is to have; its own for one to be copied.
+func (w *quantizing) wanted(t store.Tensor) *quant.Format {
+	if !matrix(t) {
+		if t.Format.Decode != nil {
+			return quant.F32
+		}
+		return t.Format
+	}
+	to := w.q.To
+	if w.q.Policy != nil {
+		if to = quant.ByName(w.q.Policy.Tensors[t.Name]); to == nil {
+			return t.Format
+		}
+	} else if (t.Name == "token_embd.weight" || t.Name == "output.weight") && to.Bytes*quant.Q6_K.Block < quant.Q6_K.Bytes*to.Block {
+		to = quant.Q6_K
+	}
+	f := stored(t, to)
+	w.count(t, to, f)
+	return f
+}
+
+// count notes a tensor that gets another format than was asked for and than it has.
+func (w *quantizing) count(t store.Tensor, asked, to *quant.Format) {
+	if asked != nil && to != asked && to != t.Format {
+		w.out.Replaced[asked.Name+" as "+to.Name]++
+	}
+}
+
+// add enters a tensor that is made of others, one after the other, in one format.
+func (w *quantizing) add(name string, shape []int, from []store.Tensor, to *quant.Format) {
+	t := outTensor{name: name, format: to, shape: shape}
+	t.write = func(out io.Writer) error {
+		for _, f := range from {
+			if err := w.encode(out, f, to); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			w.c.Release(f.Data)
+		}
+		return nil
+	}
+	w.tensors = append(w.tensors, t)
+	w.total += t.size()
+	w.out.Bytes += t.size()
+}
+
+// stride is how many values a goroutine encodes at a time.
+const stride = 1 << 17
+
+// encode writes a tensor in a format, so many rows at a time as the goroutines share.
+func (w *quantizing) encode(out io.Writer, t store.Tensor, to *quant.Format) error {
+	cols := cols(t)
+	rows, from, into := count(t)/cols, t.Format.RowBytes(cols), to.RowBytes(cols)
+	each := max(1, stride/cols)
+	var buf []byte
+	if t.Format != to {
+		buf = make([]byte, min(rows, each*w.q.Threads)*into)
+	}
+	for r := 0; r < rows; r += each * w.q.Threads {
+		if w.ctx.Err() != nil {
+			return context.Cause(w.ctx)
+		}
+		n := min(rows-r, each*w.q.Threads)
+		src := t.Data[r*from : (r+n)*from]
+		dst := src
+		if t.Format != to {
+			dst = buf[:n*into]
+			var group sync.WaitGroup
+			for i := 0; i < n; i += each {
+				m := min(each, n-i)
+				group.Go(func() {
+					values := make([]float32, m*cols)
+					t.Format.Decode(values, src[i*from:(i+m)*from])
+					to.Encode(dst[i*into:(i+m)*into], values)
+				})
+			}
+			group.Wait()
+		}
+		if _, err := out.Write(dst); err != nil {
+			return err
+		}
+		if w.done += int64(len(dst)); w.q.See != nil {
+			w.q.See(w.done, w.total)
+		}
+	}
+	return nil
+}
