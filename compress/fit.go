@@ -42,8 +42,8 @@ func cols(t store.Tensor) int {
 	return t.Shape[len(t.Shape)-1]
 }
 
-// count is how many values a tensor has.
-func count(t store.Tensor) int {
+// numbers is how many values a tensor has.
+func numbers(t store.Tensor) int {
 	n := 1
 	for _, d := range t.Shape {
 		n *= d

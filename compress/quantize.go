@@ -61,7 +61,7 @@ func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantizat
 	if err := w.plan(); err != nil {
 		return Quantized{}, fmt.Errorf("quantise %s: %w", c.Path, err)
 	}
-	err := replaceFile(path, func(f io.Writer) error { return writeGGUF(f, describe(c, q.To), w.tensors) })
+	err := replaceFile(path, func(f io.Writer) error { return writeGGUF(f, describe(c, w.tensors), w.tensors) })
 	if err != nil {
 		return Quantized{}, fmt.Errorf("quantise %s to %s: %w", c.Path, path, err)
 	}
@@ -108,7 +108,7 @@ func (w *quantizing) plan() error {
 		}
 		m := networkName.FindStringSubmatch(name)
 		if layer := 0; w.q.Policy != nil && m != nil && m[3] == "_exps" {
-			if layer = layerOf(m[1]); w.changes(layer) {
+			if layer = blockOf(m[1]); w.changes(layer) {
 				if !banked[layer] {
 					banked[layer] = true
 					if err := w.experts(layer); err != nil {
@@ -141,7 +141,7 @@ func (w *quantizing) all(p *moe.Overlay, banked map[int]bool) error {
 	for name := range p.Tensors {
 		if t, err := w.c.Tensor(name); err != nil {
 			return fmt.Errorf("%w: %w", moe.ErrOverlay, err)
-		} else if !matrix(t) {
+		} else if !quantisable(t) {
 			return fmt.Errorf("%w: %.100q is not quantised", moe.ErrOverlay, name)
 		}
 	}
@@ -151,14 +151,14 @@ func (w *quantizing) all(p *moe.Overlay, banked map[int]bool) error {
 // exact names what stays in F32: each of its numbers decides much, and there are few.
 var exact = regexp.MustCompile(`_norm\.|\.ffn_gate_inp|\.ffn_gate_tree|\.ffn_gate_leaf|exp_probs_b|\.bias$|rope_freqs|\.ssm_`)
 
-// matrix says whether a tensor is one that is quantised.
-func matrix(t store.Tensor) bool {
+// quantisable says whether a tensor is one that is quantised.
+func quantisable(t store.Tensor) bool {
 	return len(t.Shape) >= 2 && t.Format.Decode != nil && strings.HasSuffix(t.Name, ".weight") && !exact.MatchString(t.Name)
 }
 
 // wanted is the format that a tensor is to have; its own for one to be copied.
 func (w *quantizing) wanted(t store.Tensor) *quant.Format {
-	if !matrix(t) {
+	if !quantisable(t) {
 		if t.Format.Decode != nil {
 			return quant.F32
 		}
@@ -207,7 +207,7 @@ const stride = 1 << 17
 // encode writes a tensor in a format, so many rows at a time as the goroutines share.
 func (w *quantizing) encode(out io.Writer, t store.Tensor, to *quant.Format) error {
 	cols := cols(t)
-	rows, from, into := count(t)/cols, t.Format.RowBytes(cols), to.RowBytes(cols)
+	rows, from, into := numbers(t)/cols, t.Format.RowBytes(cols), to.RowBytes(cols)
 	each := max(1, stride/cols)
 	var buf []byte
 	if t.Format != to {

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
 )
 
@@ -16,8 +15,8 @@ var fileTypes = map[string]uint32{
 }
 
 // describe is the keys of a quantised file: those of the checkpoint, by name, but general.architecture first, without what it says of a set
-// of files, and with what is true of the formats now. to: the one that most of it has; nil, none.
-func describe(c *store.Checkpoint, to *quant.Format) []outKey {
+// of files, and with what is true of the formats now.
+func describe(c *store.Checkpoint, tensors []outTensor) []outKey {
 	var keys []outKey
 	for name, value := range c.Meta {
 		switch {
@@ -27,8 +26,8 @@ func describe(c *store.Checkpoint, to *quant.Format) []outKey {
 		}
 	}
 	keys = append(keys, outKey{"general.quantization_version", uint32(2)})
-	if to != nil {
-		keys = append(keys, outKey{"general.file_type", fileTypes[to.Name]})
+	if most := mostly(tensors); most != "" {
+		keys = append(keys, outKey{"general.file_type", fileTypes[most]})
 	}
 	first := func(k outKey) int {
 		if k.name == "general.architecture" {
@@ -38,4 +37,22 @@ func describe(c *store.Checkpoint, to *quant.Format) []outKey {
 	}
 	slices.SortFunc(keys, func(a, b outKey) int { return cmp.Or(cmp.Compare(first(a), first(b)), strings.Compare(a.name, b.name)) })
 	return keys
+}
+
+// mostly is the name of the format that most bytes are in, of those that fileTypes has; "" where there is none.
+func mostly(tensors []outTensor) (most string) {
+	bytes := map[string]int64{}
+	for i := range tensors {
+		name := tensors[i].format.Name
+		if _, known := fileTypes[name]; !known {
+			continue
+		}
+		bytes[name] += tensors[i].size()
+	}
+	for name, n := range bytes {
+		if n > bytes[most] || n == bytes[most] && name < most {
+			most = name
+		}
+	}
+	return most
 }

@@ -43,7 +43,7 @@ func quantised(t *testing.T, c *store.Checkpoint, q Quantization) (*store.Checkp
 
 // values are a tensor's numbers.
 func values(t store.Tensor) []float32 {
-	out := make([]float32, count(t))
+	out := make([]float32, numbers(t))
 	t.Format.Decode(out, t.Data)
 	return out
 }

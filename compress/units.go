@@ -101,14 +101,14 @@ func unitsOf(c *store.Checkpoint, p *Profile) (units []Unit, err error) {
 				return nil, err
 			}
 			if len(t.Shape) == 2 && t.Format.Decode != nil {
-				units = append(units, Unit{Kind: Attention, Layer: layerOf(m[1]), Expert: -1, Names: []string{name}, Values: int64(count(t)), Weight: 1})
+				units = append(units, Unit{Kind: Attention, Layer: blockOf(m[1]), Expert: -1, Names: []string{name}, Values: int64(numbers(t)), Weight: 1})
 			}
 		}
 		m := networkName.FindStringSubmatch(name)
 		if m == nil || m[2] != "gate" {
 			continue
 		}
-		more, err := networks(c, p, layerOf(m[1]), m[3])
+		more, err := networks(c, p, blockOf(m[1]), m[3])
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func unitsOf(c *store.Checkpoint, p *Profile) (units []Unit, err error) {
 	return units, nil
 }
 
-func layerOf(digits string) int {
+func blockOf(digits string) int {
 	n, err := strconv.Atoi(digits)
 	if err != nil {
 		panic("winnow: bug: compress: four digits are no number")
@@ -149,7 +149,7 @@ func networks(c *store.Checkpoint, p *Profile, layer int, kind string) ([]Unit, 
 			experts = t.Shape[0]
 		}
 		u.Names = append(u.Names, name)
-		u.Values += int64(count(t))
+		u.Values += int64(numbers(t))
 	}
 	if u.Kind != Expert {
 		return []Unit{u}, nil
@@ -186,7 +186,7 @@ func (p *Profile) routed(layer int) *LayerProfile {
 // unit finds the choices of a unit.
 func (m *Measurement) unit(c *store.Checkpoint, p *Profile, u *Unit) {
 	all := make([]store.Tensor, len(u.Names))
-	samples := make([]sample, len(u.Names))
+	samples := make([]rowSample, len(u.Names))
 	for i, name := range u.Names {
 		if all[i] = c.Tensors[name]; u.Kind == Expert {
 			all[i] = part(all[i], u.Expert)
@@ -205,7 +205,7 @@ func (m *Measurement) unit(c *store.Checkpoint, p *Profile, u *Unit) {
 		choice, mean, actual := Choice{Format: f.Name}, 0.0, ""
 		for i := range all {
 			to := stored(all[i], f)
-			choice.Bytes += int64(count(all[i])) / int64(to.Block) * int64(to.Bytes)
+			choice.Bytes += int64(numbers(all[i])) / int64(to.Block) * int64(to.Bytes)
 			actual += to.Name + " "
 			mean += samples[i].err(all[i].Format, to)
 		}
@@ -233,20 +233,20 @@ func (p *Profile) columns(u *Unit, i int) []float64 {
 	return of[u.Expert]
 }
 
-// sample is rows of a matrix.
-type sample struct {
+// rowSample is rows of a matrix.
+type rowSample struct {
 	values  []float32
 	cols    int
 	weights []float64 // of columns; nil: all count the same
 	size    float64   // sum of weighted squares
 }
 
-func (m *Measurement) sample(t store.Tensor, weights []float64) sample {
-	s := sample{cols: cols(t), weights: weights}
+func (m *Measurement) sample(t store.Tensor, weights []float64) rowSample {
+	s := rowSample{cols: cols(t), weights: weights}
 	if len(weights) != s.cols || !slices.ContainsFunc(weights, func(w float64) bool { return w > 0 && !math.IsInf(w, 1) }) {
 		s.weights = nil
 	}
-	rows, bytes := count(t)/s.cols, t.Format.RowBytes(s.cols)
+	rows, bytes := numbers(t)/s.cols, t.Format.RowBytes(s.cols)
 	take := rows
 	if m.Rows > 0 {
 		take = min(rows, m.Rows)
@@ -261,7 +261,7 @@ func (m *Measurement) sample(t store.Tensor, weights []float64) sample {
 }
 
 // squares is the weighted sum of squared differences from other values; from 0 where there are none. What is not finite counts as 0.
-func (s *sample) squares(from []float32) (sum float64) {
+func (s *rowSample) squares(from []float32) (sum float64) {
 	for i, v := range s.values {
 		d := float64(v)
 		if from != nil {
@@ -278,7 +278,7 @@ func (s *sample) squares(from []float32) (sum float64) {
 }
 
 // err is the relative squared error of the sample, which comes from one format, in another.
-func (s *sample) err(from, to *quant.Format) float64 {
+func (s *rowSample) err(from, to *quant.Format) float64 {
 	if from == to || s.size == 0 {
 		return 0
 	}

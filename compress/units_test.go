@@ -57,8 +57,8 @@ func made(t *testing.T, tensors ...outTensor) *store.Checkpoint {
 	return c
 }
 
-// network is the stacks of a layer with 6 experts, or its shared expert, of 256 columns, and the 512 of down.
-func network(r *rand.Rand, layer, kind string, f *quant.Format) []outTensor {
+// expertsOf is the stacks of a layer with 6 experts, or its shared expert, of 256 columns, and the 512 of down.
+func expertsOf(r *rand.Rand, layer, kind string, f *quant.Format) []outTensor {
 	shape := []int{6}
 	if kind == "_shexp" {
 		shape = nil
@@ -148,7 +148,7 @@ func TestMeasureFits(t *testing.T) {
 
 func TestMeasureWithProfile(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
-	tensors := append(network(r, "0", "_exps", quant.F32), network(r, "0", "_shexp", quant.F32)...)
+	tensors := append(expertsOf(r, "0", "_exps", quant.F32), expertsOf(r, "0", "_shexp", quant.F32)...)
 	c, p := made(t, tensors...), seenOf(1, 6)
 	plain, err := Measure(t.Context(), c, nil, Measurement{Rows: 4})
 	if err != nil {
@@ -201,7 +201,7 @@ func TestMeasureRefuses(t *testing.T) {
 	}{
 		"no up":      {[]outTensor{random(r, "blk.0.ffn_gate.weight", quant.F32, 8, 32)}, store.ErrNoTensor},
 		"a matrix":   {[]outTensor{random(r, "blk.0.ffn_gate_exps.weight", quant.F32, 8, 32)}, store.ErrFormat},
-		"fewer ups":  {append(network(r, "0", "_exps", quant.F32)[:1], random(r, "blk.0.ffn_up_exps.weight", quant.F32, 5, 512, 256)), store.ErrFormat},
+		"fewer ups":  {append(expertsOf(r, "0", "_exps", quant.F32)[:1], random(r, "blk.0.ffn_up_exps.weight", quant.F32, 5, 512, 256)), store.ErrFormat},
 		"with banks": {[]outTensor{random(r, "blk.0.ffn_gate_exps.q0.weight", quant.F32, 2, 8, 32)}, store.ErrUnsupported},
 	} {
 		if _, err := Measure(t.Context(), made(t, tt.tensors...), nil, Measurement{}); !errors.Is(err, tt.want) {

@@ -14,6 +14,7 @@ func expertsVerb() *cobra.Command {
 		expertsProfileVerb(),
 		expertsPlanVerb(),
 		expertsShowVerb(),
+		expertsBitsVerb(),
 		expertsVerifyVerb(),
 	)
 	return c
