@@ -35,7 +35,8 @@ type Quantized struct {
 //
 // To one format: matrices get it, but what a token is looked up in and what logits come from at least Q6_K, as llama.cpp does. By a
 // policy: the experts of a layer that have more than one format, or of which some are dropped, are stored in banks. In both, norms, routers,
-// biases and other vectors become F32; a quantised tensor never grows; rows that a format of 256 values cannot hold get one of 32.
+// biases and other vectors become F32, unless the file has them quantised; a quantised tensor never grows; rows that a format of 256 values
+// cannot hold get one of 32.
 //
 // Layout: bank B of layer N is the stacks blk.N.ffn_{gate,up,down}_exps.qB.weight, each of one type; B counts from 0. blk.N.ffn_exps_map, I32,
 // experts x 2, has the bank and the row in it of every expert that the router knows; -1, -1 of those that are dropped.
@@ -159,7 +160,7 @@ func quantisable(t store.Tensor) bool {
 // wanted is the format that a tensor is to have; its own for one to be copied.
 func (w *quantizing) wanted(t store.Tensor) *quant.Format {
 	if !quantisable(t) {
-		if t.Format.Decode != nil {
+		if t.Format.Decode != nil && t.Format.Block == 1 {
 			return quant.F32
 		}
 		return t.Format

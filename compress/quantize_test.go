@@ -101,11 +101,12 @@ func TestNothingGrows(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	c := made(t, random(r, "blk.0.attn_q.weight", quant.Q4_0, 8, 256), random(r, "blk.0.attn_norm.weight", quant.F16, 256),
 		random(r, "blk.0.ffn_gate_inp.weight", quant.BF16, 4, 256), random(r, "blk.0.attn_q.bias", quant.F32, 8),
+		random(r, "blk.1.ffn_gate_inp.weight", quant.Q8_0, 4, 256),
 		random(r, "output.weight", quant.BF16, 8, 256), random(r, "blk.0.attn_k.weight", quant.F32, 8, 48))
 	out, said := quantised(t, c, Quantization{To: quant.Q4_K})
 	for name, want := range map[string]*quant.Format{
 		"blk.0.attn_q.weight": quant.Q4_0, "blk.0.attn_norm.weight": quant.F32, "blk.0.ffn_gate_inp.weight": quant.F32,
-		"blk.0.attn_q.bias": quant.F32, "output.weight": quant.Q6_K, "blk.0.attn_k.weight": quant.F16,
+		"blk.0.attn_q.bias": quant.F32, "blk.1.ffn_gate_inp.weight": quant.Q8_0, "output.weight": quant.Q6_K, "blk.0.attn_k.weight": quant.F16,
 	} {
 		got := out.Tensors[name]
 		if got.Format != want {

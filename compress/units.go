@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -54,17 +54,17 @@ func Measure(ctx context.Context, c *store.Checkpoint, p *Profile, m Measurement
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(m.Threads)
-	done, turn := atomic.Int64{}, make(chan struct{}, 1)
+	done, turn := 0, sync.Mutex{}
 	for i := range units {
 		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return context.Cause(ctx)
 			}
 			m.unit(c, p, &units[i])
-			if n := int(done.Add(1)); m.See != nil {
-				turn <- struct{}{}
-				m.See(n, len(units))
-				<-turn
+			turn.Lock()
+			defer turn.Unlock()
+			if done++; m.See != nil {
+				m.See(done, len(units))
 			}
 			return nil
 		})

@@ -84,7 +84,11 @@ func seenOf(layers, experts int) *Profile {
 
 func TestMeasure(t *testing.T) {
 	c, seen := openDemo(t), 0
-	units, err := Measure(t.Context(), c, nil, Measurement{Rows: 8, Threads: 2, See: func(done, total int) { seen = max(seen, done) }})
+	units, err := Measure(t.Context(), c, nil, Measurement{Rows: 8, Threads: 2, See: func(done, total int) {
+		if seen++; seen != done {
+			t.Errorf("%d units of %d are done after %d", done, total, seen-1)
+		}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

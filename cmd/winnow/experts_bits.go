@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -52,6 +53,9 @@ layers; importance, the layers that change most; uniform raises all at once. fre
 				return fmt.Errorf("bits: --policy %s needs --profile", b.policy)
 			case b.formats < 2 || b.formats > 4:
 				return errors.New("bits: --formats must be 2, 3 or 4")
+			}
+			if _, err := os.Stat(filepath.Dir(b.out)); err != nil { // known before all is measured
+				return fmt.Errorf("bits: %w", err)
 			}
 			return b.run(c, args[0])
 		},
@@ -115,7 +119,11 @@ func (b *bits) run(c *cobra.Command, name string) error {
 		return fmt.Errorf("bits: %w", err)
 	}
 	var file bytes.Buffer
-	if err := compress.WritePolicy(&file, compress.Policy(units, chosen, b.policy)); err != nil {
+	policy := compress.Policy(units, chosen, b.policy)
+	if p != nil && p.Calibration.Tokens > 0 {
+		policy.Calibration = &p.Calibration
+	}
+	if err := compress.WritePolicy(&file, policy); err != nil {
 		return err
 	}
 	if err := os.WriteFile(b.out, file.Bytes(), 0o644); err != nil {

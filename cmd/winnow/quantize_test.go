@@ -75,18 +75,19 @@ func TestQuantizeAsksForSense(t *testing.T) {
 		t.Fatal(err)
 	}
 	for line, want := range map[string]string{
-		"quantize demo -o x.gguf":                                   "to policy",
-		"quantize demo --to Q4_0":                                   "output",
-		"quantize demo --to W4G32 -o x.gguf":                        "W4G32",
-		"quantize demo --to Q4_0 --policy bad.json -o x.gguf":       "to policy",
-		"quantize demo --policy bad.json -o x.gguf":                 "layer 9",
-		"quantize demo --policy none.json -o x.gguf":                "none.json",
-		"experts bits demo --avg 3 -o x.json":                       "at least 3.9",
-		"experts bits demo --avg 0 -o x.json":                       "--avg",
-		"experts bits demo --avg 5 --policy best -o x.json":         "best",
-		"experts bits demo --avg 5 --policy frequency -o x.json":    "--profile",
-		"experts bits demo --avg 5 --formats 5 -o x.json":           "--formats",
-		"experts bits demo --avg 5 --profile bad.json -o no/x.json": "bad.json",
+		"quantize demo -o x.gguf":                                "to policy",
+		"quantize demo --to Q4_0":                                "output",
+		"quantize demo --to W4G32 -o x.gguf":                     "W4G32",
+		"quantize demo --to Q4_0 --policy bad.json -o x.gguf":    "to policy",
+		"quantize demo --policy bad.json -o x.gguf":              "layer 9",
+		"quantize demo --policy none.json -o x.gguf":             "none.json",
+		"experts bits demo --avg 3 -o x.json":                    "at least 3.9",
+		"experts bits demo --avg 0 -o x.json":                    "--avg",
+		"experts bits demo --avg 5 --policy best -o x.json":      "best",
+		"experts bits demo --avg 5 --policy frequency -o x.json": "--profile",
+		"experts bits demo --avg 5 --formats 5 -o x.json":        "--formats",
+		"experts bits demo --avg 5 --profile bad.json -o x.json": "bad.json",
+		"experts bits demo --avg 5 -o no/x.json":                 "no",
 	} {
 		if _, _, err := winnow(t, "", strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("winnow %s: %v, want an error about %q", line, err, want)
