@@ -10,9 +10,6 @@ import (
 	"github.com/winnow-llm/winnow/quant"
 )
 
-// mostPolicy is the most bytes of a policy file: more than every expert of a published model takes.
-const mostPolicy = 64 << 20
-
 // Policy is what an allocation says, in the form of a file: the formats of experts by layer, of the other units by name of tensor.
 func Policy(units []Unit, chosen []int, method string) *moe.Overlay {
 	o := &moe.Overlay{Format: 1, Method: method, Bits: map[int]moe.OverlayBits{}, Tensors: map[string]string{}}
@@ -65,23 +62,13 @@ func WritePolicy(w io.Writer, o *moe.Overlay) error {
 // ReadPolicy reads a policy and checks what can be without the model: that it is of a known form and its formats can be written to a GGUF.
 // Every refusal wraps moe.ErrOverlay.
 func ReadPolicy(r io.Reader) (*moe.Overlay, error) {
-	limited := &io.LimitedReader{R: r, N: mostPolicy + 1}
-	dec := json.NewDecoder(limited)
-	dec.DisallowUnknownFields()
-	o := &moe.Overlay{}
-	err := dec.Decode(o)
-	if err == nil {
-		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("more than one value")
-		}
+	raw, err := io.ReadAll(io.LimitReader(r, moe.MostOverlayBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
 	}
-	switch {
-	case limited.N <= 0:
-		return nil, fmt.Errorf("%w: more than %d bytes", moe.ErrOverlay, mostPolicy)
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", moe.ErrOverlay, err)
-	case o.Format != 1:
-		return nil, fmt.Errorf("%w: format %d, 1 is read", moe.ErrOverlay, o.Format)
+	o, err := moe.ParseOverlay(raw)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkFormats(o); err != nil {
 		return nil, err

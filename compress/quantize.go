@@ -50,6 +50,9 @@ func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantizat
 	if c.Kind != store.GGUF {
 		return Quantized{}, fmt.Errorf("%s: only a GGUF can be quantised: %w", c.Path, store.ErrUnsupported)
 	}
+	if p := q.Policy; p != nil && p.Model != "" && p.Model != c.Fingerprint() {
+		return Quantized{}, fmt.Errorf("%w: model: the policy was made for another one, whose tensors have other names, shapes or formats", moe.ErrOverlay)
+	}
 	if q.To != nil {
 		if _, err := Writable(q.To.Name); err != nil {
 			return Quantized{}, err

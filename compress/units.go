@@ -3,7 +3,6 @@ package compress
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -19,9 +18,6 @@ import (
 	"github.com/winnow-llm/winnow/store"
 )
 
-// ErrProfile is wrapped where a profile is none of the model that it is used for; the wrapping names the layer.
-var ErrProfile = errors.New("compress: profile of another model")
-
 // Measurement is how Measure measures.
 type Measurement struct {
 	Formats []*quant.Format       // that units may have; nil = Candidates
@@ -32,9 +28,6 @@ type Measurement struct {
 
 // Candidates are the formats of units: of every number of bits the one with the least error.
 var Candidates = []*quant.Format{quant.Q2_K, quant.Q3_K, quant.Q4_K, quant.Q5_K, quant.Q6_K, quant.Q8_0}
-
-// covered is how many tokens must have chosen an expert for its inputs to say what it is given.
-const covered = 256
 
 // Measure makes the units of a GGUF checkpoint and streams their weights through every format they may have. A profile weights errors by the
 // inputs of experts, if it has them, and units by how much they count; nil: every unit counts the same, by its error alone. An expert that
@@ -220,7 +213,7 @@ func (m *Measurement) unit(c *store.Checkpoint, p *Profile, u *Unit) {
 // columns is how large the inputs of a unit's matrix i were, by column, as sums of squares; nil where nobody knows.
 func (p *Profile) columns(u *Unit, i int) []float64 {
 	seen := p.routed(u.Layer)
-	if seen == nil || u.Kind != Expert || u.Tokens < covered {
+	if seen == nil || u.Kind != Expert || u.Tokens < LeastTokens {
 		return nil
 	}
 	of := seen.Inputs
@@ -294,14 +287,14 @@ func (s *rowSample) err(from, to *quant.Format) float64 {
 func cover(units []Unit, p *Profile) {
 	layers := map[int][]*Unit{}
 	for i := range units {
-		if u := &units[i]; u.Kind == Expert && p.routed(u.Layer) != nil && u.Tokens >= covered {
+		if u := &units[i]; u.Kind == Expert && p.routed(u.Layer) != nil && u.Tokens >= LeastTokens {
 			layers[u.Layer] = append(layers[u.Layer], u)
 		}
 	}
 	for i := range units {
 		u := &units[i]
 		well := layers[u.Layer]
-		if u.Kind != Expert || u.Tokens >= covered || len(well) == 0 {
+		if u.Kind != Expert || u.Tokens >= LeastTokens || len(well) == 0 {
 			continue
 		}
 		for c := range u.Choices {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -83,9 +82,11 @@ func (b *bits) run(c *cobra.Command, name string) error {
 	}
 	var p *compress.Profile
 	if b.profile != "" {
-		if p, err = readProfile(b.profile); err != nil {
+		seen, err := compress.ReadProfile(b.profile)
+		if err != nil {
 			return err
 		}
+		p = &seen
 	}
 	ck, err := openCheckpoint(cfg.Models, name)
 	if err != nil {
@@ -120,6 +121,7 @@ func (b *bits) run(c *cobra.Command, name string) error {
 	}
 	var file bytes.Buffer
 	policy := compress.Policy(units, chosen, b.policy)
+	policy.Model = ck.Fingerprint()
 	if p != nil && p.Calibration.Tokens > 0 {
 		policy.Calibration = &p.Calibration
 	}
@@ -180,22 +182,4 @@ func say(out io.Writer, units []compress.Unit, chosen []int) error {
 	slices.Sort(lines[1:])
 	_, err := fmt.Fprintln(out, strings.Join(lines, "\n"))
 	return err
-}
-
-// mostProfile is the most bytes of a profile.
-const mostProfile = 1 << 30
-
-func readProfile(path string) (*compress.Profile, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	p := &compress.Profile{}
-	d := json.NewDecoder(io.LimitReader(f, mostProfile))
-	d.DisallowUnknownFields()
-	if err := d.Decode(p); err != nil {
-		return nil, fmt.Errorf("%s: no profile: %w", path, err)
-	}
-	return p, nil
 }

@@ -3,11 +3,9 @@ package main
 import (
 	"encoding/json"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/winnow-llm/winnow/compress"
 	"github.com/winnow-llm/winnow/store"
 )
 
@@ -39,16 +37,10 @@ func TestQuantizedModelsRun(t *testing.T) {
 
 func TestBitsAndQuantize(t *testing.T) {
 	alone(t)
-	layer := compress.LayerProfile{
-		Tokens: 9000, Usage: []int64{300, 300, 300, 8000, 300, 300, 300, 300}, Weight2: []float64{1, 1, 1, 4000, 1, 1, 1, 1},
-	}
-	profile, err := json.Marshal(compress.Profile{Layers: slices.Repeat([]compress.LayerProfile{layer}, 6)})
-	if err == nil {
-		err = os.WriteFile("profile.json", profile, 0o644)
-	}
-	if err != nil {
+	if err := os.WriteFile("text.txt", []byte(strings.Repeat("The cat sat on the mat and looked at the red ball. ", 40)), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	must(t, "", "experts", "profile", "demo", "--text", "text.txt", "-o", "profile.json")
 	for _, policy := range bitsPolicies {
 		out := must(t, "", "experts", "bits", "demo", "--avg", "4.3", "--rows", "4", "--profile", "profile.json", "--policy", policy, "-o", policy+".json")
 		if !strings.Contains(out, " bits a weight") || !strings.Contains(out, "attention Q") {
