@@ -31,6 +31,8 @@ type Checkpoint struct {
 	Path    string            // as given to Open
 	Kind    Kind              // what was found there
 	Meta    Meta              // GGUF key-values, of several files the first's; empty for HF
+	Keys    []string          // of Meta, in the file's order
+	Parts   []Part            // the files of weights, in the order of a split GGUF, those of HF by name
 	Files   map[string][]byte // HF: the small files that are there, by name; empty for GGUF
 	Tensors map[string]Tensor // those in a format that Winnow reads, by name
 
@@ -38,6 +40,13 @@ type Checkpoint struct {
 	size    int64            // bytes of all tensors
 	mapped  [][]byte         // the files that are mapped
 	unmap   []func() error   // gives them back
+}
+
+// Part is one file of weights.
+type Part struct {
+	File  string            // its path
+	Names []string          // its tensors in the order that the file describes them in; those of safetensors as they lie
+	Notes map[string]string // of safetensors: what the file says under __metadata__; nil where it says nothing
 }
 
 // Tensor is one weight as it lies in the file.

@@ -26,6 +26,8 @@ const (
 	ggufMaxName   = 256                   // bytes of a tensor name; the specification allows 64
 	ggufMaxDims   = 4
 
+	ggufAlignment = "general.alignment"
+
 	ggufBool, ggufString, ggufArray = 7, 8, 9 // value types; those of numbers are in ggufNumbers
 
 	maxInt = uint64(math.MaxInt) // what a slice can hold
@@ -42,14 +44,17 @@ type ggufTensor struct {
 func readGGUF(file string, data []byte) (*Checkpoint, error) {
 	r := &ggufReader{file: file, data: data}
 	tensors, keys := r.header()
-	meta := r.keys(keys)
+	meta, order := r.keys(keys)
 	align := r.alignment(meta)
 	infos := r.tensors(tensors, align)
 	if r.err != nil {
 		return nil, r.err
 	}
 	c := newCheckpoint(file, GGUF)
-	c.Meta = meta
+	c.Meta, c.Keys, c.Parts = meta, order, []Part{{File: file}}
+	for _, t := range infos {
+		c.Parts[0].Names = append(c.Parts[0].Names, t.name)
+	}
 	var section []byte // empty where a file without weights ends before it
 	if start := (uint64(r.off) + align - 1) &^ (align - 1); start < uint64(len(data)) {
 		section = data[start:]
@@ -177,8 +182,8 @@ func (r *ggufReader) header() (tensors, keys uint64) {
 	return tensors, keys
 }
 
-func (r *ggufReader) keys(n uint64) Meta {
-	meta := Meta{}
+func (r *ggufReader) keys(n uint64) (meta Meta, order []string) {
+	meta = Meta{}
 	for i := uint64(0); i < n && r.err == nil; i++ {
 		r.part = fmt.Sprintf("key %d of %d", i+1, n)
 		key := r.name(ggufMaxKey)
@@ -187,8 +192,9 @@ func (r *ggufReader) keys(n uint64) Meta {
 			r.fail(ErrFormat, "appears twice")
 		}
 		meta[key] = r.value()
+		order = append(order, key)
 	}
-	return meta
+	return meta, order
 }
 
 // alignment reads the key that says how the rest of the file is laid out: to multiples of how many bytes.
@@ -196,21 +202,27 @@ func (r *ggufReader) alignment(meta Meta) uint64 {
 	if r.err != nil {
 		return 1
 	}
-	r.part = `key "general.alignment"`
-	align, ok := uint32(32), true
-	if meta.Has("general.alignment") {
-		align, ok = meta["general.alignment"].(uint32)
+	r.part = quoted("key", ggufAlignment)
+	align, why := alignmentOf(meta)
+	if why != "" {
+		r.fail(ErrFormat, "%s", why)
+	}
+	return align
+}
+
+// alignmentOf is what general.alignment says, or else means; why says what is wrong with it.
+func alignmentOf(meta Meta) (align uint64, why string) {
+	n, ok := uint32(32), true
+	if meta.Has(ggufAlignment) {
+		n, ok = meta[ggufAlignment].(uint32)
 	}
 	switch {
 	case !ok:
-		r.fail(ErrFormat, "has type %T, should have uint32", meta["general.alignment"])
-	case align < 8 || align&(align-1) != 0:
-		r.fail(ErrFormat, "%d is not a power of two from 8 on", align)
+		return 1, fmt.Sprintf("has type %T, should have uint32", meta[ggufAlignment])
+	case n < 8 || n&(n-1) != 0:
+		return 1, fmt.Sprintf("%d is not a power of two from 8 on", n)
 	}
-	if r.err != nil {
-		return 1
-	}
-	return uint64(align)
+	return uint64(n), ""
 }
 
 func (r *ggufReader) tensors(n, align uint64) []ggufTensor {

@@ -133,7 +133,7 @@ func (whole *Checkpoint) join(part *Checkpoint) error {
 	const arch = "general.architecture"
 	switch other, same := part.Meta[arch], whole.Meta[arch]; {
 	case len(whole.Meta) == 0:
-		whole.Meta = part.Meta
+		whole.Meta, whole.Keys = part.Meta, part.Keys
 	case other != nil && other != same:
 		return part.badKey(arch, "%.40q, in the first file it is %.40q: the files are of different models", other, same)
 	}
@@ -145,6 +145,7 @@ func (whole *Checkpoint) join(part *Checkpoint) error {
 		whole.add(name, t, 0, err)
 	}
 	whole.size += part.size
+	whole.Parts = append(whole.Parts, part.Parts...)
 	return nil
 }
 

@@ -51,7 +51,7 @@ func addSafetensors(c *Checkpoint, file string, data []byte) error {
 	if size > stMaxHeader || size > uint64(len(data)-8) {
 		return fail("size %d, the file has %d bytes and the limit is %d", size, len(data), stMaxHeader)
 	}
-	entries, err := stHeader(data[8:][:size])
+	entries, notes, err := stHeader(data[8:][:size])
 	if err != nil {
 		return fail("%v", err)
 	}
@@ -59,7 +59,7 @@ func addSafetensors(c *Checkpoint, file string, data []byte) error {
 	slices.SortStableFunc(entries, func(a, b stEntry) int {
 		return cmp.Or(cmp.Compare(a.Offsets[0], b.Offsets[0]), cmp.Compare(a.Offsets[1], b.Offsets[1]))
 	})
-	end := uint64(0)
+	end, part := uint64(0), Part{File: file, Notes: notes}
 	for _, e := range entries {
 		bad := &FileError{File: file, Part: quoted("tensor", e.name), Err: ErrFormat}
 		if bad.Limit = e.check(end, uint64(len(weights))); bad.Limit != "" {
@@ -69,6 +69,7 @@ func addSafetensors(c *Checkpoint, file string, data []byte) error {
 			bad.Limit = "appears in two files"
 			return bad
 		}
+		part.Names = append(part.Names, e.name)
 		begin := e.Offsets[0]
 		end = e.Offsets[1]
 		t := Tensor{Name: e.name, Format: quant.ByName(e.DType), Shape: make([]int, len(e.Shape)), Data: weights[begin:end:end]}
@@ -85,6 +86,7 @@ func addSafetensors(c *Checkpoint, file string, data []byte) error {
 	if end != uint64(len(weights)) {
 		return fail("%d bytes of weights, tensors fill %d", len(weights), end)
 	}
+	c.Parts = append(c.Parts, part)
 	return nil
 }
 
@@ -109,12 +111,10 @@ func (e *stEntry) check(begin, room uint64) string {
 	return ""
 }
 
-// stHeader reads the header: entries in its order, each with a shape and two offsets.
-func stHeader(raw []byte) ([]stEntry, error) {
-	var entries []stEntry
-	err := eachField(raw, func(name string, dec *json.Decoder) error {
+// stHeader reads the header: entries in its order, each with a shape and two offsets, and what it says under __metadata__.
+func stHeader(raw []byte) (entries []stEntry, notes map[string]string, err error) {
+	err = eachField(raw, func(name string, dec *json.Decoder) error {
 		if name == "__metadata__" {
-			var notes map[string]string
 			return dec.Decode(&notes)
 		}
 		if name == "" || len(name) > ggufMaxKey || strings.ContainsFunc(name, unicode.IsControl) {
@@ -130,7 +130,7 @@ func stHeader(raw []byte) ([]stEntry, error) {
 		entries = append(entries, e)
 		return nil
 	})
-	return entries, err
+	return entries, notes, err
 }
 
 // eachField walks a JSON object, in which no key may appear twice; field reads the value of each key from dec. Nothing
