@@ -216,13 +216,13 @@ type census struct {
 	used    int     // experts a token of the layer that takes most
 	counts  []int32 // router rows by layer, 0 in dense ones
 	usedBy  []int32 // experts a token by layer; nil where each takes used of them, or all it has
-	uniform bool    // layers of experts have equally many rows, and take equally many
+	equal   bool    // layers of experts have equally many rows
+	uniform bool    // ... and take equally many
 	changed bool
 }
 
 // count counts the experts of a model of so many layers.
 func count(all map[int]*slicing, layers int) (c census) {
-	c.uniform = true
 	least, fewest := 0, 0
 	for i, layer := range layersOf(all) {
 		s := all[layer]
@@ -233,7 +233,7 @@ func count(all map[int]*slicing, layers int) (c census) {
 		least, fewest = min(least, len(s.rows)), min(fewest, s.k)
 		layers = max(layers, layer+1)
 	}
-	c.uniform = least == c.most && fewest == c.used
+	c.equal, c.uniform = least == c.most, least == c.most && fewest == c.used
 	c.counts, c.usedBy = make([]int32, layers), make([]int32, layers)
 	plain := true
 	for layer, s := range all {
