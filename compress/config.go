@@ -90,7 +90,7 @@ func (c *config) ids(layer int) []int32 { return c.own.IDs[strconv.Itoa(layer)] 
 // changed is the file for the smaller model.
 func (c *config) changed(all map[int]*slicing, method string) ([]byte, error) {
 	var layers int
-	if json.Unmarshal(c.fields["num_hidden_layers"], &layers) != nil || layers < 0 || layers > mostLayers {
+	if json.Unmarshal(c.fields["num_hidden_layers"], &layers) != nil || layers < 0 || layers > layerLimit {
 		layers = 0
 	}
 	n := count(all, layers)

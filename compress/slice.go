@@ -284,7 +284,7 @@ func (s *slicing) stored(sharing sharing) storage {
 		}
 		key := fmt.Sprint(r.weights)
 		at, known := seen[key]
-		if !known || sharing == apart {
+		if !known || sharing == separate {
 			at = place{bank, int32(len(out.banks[bank]))}
 			seen[key] = at
 			out.banks[bank] = append(out.banks[bank], r.weights)
@@ -298,7 +298,7 @@ func (s *slicing) stored(sharing sharing) storage {
 type sharing int
 
 const (
-	apart sharing = iota
+	separate sharing = iota
 	shared
 )
 

@@ -82,6 +82,6 @@ func unfit(c *store.Checkpoint, name, limit string, args ...any) error {
 
 // Limits of what is cut, above every published model.
 const (
-	mostLayers = 1024
-	mostBanks  = 4
+	layerLimit = 1024
+	bankLimit  = 4
 )

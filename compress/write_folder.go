@@ -70,8 +70,8 @@ func (f *folder) layers() (map[int]*expertLayer, error) {
 			continue
 		}
 		layer, err := strconv.Atoi(m[2])
-		if err != nil || layer >= mostLayers {
-			return nil, unfit(f.c, name, "layer %s, at most %d are cut", m[2], mostLayers)
+		if err != nil || layer >= layerLimit {
+			return nil, unfit(f.c, name, "layer %s, at most %d are cut", m[2], layerLimit)
 		}
 		if p, ok := f.prefix[layer]; ok && p != m[1] {
 			return nil, unfit(f.c, name, "layer %d has other experts under %.100q", layer, p)
@@ -184,7 +184,7 @@ func (f *folder) expert(s *slicing, t store.Tensor, m []string) ([]store.NewTens
 	if len(t.Shape) == 0 || t.Shape[0] != len(s.place) {
 		return nil, unfit(f.c, t.Name, "%v for %d experts", t.Shape, len(s.place))
 	}
-	return x.all(t, bankRows(s.stored(apart).banks[0]))
+	return x.all(t, bankRows(s.stored(separate).banks[0]))
 }
 
 // all is a tensor's rows as the only result.
@@ -216,7 +216,7 @@ func (f *folder) write(ctx context.Context, dir, method string, see func(store.P
 					return unfit(f.c, t.Name, "another tensor becomes %.100q too", n.Name)
 				}
 				where[n.Name] = base
-				size += int64(n.Format.RowBytes(values(n.Shape)))
+				size += int64(n.Format.RowBytes(valuesOf(n.Shape)))
 			}
 			s.Tensors = append(s.Tensors, more...)
 		}
@@ -242,7 +242,7 @@ func (f *folder) write(ctx context.Context, dir, method string, see func(store.P
 	return f.others(ctx, dir, made)
 }
 
-func values(shape []int) int {
+func valuesOf(shape []int) int {
 	n := 1
 	for _, d := range shape {
 		n *= d
@@ -305,7 +305,9 @@ func copyFile(to, from string) error {
 	return writeStream(to, in)
 }
 
-func writeFile(path string, raw []byte) error { return writeStream(path, strings.NewReader(string(raw))) }
+func writeFile(path string, raw []byte) error {
+	return writeStream(path, strings.NewReader(string(raw)))
+}
 
 // writeStream makes a file that is on the disk when it returns.
 func writeStream(path string, from io.Reader) error {

@@ -128,8 +128,8 @@ func TestFolderUnchanged(t *testing.T) {
 	}
 }
 
-// rows is a tensor whose row r holds r.
-func rows(name string, shape ...int) store.NewTensor {
+// numbered is a tensor whose row r holds r.
+func numbered(name string, shape ...int) store.NewTensor {
 	per := 1
 	for _, d := range shape[1:] {
 		per *= d
@@ -148,12 +148,12 @@ func rows(name string, shape ...int) store.NewTensor {
 func TestFolderTensors(t *testing.T) {
 	const p = "model.layers.1.mlp."
 	w := store.NewSafetensors{Tensors: []store.NewTensor{
-		rows(p+"gate.weight", 4, 2), rows(p+"gate.e_score_correction_bias", 4), rows(p+"experts.gate_up_proj", 4, 2, 6), rows(p+"experts.down_proj_bias", 4, 2),
-		rows(p+"shared_experts.up_proj.weight", 4, 2), rows("model.layers.1.self_attn.q_proj.weight", 4, 4), rows("model.layers.0.mlp.up_proj.weight", 4, 2),
-		rows("model.layers.2.block_sparse_moe.router.weight", 4, 2), rows("model.layers.2.block_sparse_moe.experts.0.w1.weight", 2, 2),
+		numbered(p+"gate.weight", 4, 2), numbered(p+"gate.e_score_correction_bias", 4), numbered(p+"experts.gate_up_proj", 4, 2, 6), numbered(p+"experts.down_proj_bias", 4, 2),
+		numbered(p+"shared_experts.up_proj.weight", 4, 2), numbered("model.layers.1.self_attn.q_proj.weight", 4, 4), numbered("model.layers.0.mlp.up_proj.weight", 4, 2),
+		numbered("model.layers.2.block_sparse_moe.router.weight", 4, 2), numbered("model.layers.2.block_sparse_moe.experts.0.w1.weight", 2, 2),
 	}}
 	for e := 1; e < 4; e++ {
-		x := rows(fmt.Sprintf("model.layers.2.block_sparse_moe.experts.%d.w1.weight", e), e+1, 2)
+		x := numbered(fmt.Sprintf("model.layers.2.block_sparse_moe.experts.%d.w1.weight", e), e+1, 2)
 		x.Shape = []int{e + 1, 2}
 		w.Tensors = append(w.Tensors, x)
 	}
@@ -201,8 +201,8 @@ func TestShards(t *testing.T) {
 		"model.safetensors.index.json": `{"weight_map":{"layers.0.gate.weight":"a.safetensors","layers.0.experts.0.w":"a.safetensors","layers.0.experts.1.w":"b.safetensors","layers.0.experts.2.w":"b.safetensors"}}`,
 	})
 	for base, all := range map[string][]store.NewTensor{
-		"a.safetensors": {rows("layers.0.gate.weight", 3, 2), rows("layers.0.experts.0.w", 1, 2)},
-		"b.safetensors": {rows("layers.0.experts.1.w", 2, 2), rows("layers.0.experts.2.w", 3, 2)},
+		"a.safetensors": {numbered("layers.0.gate.weight", 3, 2), numbered("layers.0.experts.0.w", 1, 2)},
+		"b.safetensors": {numbered("layers.0.experts.1.w", 2, 2), numbered("layers.0.experts.2.w", 3, 2)},
 	} {
 		if err := store.WriteSafetensors(t.Context(), filepath.Join(dir, base), store.NewSafetensors{Tensors: all}, nil); err != nil {
 			t.Fatal(err)
@@ -228,7 +228,7 @@ func TestShards(t *testing.T) {
 // TestFolderRefusals gives folders that cannot be cut; nothing is left.
 func TestFolderRefusals(t *testing.T) {
 	const numbers, p = `{"num_experts":4,"num_experts_per_tok":1}`, "model.layers.0.mlp."
-	gate, stack := rows(p+"gate.weight", 4, 2), rows(p+"experts.up", 4, 2)
+	gate, stack := numbered(p+"gate.weight", 4, 2), numbered(p+"experts.up", 4, 2)
 	drop := overlay(map[int]moe.OverlayLayer{0: {Drop: []int{1}}})
 	for name, c := range map[string]struct {
 		config string
@@ -237,13 +237,13 @@ func TestFolderRefusals(t *testing.T) {
 		says   string
 	}{
 		"no router":      {numbers, []store.NewTensor{stack}, drop, "no router is known"},
-		"router":         {numbers, []store.NewTensor{rows(p+"gate.weight", 3, 2), stack}, drop, "for 4 experts"},
-		"other stack":    {numbers, []store.NewTensor{gate, stack, rows(p+"experts.down", 3, 2)}, drop, "[3 2] for 4 experts"},
-		"other bias":     {numbers, []store.NewTensor{gate, stack, rows(p+"gate.bias", 3)}, drop, "[3] for 4 experts"},
-		"unknown":        {numbers, []store.NewTensor{gate, stack, rows(p+"gains", 4)}, drop, "not known whether"},
-		"two places":     {numbers, []store.NewTensor{gate, stack, rows("model.layers.0.moe.experts.up", 4, 2)}, drop, "other experts under"},
-		"too high":       {numbers, []store.NewTensor{gate, stack, rows("model.layers.9999.mlp.experts.up", 4, 2)}, drop, "layer 9999"},
-		"expert 01":      {numbers, []store.NewTensor{gate, rows(p+"experts.01.up", 4, 2)}, drop, "expert 01"},
+		"router":         {numbers, []store.NewTensor{numbered(p+"gate.weight", 3, 2), stack}, drop, "for 4 experts"},
+		"other stack":    {numbers, []store.NewTensor{gate, stack, numbered(p+"experts.down", 3, 2)}, drop, "[3 2] for 4 experts"},
+		"other bias":     {numbers, []store.NewTensor{gate, stack, numbered(p+"gate.bias", 3)}, drop, "[3] for 4 experts"},
+		"unknown":        {numbers, []store.NewTensor{gate, stack, numbered(p+"gains", 4)}, drop, "not known whether"},
+		"two places":     {numbers, []store.NewTensor{gate, stack, numbered("model.layers.0.moe.experts.up", 4, 2)}, drop, "other experts under"},
+		"too high":       {numbers, []store.NewTensor{gate, stack, numbered("model.layers.9999.mlp.experts.up", 4, 2)}, drop, "layer 9999"},
+		"expert 01":      {numbers, []store.NewTensor{gate, numbered(p+"experts.01.up", 4, 2)}, drop, "expert 01"},
 		"no count":       {`{"num_experts_per_tok":1}`, []store.NewTensor{gate, stack}, drop, "no number of experts, "},
 		"no k":           {`{"num_experts":4}`, []store.NewTensor{gate, stack}, drop, "no number of experts a token"},
 		"k of 0":         {`{"num_experts":4,"num_experts_per_tok":0}`, []store.NewTensor{gate, stack}, drop, "num_experts_per_tok is 0"},
@@ -287,7 +287,7 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("umount %s: %v, %s", root, err, out)
 		}
 	})
-	m := madeOf(5, 2).with("blk.0.ffn_up_exps.weight", 5, 20, 100)
+	m := inventedOf(5, 2).with("blk.0.ffn_up_exps.weight", 5, 20, 100)
 	o := overlay(map[int]moe.OverlayLayer{0: {Drop: []int{1}}})
 	for name, c := range map[string]*store.Checkpoint{"file": m.open(t), "folder": opened(t, fixture)} {
 		filler, failed := filepath.Join(root, "filler"), 0

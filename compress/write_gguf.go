@@ -66,7 +66,7 @@ func applyGGUF(ctx context.Context, c *store.Checkpoint, o *moe.Overlay, w *Writ
 	}
 	f.sharing = shared
 	if w.For == Anyone {
-		f.sharing = apart
+		f.sharing = separate
 		if err := f.interoperable(); err != nil {
 			return err
 		}
@@ -115,8 +115,8 @@ func (f *ggufFile) layers() (map[int]*expertLayer, error) {
 			continue
 		}
 		layer, err := strconv.Atoi(m[1])
-		if err != nil || layer >= mostLayers || m[1] != strconv.Itoa(layer) {
-			return nil, unfit(f.c, name, "layer %s, at most %d are cut", m[1], mostLayers)
+		if err != nil || layer >= layerLimit || m[1] != strconv.Itoa(layer) {
+			return nil, unfit(f.c, name, "layer %s, at most %d are cut", m[1], layerLimit)
 		}
 		f.split[layer] = f.split[layer] || splitTensors.MatchString(m[2])
 		if m[2] == routerWeight {
@@ -211,7 +211,7 @@ func (f *ggufFile) places(layer, n int) ([]place, error) {
 	for i := range out {
 		at := func(j int) int32 { return int32(binary.LittleEndian.Uint32(t.Data[8*i+4*j:])) }
 		out[i] = place{at(0), at(1)}
-		if out[i].bank < -1 || out[i].bank >= mostBanks || out[i].bank >= 0 && out[i].row < 0 {
+		if out[i].bank < -1 || out[i].bank >= bankLimit || out[i].bank >= 0 && out[i].row < 0 {
 			return nil, unfit(f.c, name, "expert %d is row %d of bank %d", i, out[i].row, out[i].bank)
 		}
 	}
@@ -231,7 +231,7 @@ func (f *ggufFile) interoperable() error {
 		return err
 	}
 	for _, layer := range layersOf(f.all) {
-		if !f.all[layer].stored(apart).plain() {
+		if !f.all[layer].stored(separate).plain() {
 			return fmt.Errorf("%w: layer %d stores its experts in several formats", ErrInterop, layer)
 		}
 	}
@@ -241,7 +241,7 @@ func (f *ggufFile) interoperable() error {
 // keys says of the new file how many experts it has. One that nothing was taken from says what it said.
 func (f *ggufFile) keys(g *store.NewGGUF, method string) {
 	blocks, err := f.c.Meta.Int(f.arch+"block_count", 0)
-	if err != nil || blocks < 0 || blocks > mostLayers {
+	if err != nil || blocks < 0 || blocks > layerLimit {
 		blocks = 0
 	}
 	c := count(f.all, int(blocks))

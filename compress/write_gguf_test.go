@@ -19,20 +19,20 @@ import (
 	"github.com/winnow-llm/winnow/store"
 )
 
-// made is a model that is all tensors of experts, in layer 0; value r of row e is 100*e + r, so that rows say which they were.
-type made struct {
+// invented is a model that is all tensors of experts, in layer 0; value r of row e is 100*e + r, so that rows say which they were.
+type invented struct {
 	keys    store.Meta
 	tensors []store.NewTensor
 }
 
-// madeOf is a model of n experts, k a token.
-func madeOf(n, k int) *made {
-	m := &made{keys: store.Meta{"general.architecture": "made", "made.block_count": uint32(1), "made.expert_count": uint32(n), "made.expert_used_count": uint32(k)}}
+// inventedOf is a model of n experts, k a token.
+func inventedOf(n, k int) *invented {
+	m := &invented{keys: store.Meta{"general.architecture": "made", "made.block_count": uint32(1), "made.expert_count": uint32(n), "made.expert_used_count": uint32(k)}}
 	return m.with("blk.0.ffn_gate_inp.weight", n, 2)
 }
 
 // with adds a tensor of F32.
-func (m *made) with(name string, shape ...int) *made {
+func (m *invented) with(name string, shape ...int) *invented {
 	values := 1
 	for _, d := range shape {
 		values *= d
@@ -45,7 +45,7 @@ func (m *made) with(name string, shape ...int) *made {
 	return m.holding(name, shape, v)
 }
 
-func (m *made) holding(name string, shape []int, v []float32) *made {
+func (m *invented) holding(name string, shape []int, v []float32) *invented {
 	raw := make([]byte, 4*len(v))
 	quant.F32.Encode(raw, v)
 	m.tensors = append(m.tensors, store.NewTensor{Name: name, Format: quant.F32, Shape: shape, Pieces: slices.Chunk(raw, 64)})
@@ -53,7 +53,7 @@ func (m *made) holding(name string, shape []int, v []float32) *made {
 }
 
 // places adds a map.
-func (m *made) places(v ...int32) *made {
+func (m *invented) places(v ...int32) *invented {
 	var raw []byte
 	for _, x := range v {
 		raw = binary.LittleEndian.AppendUint32(raw, uint32(x))
@@ -62,7 +62,7 @@ func (m *made) places(v ...int32) *made {
 	return m
 }
 
-func (m *made) open(t testing.TB) *store.Checkpoint {
+func (m *invented) open(t testing.TB) *store.Checkpoint {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "made.gguf")
 	if err := store.WriteGGUF(context.Background(), path, store.NewGGUF{Meta: m.keys, Tensors: m.tensors}, nil); err != nil {
@@ -97,7 +97,7 @@ func heads(t testing.TB, c *store.Checkpoint, name string) (out []float32) {
 
 // TestTensors takes experts out of every tensor that GGUF has for them.
 func TestTensors(t *testing.T) {
-	m := madeOf(5, 2).with("blk.0.ffn_gate_inp.bias", 5).with("blk.0.exp_probs_b.bias", 5).with("blk.0.ffn_gate_up_exps.weight", 5, 6, 2).
+	m := inventedOf(5, 2).with("blk.0.ffn_gate_inp.bias", 5).with("blk.0.exp_probs_b.bias", 5).with("blk.0.ffn_gate_up_exps.weight", 5, 6, 2).
 		with("blk.0.ffn_gate_exps.weight", 5, 3, 2).with("blk.0.ffn_gate_exps.bias", 5, 3).with("blk.0.ffn_up_exps.bias", 5, 3).
 		with("blk.0.ffn_down_exps.weight", 5, 2, 3).with("blk.0.ffn_down_exps.bias", 5, 2).with("blk.0.ffn_down_exps.scale", 5).
 		with("blk.0.ffn_norm_exps.weight", 5).with("blk.0.ffn_gate_inp.scale", 5).with("blk.0.ffn_up_shexp.weight", 5, 2).
@@ -117,7 +117,7 @@ func TestTensors(t *testing.T) {
 
 // TestSplitExperts renumbers the experts of early files, which have a tensor for each.
 func TestSplitExperts(t *testing.T) {
-	m := madeOf(4, 2)
+	m := inventedOf(4, 2)
 	for e := range 4 {
 		m.holding(fmt.Sprintf("blk.0.ffn_up.%d.weight", e), []int{2, 1}, []float32{float32(e), float32(10 * e)})
 	}
@@ -154,7 +154,7 @@ func TestPadding(t *testing.T) {
 		"plain":  {0, []int{1, 4}, []float32{0, 200, 300, 500, 0, 0}, []float32{0, 200, 300, 500, -1e30, -1e30}, []int64{0, 2, 3, 5, -1, -1}},
 		"groups": {2, []int{1, 4}, []float32{0, 200, 0, 300, 500, 0}, []float32{0, 200, -1e30, 300, 500, -1e30}, []int64{0, 2, -1, 3, 5, -1}},
 	} {
-		m := madeOf(6, 2).with("blk.0.exp_probs_b.bias", 6).with("blk.0.ffn_up_exps.weight", 6, 3, 2).with("blk.1.ffn_gate_inp.weight", 6, 2).
+		m := inventedOf(6, 2).with("blk.0.exp_probs_b.bias", 6).with("blk.0.ffn_up_exps.weight", 6, 3, 2).with("blk.1.ffn_gate_inp.weight", 6, 2).
 			with("blk.1.exp_probs_b.bias", 6).with("blk.1.ffn_up_exps.weight", 6, 3, 2)
 		if c.groups > 0 {
 			m.keys["made.expert_group_count"], m.keys["made.expert_group_used_count"] = uint32(c.groups), uint32(1)
@@ -169,10 +169,10 @@ func TestPadding(t *testing.T) {
 		if got := heads(t, small, "blk.0.exp_probs_b.bias"); !slices.Equal(got, c.bias) {
 			t.Errorf("%s: bias %v, want %v", name, got, c.bias)
 		}
-		if got := numbers(t, small, "winnow.moe.expert_ids.0"); !slices.Equal(got, c.ids) {
+		if got := integers(t, small, "winnow.moe.expert_ids.0"); !slices.Equal(got, c.ids) {
 			t.Errorf("%s: ids %v, want %v", name, got, c.ids)
 		}
-		if got := numbers(t, small, "winnow.moe.expert_counts"); !slices.Equal(got, []int64{6, 6}) {
+		if got := integers(t, small, "winnow.moe.expert_counts"); !slices.Equal(got, []int64{6, 6}) {
 			t.Errorf("%s: counts %v", name, got)
 		}
 	}
@@ -180,7 +180,7 @@ func TestPadding(t *testing.T) {
 
 // TestBanks takes experts out of a layer that has banks, and a pruned row.
 func TestBanks(t *testing.T) {
-	m := madeOf(6, 2).with("blk.0.ffn_up_exps.q0.weight", 2, 2).with("blk.0.ffn_up_exps.q1.weight", 3, 2).places(1, 2, 0, 0, -1, -1, 1, 0, 0, 1, 1, 1)
+	m := inventedOf(6, 2).with("blk.0.ffn_up_exps.q0.weight", 2, 2).with("blk.0.ffn_up_exps.q1.weight", 3, 2).places(1, 2, 0, 0, -1, -1, 1, 0, 0, 1, 1, 1)
 	small := apply(t, m.open(t), overlay(map[int]moe.OverlayLayer{0: {Drop: []int{1, 3}}}), compress.Writing{})
 	// Rows 0 4 5 are left: bank 1 row 2, bank 0 row 1, bank 1 row 1.
 	x := small.Tensors["blk.0.ffn_exps_map"]
@@ -206,19 +206,19 @@ func TestBanks(t *testing.T) {
 // TestHostileModels are files that contradict themselves or hold what nobody can cut: each is refused, and nothing is left.
 func TestHostileModels(t *testing.T) {
 	drop := moe.OverlayLayer{Drop: []int{0}}
-	key := func(k string, v any) *made {
-		m := madeOf(4, 2)
+	key := func(k string, v any) *invented {
+		m := inventedOf(4, 2)
 		m.keys[k] = v
 		return m
 	}
 	for name, c := range map[string]struct {
-		m     *made
+		m     *invented
 		layer moe.OverlayLayer
 		w     compress.Writing
 		says  string
 	}{
-		"stack is short":   {madeOf(4, 2).with("blk.0.ffn_up_exps.weight", 3, 2), drop, compress.Writing{}, "[3 2] for 4 experts"},
-		"bias is long":     {madeOf(4, 2).with("blk.0.exp_probs_b.bias", 5), drop, compress.Writing{}, "[5] for 4 experts"},
+		"stack is short":   {inventedOf(4, 2).with("blk.0.ffn_up_exps.weight", 3, 2), drop, compress.Writing{}, "[3 2] for 4 experts"},
+		"bias is long":     {inventedOf(4, 2).with("blk.0.exp_probs_b.bias", 5), drop, compress.Writing{}, "[5] for 4 experts"},
 		"no k":             {key("made.expert_used_count", uint32(0)), drop, compress.Writing{}, "0 experts a token"},
 		"k is text":        {key("made.expert_used_count", "two"), drop, compress.Writing{}, "should hold an integer"},
 		"k is huge":        {key("made.expert_used_count", uint64(math.MaxInt64)), drop, compress.Writing{}, "is 9223372036854775807"},
@@ -228,18 +228,18 @@ func TestHostileModels(t *testing.T) {
 		"big ids":          {key("winnow.moe.expert_ids.0", []int64{1, 2, 3, 1 << 40}), drop, compress.Writing{}, "holds 1099511627776"},
 		"negative used":    {key("winnow.moe.expert_used_counts", []int32{-3}), drop, compress.Writing{}, "-3 experts a token"},
 		"unequal groups":   {key("made.expert_group_count", uint32(2)), drop, compress.Writing{}, "groups are left with [1 2]"},
-		"hash layer":       {madeOf(4, 2).with("blk.0.ffn_gate_tid2eid", 4), drop, compress.Writing{}, "not known how"},
-		"chunk experts":    {madeOf(4, 2).with("blk.0.ffn_up_chexps.weight", 4), drop, compress.Writing{}, "not known how"},
-		"router of 3 dims": {(&made{keys: madeOf(4, 2).keys}).with("blk.0.ffn_gate_inp.weight", 4, 2, 2), drop, compress.Writing{}, "experts are cut"},
-		"layer 9999":       {madeOf(4, 2).with("blk.9999.ffn_gate_inp.weight", 4, 2), drop, compress.Writing{}, "layer 9999"},
-		"layer 01":         {madeOf(4, 2).with("blk.01.ffn_gate_inp.weight", 4, 2), drop, compress.Writing{}, "layer 01"},
-		"map of bank 4":    {madeOf(2, 1).places(0, 0, 4, 0), drop, compress.Writing{}, "bank 4"},
-		"map of row -1":    {madeOf(2, 1).places(0, 0, 0, -1), drop, compress.Writing{}, "row -1 of bank 0"},
-		"map is short":     {madeOf(2, 1).places(0, 0), drop, compress.Writing{}, "of bank and row of 2 experts"},
-		"map is beyond": {madeOf(2, 1).with("blk.0.ffn_up_exps.weight", 1, 2).places(0, 0, 0, 1), drop, compress.Writing{},
+		"hash layer":       {inventedOf(4, 2).with("blk.0.ffn_gate_tid2eid", 4), drop, compress.Writing{}, "not known how"},
+		"chunk experts":    {inventedOf(4, 2).with("blk.0.ffn_up_chexps.weight", 4), drop, compress.Writing{}, "not known how"},
+		"router of 3 dims": {(&invented{keys: inventedOf(4, 2).keys}).with("blk.0.ffn_gate_inp.weight", 4, 2, 2), drop, compress.Writing{}, "experts are cut"},
+		"layer 9999":       {inventedOf(4, 2).with("blk.9999.ffn_gate_inp.weight", 4, 2), drop, compress.Writing{}, "layer 9999"},
+		"layer 01":         {inventedOf(4, 2).with("blk.01.ffn_gate_inp.weight", 4, 2), drop, compress.Writing{}, "layer 01"},
+		"map of bank 4":    {inventedOf(2, 1).places(0, 0, 4, 0), drop, compress.Writing{}, "bank 4"},
+		"map of row -1":    {inventedOf(2, 1).places(0, 0, 0, -1), drop, compress.Writing{}, "row -1 of bank 0"},
+		"map is short":     {inventedOf(2, 1).places(0, 0), drop, compress.Writing{}, "of bank and row of 2 experts"},
+		"map is beyond": {inventedOf(2, 1).with("blk.0.ffn_up_exps.weight", 1, 2).places(0, 0, 0, 1), drop, compress.Writing{},
 			"has no row 1"},
-		"mean of integers": {madeOf(2, 1).places(0, 0, 1, 0), moe.OverlayLayer{Merge: [][]int{{0, 1}}}, compress.Writing{Merging: compress.Average}, "several banks"},
-		"padding of split": {madeOf(3, 1).with("blk.0.exp_probs_b.bias", 3).with("blk.0.ffn_up.0.weight", 3, 2).with("blk.1.ffn_gate_inp.weight", 3, 2),
+		"mean of integers": {inventedOf(2, 1).places(0, 0, 1, 0), moe.OverlayLayer{Merge: [][]int{{0, 1}}}, compress.Writing{Merging: compress.Average}, "several banks"},
+		"padding of split": {inventedOf(3, 1).with("blk.0.exp_probs_b.bias", 3).with("blk.0.ffn_up.0.weight", 3, 2).with("blk.1.ffn_gate_inp.weight", 3, 2),
 			drop, compress.Writing{For: compress.Anyone}, "no bias"},
 	} {
 		root := t.TempDir()
@@ -257,7 +257,7 @@ func TestHostileModels(t *testing.T) {
 // FuzzApply gives any file to any overlay: it is refused, or the new file can be read.
 func FuzzApply(f *testing.F) {
 	root := f.TempDir()
-	seed := madeOf(5, 2).with("blk.0.ffn_up_exps.weight", 5, 2).with("blk.0.exp_probs_b.bias", 5)
+	seed := inventedOf(5, 2).with("blk.0.ffn_up_exps.weight", 5, 2).with("blk.0.exp_probs_b.bias", 5)
 	path := filepath.Join(root, "seed.gguf")
 	if err := store.WriteGGUF(context.Background(), path, store.NewGGUF{Meta: seed.keys, Tensors: seed.tensors}, nil); err != nil {
 		f.Fatal(err)

@@ -152,8 +152,8 @@ func TestUniformEqualsMasked(t *testing.T) {
 	}
 }
 
-// numbers is a key that holds integers.
-func numbers(t testing.TB, c *store.Checkpoint, key string) []int64 {
+// integers is a key that holds integers.
+func integers(t testing.TB, c *store.Checkpoint, key string) []int64 {
 	t.Helper()
 	out, err := c.Meta.Ints(key)
 	if err != nil {
@@ -180,7 +180,7 @@ func TestKeys(t *testing.T) {
 			"qwen3moe.expert_count": {c.most}, "qwen3moe.expert_used_count": {c.used},
 			"winnow.moe.expert_counts": c.counts, "winnow.moe.expert_used_counts": c.usedBy, "winnow.moe.expert_ids.0": c.id,
 		} {
-			if got := numbers(t, small, key); !slices.Equal(got, want) {
+			if got := integers(t, small, key); !slices.Equal(got, want) {
 				t.Errorf("%s: %s is %v, want %v", name, key, got, want)
 			}
 		}
@@ -314,7 +314,7 @@ func TestMerged(t *testing.T) {
 func TestAverage(t *testing.T) {
 	c := demoModel(t)
 	small := apply(t, c, overlay(map[int]moe.OverlayLayer{2: {Merge: [][]int{{6, 1, 3}}}}), compress.Writing{Merging: compress.Average})
-	if got := numbers(t, small, "winnow.moe.expert_ids.2"); !slices.Equal(got, []int64{0, 2, 4, 5, 6, 7}) {
+	if got := integers(t, small, "winnow.moe.expert_ids.2"); !slices.Equal(got, []int64{0, 2, 4, 5, 6, 7}) {
 		t.Errorf("ids %v", got)
 	}
 	for _, name := range []string{"ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"} {
