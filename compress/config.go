@@ -14,7 +14,8 @@ import (
 
 // What families call the numbers of experts in config.json. A model may hold several of one kind: all are changed.
 //
-// Layout: where layers differ, such a number becomes a list by layer, 0 for dense ones in the first kind. winnow_moe says the rest:
+// Layout: where layers differ, the number of experts becomes a list by layer, 0 for dense ones; each takes as many a token as the file says,
+// or all that it has. winnow_moe says the rest:
 // {"method": "reap", "expert_ids": {"LAYER": [by router row, its number in the model that was first made smaller]}}.
 var (
 	countFields = []string{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}
@@ -50,19 +51,15 @@ func readConfig(raw []byte) (*config, error) {
 	return c, nil
 }
 
-// used is how many experts a token gets in a layer.
-func (c *config) used(layer int) (int, error) {
+// used is how many experts a token gets.
+func (c *config) used() (int, error) {
 	for _, field := range usedFields {
 		raw := c.fields[field]
-		var one int
-		var list []int
-		switch {
-		case raw == nil || string(raw) == "null":
+		if raw == nil || string(raw) == "null" {
 			continue
-		case json.Unmarshal(raw, &one) == nil:
-		case json.Unmarshal(raw, &list) == nil && layer < len(list):
-			one = list[layer]
-		default:
+		}
+		var one int
+		if json.Unmarshal(raw, &one) != nil {
 			return 0, badConfig("%s is %.40s", field, raw)
 		}
 		if one < 1 || one > moe.MostExperts {
@@ -94,19 +91,16 @@ func (c *config) changed(all map[int]*slicing, method string) ([]byte, error) {
 		layers = 0
 	}
 	n := count(all, layers)
-	var counts, used any = n.most, n.used
+	var counts any = n.most
 	if !n.equal {
 		counts = n.counts
-	}
-	if n.usedBy != nil {
-		used = n.usedBy
 	}
 	raw, known, err := c.setAll(c.raw, countFields, counts)
 	if err == nil && known == 0 {
 		err = badConfig("no number of experts, as any of %v", countFields)
 	}
 	if err == nil {
-		raw, _, err = c.setAll(raw, usedFields, used)
+		raw, _, err = c.setAll(raw, usedFields, n.used)
 	}
 	if err != nil {
 		return nil, err

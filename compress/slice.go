@@ -60,7 +60,26 @@ func sliced(all map[int]*expertLayer, o *moe.Overlay, merging Merging) (map[int]
 		}
 		out[layer] = s
 	}
+	used := 0
+	for _, s := range out {
+		used = max(used, s.k)
+	}
+	for _, layer := range layersOf(out) {
+		if s := out[layer]; s.k != min(used, s.live()) {
+			return nil, refused(layer, "topk: %d experts a token, in another layer %d: a model's file says one number", s.k, used)
+		}
+	}
 	return out, nil
+}
+
+// live is how many router rows can be chosen.
+func (s *slicing) live() (n int) {
+	for _, r := range s.rows {
+		if len(r.weights) > 0 && r.weights[0].bank >= 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // slice applies the part of an overlay that is a layer's.
@@ -107,12 +126,11 @@ func (e *expertLayer) every() (out []newRow) {
 const dropped = -1
 
 // fates says of each router row whose weights it gets: its own, or those of the first row that it is merged with; or that it is dropped.
+// Merging takes along the rows that share an expert's weights already.
 func (e *expertLayer) fates(layer int, o moe.OverlayLayer) ([]int, error) {
 	first, named := make([]int, len(e.place)), make([]bool, len(e.place))
-	for row, p := range e.place {
-		if first[row] = row; p.bank < 0 {
-			first[row] = dropped
-		}
+	for row := range first {
+		first[row] = row
 	}
 	name := func(field string, row int) error {
 		switch {
@@ -126,12 +144,6 @@ func (e *expertLayer) fates(layer int, o moe.OverlayLayer) ([]int, error) {
 		named[row] = true
 		return nil
 	}
-	for _, row := range o.Drop {
-		if err := name("drop", row); err != nil {
-			return nil, err
-		}
-		first[row] = dropped
-	}
 	for _, rows := range o.Merge {
 		if len(rows) < 2 {
 			return nil, refused(layer, "merge: %d with nothing", rows)
@@ -140,7 +152,22 @@ func (e *expertLayer) fates(layer int, o moe.OverlayLayer) ([]int, error) {
 			if err := name("merge", row); err != nil {
 				return nil, err
 			}
-			first[row] = rows[0]
+			for other, p := range e.place {
+				if p == e.place[row] {
+					first[other] = rows[0]
+				}
+			}
+		}
+	}
+	for _, row := range o.Drop {
+		if err := name("drop", row); err != nil {
+			return nil, err
+		}
+		first[row] = dropped
+	}
+	for row, p := range e.place {
+		if p.bank < 0 {
+			first[row] = dropped
 		}
 	}
 	return first, nil
@@ -215,7 +242,6 @@ type census struct {
 	most    int     // router rows of the largest layer
 	used    int     // experts a token of the layer that takes most
 	counts  []int32 // router rows by layer, 0 in dense ones
-	usedBy  []int32 // experts a token by layer; nil where each takes used of them, or all it has
 	equal   bool    // layers of experts have equally many rows
 	uniform bool    // ... and take equally many
 	changed bool
@@ -234,14 +260,9 @@ func count(all map[int]*slicing, layers int) (c census) {
 		layers = max(layers, layer+1)
 	}
 	c.equal, c.uniform = least == c.most, least == c.most && fewest == c.used
-	c.counts, c.usedBy = make([]int32, layers), make([]int32, layers)
-	plain := true
+	c.counts = make([]int32, layers)
 	for layer, s := range all {
-		c.counts[layer], c.usedBy[layer] = int32(len(s.rows)), int32(s.k)
-		plain = plain && s.k == min(c.used, len(s.rows))
-	}
-	if plain {
-		c.usedBy = nil
+		c.counts[layer] = int32(len(s.rows))
 	}
 	return c
 }

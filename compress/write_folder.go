@@ -124,7 +124,7 @@ func (f *folder) layer(layer, n int) (*expertLayer, error) {
 	for i := range e.place {
 		e.place[i].row = int32(i)
 	}
-	if e.k, err = f.config.used(layer); err != nil {
+	if e.k, err = f.config.used(); err != nil {
 		return nil, err
 	}
 	if e.k = min(e.k, n); e.k < 1 {

@@ -173,8 +173,8 @@ func TestFolderTensors(t *testing.T) {
 	if got := files(t, small.Path)["config.json"]; got != lists {
 		t.Errorf("config %s", got)
 	}
-	again := apply(t, small, overlay(map[int]moe.OverlayLayer{1: {Drop: []int{0}}, 2: {Drop: []int{1}, TopK: 1}}), compress.Writing{})
-	const second = `{"num_hidden_layers":3, "n_routed_experts":[0,1,3], "num_local_experts" : [0,1,3] , "num_experts_per_tok":1,
+	again := apply(t, small, overlay(map[int]moe.OverlayLayer{1: {Drop: []int{0}}, 2: {Drop: []int{1}}}), compress.Writing{})
+	const second = `{"num_hidden_layers":3, "n_routed_experts":[0,1,3], "num_local_experts" : [0,1,3] , "num_experts_per_tok":3,
   "winnow_moe": {"method":"test","expert_ids":{"1":[3],"2":[0,2,3]}}}`
 	if got := files(t, again.Path)["config.json"]; got != second {
 		t.Errorf("config %s", got)

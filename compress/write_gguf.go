@@ -17,18 +17,17 @@ import (
 
 // Layout: what a GGUF file that was made smaller says beyond the usual, ARCH being its architecture:
 //
-//	ARCH.expert_count              router rows of the largest layer
-//	ARCH.expert_used_count         experts a token of the layer that takes most; others take as many, or all that they have
-//	winnow.moe.expert_counts       I32 by layer: router rows, padding included; 0 in dense layers
-//	winnow.moe.expert_used_counts  I32 by layer; only where some layer takes another number
-//	winnow.moe.expert_ids.N        I32 by router row of layer N: its number in the model that was first made smaller; -1 = padding
-//	winnow.moe.method              what chose the experts
-//	blk.N.ffn_exps_map             I32 [2, rows]: bank and row in it of each router row's weights; only where that is not bank 0 and the row itself
+//	ARCH.expert_count         router rows of the largest layer
+//	ARCH.expert_used_count    experts a token; a layer that has fewer takes all of them
+//	winnow.moe.expert_counts  I32 by layer: router rows, padding included; 0 in dense layers
+//	winnow.moe.expert_ids.N   I32 by router row of layer N: its number in the model that was first made smaller; -1 = padding
+//	winnow.moe.method         what chose the experts
+//	blk.N.ffn_exps_map        I32 [2, rows]: bank and row in it of each router row's weights; -1 -1 = nowhere
 //
-// Bank 0 is blk.N.ffn_{gate,up,down}_exps.weight, bank B that with .qB before .weight. Padding has exp_probs_b of -1e30.
+// Only layers in which rows share experts, or that have several banks, hold a map. Their bank B is blk.N.ffn_{gate,up,down}_exps.qB.weight, and
+// biases likewise; elsewhere there is no .qB. Padding has exp_probs_b of -1e30.
 const (
 	keyCounts = "winnow.moe.expert_counts"
-	keyUsed   = "winnow.moe.expert_used_counts"
 	keyIDs    = "winnow.moe.expert_ids." // and the layer
 	keyMethod = "winnow.moe.method"
 
@@ -37,7 +36,7 @@ const (
 
 var (
 	blockTensors = regexp.MustCompile(`^blk\.(\d{1,4})\.(.+)$`)
-	stackTensors = regexp.MustCompile(`^ffn_(?:gate|up|down|gate_up)_exps(?:\.q([0-3]))?\.(?:weight|bias|scale)$`)
+	stackTensors = regexp.MustCompile(`^ffn_(?:gate|up|down|gate_up)_exps(\.q[0-3])?\.(?:weight|bias|scale)$`)
 	splitTensors = regexp.MustCompile(`^(ffn_(?:gate|up|down)\.)(\d{1,4})(\.(?:weight|bias))$`)
 	otherExperts = regexp.MustCompile(`exps|exp_|tid2eid|gate_tree|gate_inp\.`) // of a layer, and not known what to do with
 )
@@ -154,13 +153,6 @@ func (f *ggufFile) layer(layer int, router string) (*expertLayer, error) {
 	if err != nil {
 		return nil, err
 	}
-	used, err := f.list(keyUsed)
-	if err != nil {
-		return nil, err
-	}
-	if layer < len(used) {
-		e.k = int(used[layer])
-	}
 	if e.k = min(e.k, n); e.k < 1 || e.groups > 1 && n%e.groups != 0 {
 		return nil, unfit(f.c, router, "%d experts a token, of %d in %d groups", e.k, n, e.groups)
 	}
@@ -256,10 +248,6 @@ func (f *ggufFile) keys(g *store.NewGGUF, method string) {
 	set(f.arch+"expert_count", uint32(c.most))
 	set(f.arch+"expert_used_count", uint32(c.used))
 	set(keyCounts, c.counts)
-	delete(g.Meta, keyUsed)
-	if c.usedBy != nil {
-		set(keyUsed, c.usedBy)
-	}
 	for _, layer := range layersOf(f.all) {
 		if s := f.all[layer]; s.changed {
 			ids := make([]int32, len(s.rows))
@@ -299,14 +287,20 @@ func (f *ggufFile) tensor(t store.Tensor) ([]store.NewTensor, error) {
 	case rest == expertsMap:
 		return nil, nil // written anew behind the router
 	case stack != nil:
-		bank, _ := strconv.Atoi(stack[1]) // none = 0
+		bank, _ := strconv.Atoi(strings.TrimPrefix(stack[1], ".q")) // none = 0
 		if whole := len(t.Shape) > 0 && t.Shape[0] == len(s.place); !whole && !f.c.Has(fmt.Sprintf("blk.%d.%s", layer, expertsMap)) {
 			return nil, unfit(f.c, t.Name, "%v for %d experts", t.Shape, len(s.place))
 		}
-		out, err := x.rows(t, bankRows(s.stored(f.sharing).banks[int32(bank)]), 0)
+		st := s.stored(f.sharing)
+		out, err := x.rows(t, bankRows(st.banks[int32(bank)]), 0)
 		if err != nil || out.Shape[0] == 0 {
 			return nil, err
 		}
+		to := ""
+		if !st.plain() {
+			to = fmt.Sprintf(".q%d", bank)
+		}
+		out.Name = strings.Replace(t.Name, "_exps"+stack[1]+".", "_exps"+to+".", 1)
 		return []store.NewTensor{out}, nil
 	case !asIs(rest):
 		return nil, unfit(f.c, t.Name, "it is not known how experts are taken out of it")

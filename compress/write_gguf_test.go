@@ -226,7 +226,6 @@ func TestHostileModels(t *testing.T) {
 		"groups":           {key("made.expert_group_count", uint32(3)), drop, compress.Writing{}, "in 3 groups"},
 		"ids":              {key("winnow.moe.expert_ids.0", []int32{1}), drop, compress.Writing{}, "4 experts, and numbers of 1"},
 		"big ids":          {key("winnow.moe.expert_ids.0", []int64{1, 2, 3, 1 << 40}), drop, compress.Writing{}, "holds 1099511627776"},
-		"negative used":    {key("winnow.moe.expert_used_counts", []int32{-3}), drop, compress.Writing{}, "-3 experts a token"},
 		"unequal groups":   {key("made.expert_group_count", uint32(2)), drop, compress.Writing{}, "groups are left with [1 2]"},
 		"hash layer":       {inventedOf(4, 2).with("blk.0.ffn_gate_tid2eid", 4), drop, compress.Writing{}, "not known how"},
 		"chunk experts":    {inventedOf(4, 2).with("blk.0.ffn_up_chexps.weight", 4), drop, compress.Writing{}, "not known how"},

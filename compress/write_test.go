@@ -152,6 +152,22 @@ func TestUniformEqualsMasked(t *testing.T) {
 	}
 }
 
+// TestRaggedEqualsMasked leaves each layer another number of experts, in one fewer than a token takes.
+func TestRaggedEqualsMasked(t *testing.T) {
+	c := demoModel(t)
+	o := overlay(map[int]moe.OverlayLayer{0: {Drop: []int{0, 3, 5}}, 2: {Drop: []int{7}}, 3: {Drop: []int{0, 1, 2, 4, 5, 6, 7}}, 5: {Drop: []int{6, 1, 4, 3}}})
+	small := apply(t, c, o, compress.Writing{})
+	if got, want := logits(t, small, tensor.Reference()), logits(t, c, masking{tensor.Reference(), o}); !slices.Equal(got, want) {
+		t.Error("logits differ from those of the masked model")
+	}
+	folder := opened(t, fixture)
+	o = overlay(map[int]moe.OverlayLayer{0: {Drop: []int{0, 3, 5}}, 2: {Drop: []int{7}}})
+	small = apply(t, folder, o, compress.Writing{})
+	if got, want := logits(t, small, tensor.Reference()), logits(t, folder, masking{tensor.Reference(), o}); !slices.Equal(got, want) {
+		t.Error("logits of a folder differ from those of the masked model")
+	}
+}
+
 // integers is a key that holds integers.
 func integers(t testing.TB, c *store.Checkpoint, key string) []int64 {
 	t.Helper()
@@ -164,21 +180,21 @@ func integers(t testing.TB, c *store.Checkpoint, key string) []int64 {
 
 // TestKeys reads what files of uniform, ragged and merged layers say of themselves.
 func TestKeys(t *testing.T) {
-	ragged := overlay(map[int]moe.OverlayLayer{0: {Drop: []int{7, 1, 2}}, 3: {Drop: []int{0, 1, 2, 3, 4, 5, 6}}, 4: {TopK: 1}})
+	ragged := overlay(map[int]moe.OverlayLayer{0: {Drop: []int{7, 1, 2}}, 3: {Drop: []int{0, 1, 2, 3, 4, 5, 6}}})
 	for name, c := range map[string]struct {
-		o                  moe.Overlay
-		most, used         int64
-		counts, usedBy, id []int64
+		o          moe.Overlay
+		most, used int64
+		counts, id []int64
 	}{
-		"uniform": {pruned(), 6, 2, []int64{6, 6, 6, 6, 6, 6}, nil, []int64{1, 2, 3, 4, 6, 7}},
-		"ragged":  {ragged, 8, 2, []int64{5, 8, 8, 1, 8, 8}, []int64{2, 2, 2, 1, 1, 2}, []int64{0, 3, 4, 5, 6}},
-		"clamped": {overlay(map[int]moe.OverlayLayer{0: {Drop: []int{1, 2, 3, 4, 5, 6, 7}}}), 8, 2, []int64{1, 8, 8, 8, 8, 8}, nil, []int64{0}},
-		"merged":  {overlay(map[int]moe.OverlayLayer{0: {Merge: [][]int{{2, 7}}}}), 8, 2, []int64{8, 8, 8, 8, 8, 8}, nil, []int64{0, 1, 2, 3, 4, 5, 6, 7}},
+		"uniform": {pruned(), 6, 2, []int64{6, 6, 6, 6, 6, 6}, []int64{1, 2, 3, 4, 6, 7}},
+		"ragged":  {ragged, 8, 2, []int64{5, 8, 8, 1, 8, 8}, []int64{0, 3, 4, 5, 6}},
+		"clamped": {overlay(map[int]moe.OverlayLayer{0: {Drop: []int{1, 2, 3, 4, 5, 6, 7}}}), 8, 2, []int64{1, 8, 8, 8, 8, 8}, []int64{0}},
+		"merged":  {overlay(map[int]moe.OverlayLayer{0: {Merge: [][]int{{2, 7}}}}), 8, 2, []int64{8, 8, 8, 8, 8, 8}, []int64{0, 1, 2, 3, 4, 5, 6, 7}},
 	} {
 		small := apply(t, demoModel(t), c.o, compress.Writing{})
 		for key, want := range map[string][]int64{
 			"qwen3moe.expert_count": {c.most}, "qwen3moe.expert_used_count": {c.used},
-			"winnow.moe.expert_counts": c.counts, "winnow.moe.expert_used_counts": c.usedBy, "winnow.moe.expert_ids.0": c.id,
+			"winnow.moe.expert_counts": c.counts, "winnow.moe.expert_ids.0": c.id,
 		} {
 			if got := integers(t, small, key); !slices.Equal(got, want) {
 				t.Errorf("%s: %s is %v, want %v", name, key, got, want)
@@ -194,6 +210,9 @@ func TestKeys(t *testing.T) {
 					for _, rows := range c.o.Layers[layer].Merge {
 						want -= int64(len(rows) - 1)
 					}
+				}
+				if want < c.counts[layer] {
+					tensor += ".q0"
 				}
 				s := small.Tensors[fmt.Sprintf("blk.%d.%s.weight", layer, tensor)].Shape
 				if len(s) != dims || int64(s[0]) != want {
@@ -287,10 +306,13 @@ func TestMerged(t *testing.T) {
 	if m.Format != quant.I32 || !slices.Equal(m.Shape, []int{7, 2}) || !bytes.Equal(m.Data, tensor.FromI32(7, 2, want).Raw()) {
 		t.Errorf("map %v %v", m.Shape, m.Data)
 	}
-	was, is := c.Tensors["blk.2.ffn_up_exps.weight"], own.Tensors["blk.2.ffn_up_exps.weight"]
+	was, is := c.Tensors["blk.2.ffn_up_exps.weight"], own.Tensors["blk.2.ffn_up_exps.q0.weight"]
 	size := len(was.Data) / 8
 	if is.Shape[0] != 5 || !bytes.Equal(is.Data[:size], was.Data[6*size:][:size]) {
 		t.Errorf("stack %v", is.Shape)
+	}
+	if got, want := logits(t, own, tensor.Reference()), logits(t, c, masking{tensor.Reference(), o}); !slices.Equal(got, want) {
+		t.Error("logits differ from those of the model in which rows share experts")
 	}
 	layers := map[int]moe.OverlayLayer{2: o.Layers[2]}
 	for _, layer := range []int{0, 1, 3, 4, 5} {
@@ -370,7 +392,8 @@ func TestRefusals(t *testing.T) {
 		"nothing left":  {layer(moe.OverlayLayer{Drop: []int{0, 1, 2, 3, 4, 5, 6, 7}}), compress.Writing{}, moe.ErrOverlay, "of 0 that are left"},
 		"too many":      {layer(moe.OverlayLayer{Drop: []int{0}, TopK: 8}), compress.Writing{}, moe.ErrOverlay, "8 experts a token of 7"},
 		"ragged":        {layer(moe.OverlayLayer{Drop: []int{0}}), compress.Writing{For: compress.Anyone}, compress.ErrInterop, "layer 1 has 7 experts, another 8"},
-		"other k":       {layer(moe.OverlayLayer{TopK: 1}), compress.Writing{For: compress.Anyone}, compress.ErrInterop, "layer 1 takes 1"},
+		"other k":       {layer(moe.OverlayLayer{TopK: 1}), compress.Writing{}, moe.ErrOverlay, "layer 1: topk: 1 experts a token, in another layer 2"},
+		"k by size":     {layer(moe.OverlayLayer{Drop: []int{0, 1, 2, 3, 4, 5, 6}}), compress.Writing{For: compress.Anyone}, compress.ErrInterop, "layer 1 takes 1"},
 		"audience":      {overlay(nil), compress.Writing{For: "me"}, nil, `audience "me"`},
 		"merging":       {overlay(nil), compress.Writing{Merging: "x"}, nil, `merging "x"`},
 	} {

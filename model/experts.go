@@ -101,6 +101,10 @@ func (m *metadata) placed(l *LayerSpec, i, experts int) error {
 	}
 	seen := map[int64]bool{}
 	for row, id := range ids {
+		if id == -1 { // fills up a layer: its router never chooses it
+			l.Map.Orig[row] = -1
+			continue
+		}
 		if id < 0 || id >= moe.MostExperts || seen[id] {
 			return fmt.Errorf("%w: key %q: expert %d is out of range, or stands twice", ErrSpec, key, id)
 		}
