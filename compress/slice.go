@@ -41,12 +41,6 @@ func refused(layer int, format string, args ...any) error {
 
 // sliced applies an overlay to the layers of a model, those that it does not list included.
 func sliced(all map[int]*expertLayer, o *moe.Overlay, merging Merging) (map[int]*slicing, error) {
-	switch {
-	case o.Format != 1:
-		return nil, fmt.Errorf("%w: format %d, want 1", moe.ErrOverlay, o.Format)
-	case len(o.Bits) > 0:
-		return nil, fmt.Errorf("%w: bits: formats are not changed here", moe.ErrOverlay)
-	}
 	for layer := range o.Layers {
 		if all[layer] == nil {
 			return nil, refused(layer, "has no experts")

@@ -62,8 +62,14 @@ func (w *Writing) check() error {
 // understood well enough to be cut. store.ErrExists: w.Out is taken. What fails or is cancelled leaves nothing at w.Out.
 func Apply(ctx context.Context, c *store.Checkpoint, o moe.Overlay, w Writing) error {
 	err := w.check()
-	switch {
+	switch made, is := o.Model, c.Fingerprint(); {
 	case err != nil:
+	case o.Format != 1:
+		err = fmt.Errorf("%w: format %d, want 1", moe.ErrOverlay, o.Format)
+	case made != "" && made != is:
+		err = fmt.Errorf("%w: model: made for tensors that are known by %.12s, these are known by %.12s", moe.ErrOverlay, made, is)
+	case len(o.Bits) > 0:
+		err = fmt.Errorf("%w: bits: formats are not changed here", moe.ErrOverlay)
 	case c.Kind == store.GGUF:
 		err = applyGGUF(ctx, c, &o, &w)
 	default:

@@ -276,7 +276,7 @@ func TestNothingDropped(t *testing.T) {
 		}
 		return c
 	}
-	for _, o := range []moe.Overlay{overlay(nil), overlay(map[int]moe.OverlayLayer{2: {}, 3: {TopK: 2}})} {
+	for _, o := range []moe.Overlay{overlay(nil), {Format: 1, Model: demoModel(t).Fingerprint()}, overlay(map[int]moe.OverlayLayer{2: {}, 3: {TopK: 2}})} {
 		for _, w := range []compress.Writing{{}, {For: compress.Anyone}, {Merging: compress.Average}} {
 			if b := file(demoModel(t), o, w); !bytes.Equal(b, demo.GGUF) {
 				t.Errorf("%v: the file differs", o.Layers)
@@ -379,6 +379,7 @@ func TestRefusals(t *testing.T) {
 		says string
 	}{
 		"format":        {moe.Overlay{Format: 2}, compress.Writing{}, moe.ErrOverlay, "format 2"},
+		"other model":   {moe.Overlay{Format: 1, Model: strings.Repeat("ab", 32)}, compress.Writing{}, moe.ErrOverlay, "made for tensors that are known by abababababab"},
 		"bits":          {moe.Overlay{Format: 1, Bits: map[int]moe.OverlayBits{0: {}}}, compress.Writing{}, moe.ErrOverlay, "bits"},
 		"no layer":      {overlay(map[int]moe.OverlayLayer{6: {Drop: []int{1}}}), compress.Writing{}, moe.ErrOverlay, "layer 6: has no experts"},
 		"below":         {overlay(map[int]moe.OverlayLayer{-1: {}}), compress.Writing{}, moe.ErrOverlay, "layer -1"},

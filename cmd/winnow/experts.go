@@ -15,6 +15,7 @@ func expertsVerb() *cobra.Command {
 		expertsPlanVerb(),
 		expertsShowVerb(),
 		expertsBitsVerb(),
+		expertsApplyVerb(),
 		expertsVerifyVerb(),
 	)
 	return c
