@@ -40,13 +40,19 @@ type folder struct {
 	all    map[int]*slicing
 }
 
-func applyFolder(ctx context.Context, c *store.Checkpoint, o *moe.Overlay, w *Writing) error {
+// readFolder finds the layers of experts of a folder.
+func readFolder(c *store.Checkpoint) (*folder, map[int]*expertLayer, error) {
 	f := &folder{c: c, prefix: map[int]string{}}
 	var err error
 	if f.config, err = readConfig(c.Files["config.json"]); err != nil {
-		return err
+		return nil, nil, err
 	}
 	layers, err := f.layers()
+	return f, layers, err
+}
+
+func applyFolder(ctx context.Context, c *store.Checkpoint, o *moe.Overlay, w *Writing) error {
+	f, layers, err := readFolder(c)
 	if err != nil {
 		return err
 	}
@@ -58,7 +64,17 @@ func applyFolder(ctx context.Context, c *store.Checkpoint, o *moe.Overlay, w *Wr
 			return err
 		}
 	}
-	return newFolder(w.Out, func(dir string) error { return f.write(ctx, dir, o.Method, w.See) })
+	return newFolder(w.Out, func(dir string) error {
+		where, err := f.write(ctx, dir, f.tensor, w.See)
+		if err != nil {
+			return err
+		}
+		made, err := f.describe(dir, o.Method, where)
+		if err != nil {
+			return err
+		}
+		return f.others(ctx, dir, made)
+	})
 }
 
 // layers finds the layers of experts by the names of their tensors, and how many experts are there.
@@ -193,53 +209,61 @@ func (x cutter) all(t store.Tensor, from [][]int) ([]store.NewTensor, error) {
 	return []store.NewTensor{out}, err
 }
 
-// write fills a folder with the smaller model.
-func (f *folder) write(ctx context.Context, dir, method string, see func(store.Progress)) error {
-	changed := count(f.all, 0).changed
-	made := map[string]bool{}
-	where, size := map[string]string{}, int64(0)
+// whereabouts say which file each tensor of a new folder is in.
+type whereabouts struct {
+	file map[string]string
+	size int64 // bytes of all tensors
+}
+
+// write makes the files of weights of what the tensors become, each in the file that it was in.
+func (f *folder) write(ctx context.Context, dir string, become func(store.Tensor) ([]store.NewTensor, error), see func(store.Progress)) (whereabouts, error) {
+	where := whereabouts{file: map[string]string{}}
 	for _, part := range f.c.Parts {
 		s := store.NewSafetensors{Notes: part.Notes}
 		base := filepath.Base(part.File)
-		made[base] = true
 		for _, name := range part.Names {
 			t, err := f.c.Tensor(name)
 			if err != nil {
-				return err
+				return where, err
 			}
-			more, err := f.tensor(t)
+			more, err := become(t)
 			if err != nil {
-				return err
+				return where, err
 			}
 			for _, n := range more {
-				if where[n.Name] != "" {
-					return unfit(f.c, t.Name, "another tensor becomes %.100q too", n.Name)
+				if where.file[n.Name] != "" {
+					return where, unfit(f.c, t.Name, "another tensor becomes %.100q too", n.Name)
 				}
-				where[n.Name] = base
-				size += int64(n.Format.RowBytes(valuesOf(n.Shape)))
+				where.file[n.Name] = base
+				where.size += int64(n.Format.RowBytes(valuesOf(n.Shape)))
 			}
 			s.Tensors = append(s.Tensors, more...)
 		}
 		if err := store.WriteSafetensors(ctx, filepath.Join(dir, base), s, see); err != nil {
-			return err
+			return where, err
 		}
 	}
-	if changed {
-		config, err := f.config.changed(f.all, method)
-		if err != nil {
-			return err
-		}
-		made["config.json"], made[indexFile] = true, true
-		if err := writeFile(filepath.Join(dir, "config.json"), config); err != nil {
-			return err
-		}
-		if !made["model.safetensors"] {
-			if err := writeFile(filepath.Join(dir, indexFile), index(where, size)); err != nil {
-				return err
-			}
-		}
+	return where, nil
+}
+
+// describe writes what says how many experts there are and where, if they have changed; made are the names of files that need not be copied.
+func (f *folder) describe(dir, method string, where whereabouts) (made map[string]bool, err error) {
+	made = map[string]bool{}
+	if !count(f.all, 0).changed {
+		return made, nil
 	}
-	return f.others(ctx, dir, made)
+	config, err := f.config.changed(f.all, method)
+	if err != nil {
+		return nil, err
+	}
+	made["config.json"], made[indexFile] = true, true
+	if err := writeFile(filepath.Join(dir, "config.json"), config); err != nil {
+		return nil, err
+	}
+	if len(f.c.Parts) == 1 && filepath.Base(f.c.Parts[0].File) == "model.safetensors" {
+		return made, nil
+	}
+	return made, writeFile(filepath.Join(dir, indexFile), where.index())
 }
 
 func valuesOf(shape []int) int {
@@ -250,9 +274,9 @@ func valuesOf(shape []int) int {
 	return n
 }
 
-// index says which file each tensor is in.
-func index(where map[string]string, size int64) []byte {
-	raw, err := json.MarshalIndent(map[string]any{"metadata": map[string]int64{"total_size": size}, "weight_map": where}, "", "  ")
+// index is the file that says it.
+func (w whereabouts) index() []byte {
+	raw, err := json.MarshalIndent(map[string]any{"metadata": map[string]int64{"total_size": w.size}, "weight_map": w.file}, "", "  ")
 	if err != nil {
 		panic("winnow: bug: compress: index: " + err.Error())
 	}
