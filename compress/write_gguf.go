@@ -70,10 +70,7 @@ func applyGGUF(ctx context.Context, c *store.Checkpoint, o *moe.Overlay, w *Writ
 			return err
 		}
 	}
-	g := store.NewGGUF{Meta: maps.Clone(c.Meta), Keys: c.Keys}
-	for _, key := range []string{"split.no", "split.count", "split.tensors.count"} {
-		delete(g.Meta, key)
-	}
+	g := store.NewGGUF{Meta: withoutSplit(c.Meta), Keys: c.Keys}
 	f.keys(&g, o.Method)
 	for _, part := range c.Parts {
 		for _, name := range part.Names {
@@ -89,6 +86,15 @@ func applyGGUF(ctx context.Context, c *store.Checkpoint, o *moe.Overlay, w *Writ
 		}
 	}
 	return store.WriteGGUF(ctx, w.Out, g, w.See)
+}
+
+// withoutSplit is a model's keys less those that say which file of several it is.
+func withoutSplit(meta store.Meta) store.Meta {
+	out := maps.Clone(meta)
+	for _, key := range []string{"split.no", "split.count", "split.tensors.count"} {
+		delete(out, key)
+	}
+	return out
 }
 
 // ggufFile is a file that is made smaller.

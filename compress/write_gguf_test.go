@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/winnow-llm/winnow/compress"
+	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
@@ -175,6 +177,25 @@ func TestPadding(t *testing.T) {
 		if got := integers(t, small, "winnow.moe.expert_counts"); !slices.Equal(got, []int64{6, 6}) {
 			t.Errorf("%s: counts %v", name, got)
 		}
+	}
+}
+
+// TestPaddingLoads has Winnow read a file in which some router rows are nobody's.
+func TestPaddingLoads(t *testing.T) {
+	c := demoModel(t)
+	g := store.NewGGUF{Meta: maps.Clone(c.Meta), Keys: c.Keys}
+	g.Meta["winnow.moe.expert_counts"], g.Meta["winnow.moe.expert_ids.2"] = slices.Repeat([]int32{8}, 6), []int32{5, 1, 0, -1, 7, 6, -1, 2}
+	for _, name := range c.Parts[0].Names {
+		x := c.Tensors[name]
+		g.Tensors = append(g.Tensors, store.NewTensor{Name: name, Format: x.Format, Shape: x.Shape, Pieces: slices.Values([][]byte{x.Data})})
+	}
+	path := filepath.Join(t.TempDir(), "x.gguf")
+	if err := store.WriteGGUF(t.Context(), path, g, nil); err != nil {
+		t.Fatal(err)
+	}
+	spec, err := model.Describe(opened(t, path))
+	if err != nil || !slices.Equal(spec.Layers[2].Map.Orig, []int32{5, 1, 0, -1, 7, 6, -1, 2}) {
+		t.Error(err)
 	}
 }
 

@@ -293,6 +293,14 @@ func TestNothingDropped(t *testing.T) {
 	if want := file(demoModel(t), union, compress.Writing{}); !bytes.Equal(second, want) {
 		t.Error("two steps give another file than one")
 	}
+	// Row 1 shares the weights of row 3, and goes with it.
+	merge := func(rows ...int) moe.Overlay {
+		return overlay(map[int]moe.OverlayLayer{1: {Merge: [][]int{rows}}})
+	}
+	third := file(opened(file(demoModel(t), merge(3, 1), compress.Writing{})), merge(2, 3), compress.Writing{})
+	if want := file(demoModel(t), merge(2, 3, 1), compress.Writing{}); !bytes.Equal(third, want) {
+		t.Error("merging what is merged gives another file than one merge")
+	}
 }
 
 // TestMerged stores the experts of a cluster once, with a map, or once a row for other programs; either way nothing else changes.
