@@ -24,7 +24,7 @@ func mapped(c *store.Checkpoint, b []byte) iter.Seq[[]byte] {
 
 // mean hands out the mean of parts of a checkpoint's tensors, equally long and all stored in f.
 func mean(c *store.Checkpoint, f *quant.Format, parts [][]byte) iter.Seq[[]byte] {
-	step := max(1, pieceBytes/8/f.Block) * f.Bytes // some million of values
+	step := max(1, pieceBytes/8/f.Block) * f.Bytes // half a million values, where blocks allow
 	return func(yield func([]byte) bool) {
 		out := make([]byte, min(step, len(parts[0])))
 		for at := 0; at < len(parts[0]); at += step {

@@ -62,6 +62,31 @@ func matricesOf(t testing.TB, c *store.Checkpoint, layer, expert int, part strin
 	return x.Shape[len(x.Shape)-1], raw, w
 }
 
+// owl is how the shares of layers follow from their outliers, all scores of a layer taken at once.
+func owl(t testing.TB, c *store.Checkpoint, p *compress.Profile, share, lambda float64) []float64 {
+	t.Helper()
+	var outliers []float64
+	for layer, lp := range p.Layers {
+		var scores []float64
+		for e := range lp.Usage {
+			for _, part := range []string{"gate", "up", "down"} {
+				columns := lp.Inputs[e]
+				if part == "down" {
+					columns = lp.Hidden[e]
+				}
+				cols, _, w := matricesOf(t, c, layer, e, part)
+				for i, v := range w {
+					if lp.Usage[e] > 0 {
+						scores = append(scores, math.Abs(float64(v))*math.Sqrt(columns[i%cols]))
+					}
+				}
+			}
+		}
+		outliers = append(outliers, compress.Outliers(3, slices.Values([][]float64{scores})))
+	}
+	return compress.Shares(share, lambda, outliers)
+}
+
 // TestSparsify makes weights of the demo, Q8_0, and of a folder, BF16, zero: exactly floor(share * columns) of each row by the scores, and nothing
 // else changes. The expert that no token chose stays as it is, and is named.
 func TestSparsify(t *testing.T) {
@@ -77,6 +102,15 @@ func TestSparsify(t *testing.T) {
 				t.Errorf("%s: dead %v", name, z.Dead)
 			}
 			zeros, weights, total := int64(0), int64(0), 0.0
+			if want := owl(t, c, p, 0.3, lambda); len(want) != len(z.Shares) {
+				t.Errorf("%s: shares %v, want %v", name, z.Shares, want)
+			} else {
+				for layer, s := range want {
+					if math.Abs(s-z.Shares[layer]) > 1e-9 {
+						t.Errorf("%s: layer %d: share %v, want %v", name, layer, z.Shares[layer], s)
+					}
+				}
+			}
 			for layer, lp := range p.Layers {
 				total += z.Shares[layer]
 				if lambda == 0 && z.Shares[layer] != 0.3 {

@@ -182,6 +182,10 @@ func TestFolderTensors(t *testing.T) {
 	if got := again.Tensors["model.layers.2.block_sparse_moe.experts.1.w1.weight"].Shape; !slices.Equal(got, []int{3, 2}) {
 		t.Errorf("expert 1 is %v, should be what 2 was", got)
 	}
+	other := apply(t, small, overlay(map[int]moe.OverlayLayer{2: {Drop: []int{1}}}), compress.Writing{})
+	if got := files(t, other.Path)["config.json"]; !strings.HasSuffix(got, `"expert_ids":{"1":[1,3],"2":[0,2,3]}}}`) {
+		t.Errorf("config %s", got)
+	}
 	shared := apply(t, opened(t, dir), overlay(map[int]moe.OverlayLayer{2: {Merge: [][]int{{3, 1}}}, 1: {Merge: [][]int{{3, 1}}}}), compress.Writing{})
 	if got := shared.Tensors["model.layers.2.block_sparse_moe.experts.1.w1.weight"].Shape; !slices.Equal(got, []int{4, 2}) {
 		t.Errorf("expert 1 is %v, should be what 3 is", got)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/winnow-llm/winnow/compress"
 	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/model/demo"
 	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
@@ -180,6 +181,33 @@ func TestPadding(t *testing.T) {
 	}
 }
 
+// TestSplitFiles cuts a model that is in two files: the new one is the same as of one file.
+func TestSplitFiles(t *testing.T) {
+	c, root := demoModel(t), t.TempDir()
+	names := c.Parts[0].Names
+	for i, part := range [][]string{names[:20], names[20:]} {
+		g := store.NewGGUF{Meta: store.Meta{}}
+		if i == 0 {
+			g.Meta, g.Keys = maps.Clone(c.Meta), c.Keys
+		}
+		g.Meta["split.no"], g.Meta["split.count"], g.Meta["split.tensors.count"] = uint16(i), uint16(2), int32(len(names))
+		for _, name := range part {
+			x := c.Tensors[name]
+			g.Tensors = append(g.Tensors, store.NewTensor{Name: name, Format: x.Format, Shape: x.Shape, Pieces: slices.Values([][]byte{x.Data})})
+		}
+		if err := store.WriteGGUF(t.Context(), filepath.Join(root, fmt.Sprintf("m-%05d-of-00002.gguf", i+1)), g, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := filepath.Join(t.TempDir(), "x.gguf")
+	if err := compress.Apply(t.Context(), opened(t, root), overlay(nil), compress.Writing{Out: out}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(out); err != nil || !bytes.Equal(b, demo.GGUF) {
+		t.Errorf("%d bytes, the model has %d: %v", len(b), len(demo.GGUF), err)
+	}
+}
+
 // TestPaddingLoads has Winnow read a file in which some router rows are nobody's.
 func TestPaddingLoads(t *testing.T) {
 	c := demoModel(t)
@@ -238,16 +266,21 @@ func TestHostileModels(t *testing.T) {
 		w     compress.Writing
 		says  string
 	}{
-		"stack is short":   {inventedOf(4, 2).with("blk.0.ffn_up_exps.weight", 3, 2), drop, compress.Writing{}, "[3 2] for 4 experts"},
-		"bias is long":     {inventedOf(4, 2).with("blk.0.exp_probs_b.bias", 5), drop, compress.Writing{}, "[5] for 4 experts"},
-		"no k":             {key("made.expert_used_count", uint32(0)), drop, compress.Writing{}, "0 experts a token"},
-		"k is text":        {key("made.expert_used_count", "two"), drop, compress.Writing{}, "should hold an integer"},
-		"k is huge":        {key("made.expert_used_count", uint64(math.MaxInt64)), drop, compress.Writing{}, "is 9223372036854775807"},
-		"k is negative":    {key("made.expert_used_count", int32(-1)), drop, compress.Writing{}, "is -1"},
-		"groups":           {key("made.expert_group_count", uint32(3)), drop, compress.Writing{}, "in 3 groups"},
-		"ids":              {key("winnow.moe.expert_ids.0", []int32{1}), drop, compress.Writing{}, "4 experts, and numbers of 1"},
-		"big ids":          {key("winnow.moe.expert_ids.0", []int64{1, 2, 3, 1 << 40}), drop, compress.Writing{}, "holds 1099511627776"},
-		"unequal groups":   {key("made.expert_group_count", uint32(2)), drop, compress.Writing{}, "groups are left with [1 2]"},
+		"stack is short": {inventedOf(4, 2).with("blk.0.ffn_up_exps.weight", 3, 2), drop, compress.Writing{}, "[3 2] for 4 experts"},
+		"bias is long":   {inventedOf(4, 2).with("blk.0.exp_probs_b.bias", 5), drop, compress.Writing{}, "[5] for 4 experts"},
+		"no k":           {key("made.expert_used_count", uint32(0)), drop, compress.Writing{}, "0 experts a token"},
+		"k is text":      {key("made.expert_used_count", "two"), drop, compress.Writing{}, "should hold an integer"},
+		"k is huge":      {key("made.expert_used_count", uint64(math.MaxInt64)), drop, compress.Writing{}, "is 9223372036854775807"},
+		"k is negative":  {key("made.expert_used_count", int32(-1)), drop, compress.Writing{}, "is -1"},
+		"groups":         {key("made.expert_group_count", uint32(3)), drop, compress.Writing{}, "in 3 groups"},
+		"ids":            {key("winnow.moe.expert_ids.0", []int32{1}), drop, compress.Writing{}, "4 experts, and numbers of 1"},
+		"big ids":        {key("winnow.moe.expert_ids.0", []int64{1, 2, 3, 1 << 40}), drop, compress.Writing{}, "holds 1099511627776"},
+		"unequal groups": {key("made.expert_group_count", uint32(2)), drop, compress.Writing{}, "groups are left with [1 2]"},
+		"few in groups": {(func() *invented {
+			m := inventedOf(4, 2)
+			m.keys["made.expert_group_count"], m.keys["made.expert_group_used_count"] = uint32(2), uint32(1)
+			return m
+		})().with("blk.0.ffn_up_exps.weight", 4, 2), moe.OverlayLayer{Drop: []int{0, 3}}, compress.Writing{}, "2 experts a token out of 1 groups of 1"},
 		"hash layer":       {inventedOf(4, 2).with("blk.0.ffn_gate_tid2eid", 4), drop, compress.Writing{}, "not known how"},
 		"chunk experts":    {inventedOf(4, 2).with("blk.0.ffn_up_chexps.weight", 4), drop, compress.Writing{}, "not known how"},
 		"router of 3 dims": {(&invented{keys: inventedOf(4, 2).keys}).with("blk.0.ffn_gate_inp.weight", 4, 2, 2), drop, compress.Writing{}, "experts are cut"},

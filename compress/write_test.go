@@ -181,6 +181,10 @@ func integers(t testing.TB, c *store.Checkpoint, key string) []int64 {
 // TestKeys reads what files of uniform, ragged and merged layers say of themselves.
 func TestKeys(t *testing.T) {
 	ragged := overlay(map[int]moe.OverlayLayer{0: {Drop: []int{7, 1, 2}}, 3: {Drop: []int{0, 1, 2, 3, 4, 5, 6}}})
+	single := map[int]moe.OverlayLayer{}
+	for layer := range 6 {
+		single[layer] = moe.OverlayLayer{TopK: 1}
+	}
 	for name, c := range map[string]struct {
 		o          moe.Overlay
 		most, used int64
@@ -189,6 +193,7 @@ func TestKeys(t *testing.T) {
 		"uniform": {pruned(), 6, 2, []int64{6, 6, 6, 6, 6, 6}, []int64{1, 2, 3, 4, 6, 7}},
 		"ragged":  {ragged, 8, 2, []int64{5, 8, 8, 1, 8, 8}, []int64{0, 3, 4, 5, 6}},
 		"clamped": {overlay(map[int]moe.OverlayLayer{0: {Drop: []int{1, 2, 3, 4, 5, 6, 7}}}), 8, 2, []int64{1, 8, 8, 8, 8, 8}, []int64{0}},
+		"one k":   {overlay(single), 8, 1, []int64{8, 8, 8, 8, 8, 8}, []int64{0, 1, 2, 3, 4, 5, 6, 7}},
 		"merged":  {overlay(map[int]moe.OverlayLayer{0: {Merge: [][]int{{2, 7}}}}), 8, 2, []int64{8, 8, 8, 8, 8, 8}, []int64{0, 1, 2, 3, 4, 5, 6, 7}},
 	} {
 		small := apply(t, demoModel(t), c.o, compress.Writing{})
