@@ -395,7 +395,7 @@ func TestExpertsRefused(t *testing.T) {
 		{"counts of other layers", whole, key("winnow.moe.expert_counts", []int32{8, 8, 7, 8, 8, 8}), "blk.2.ffn_gate_inp.weight"},
 		{"too few ids", whole, key("winnow.moe.expert_ids.2", []int32{1, 2}), "winnow.moe.expert_ids.2"},
 		{"ids twice", whole, key("winnow.moe.expert_ids.2", []int32{1, 2, 3, 4, 5, 6, 7, 7}), "expert 7"},
-		{"ids below 0", whole, key("winnow.moe.expert_ids.2", []int32{-1, 2, 3, 4, 5, 6, 7, 8}), "expert -1"},
+		{"ids below -1", whole, key("winnow.moe.expert_ids.2", []int32{-2, 2, 3, 4, 5, 6, 7, 8}), "expert -2"},
 		{"a bank that is not there", inBanks, entry(3, 2, 0), "expert 3"},
 		{"an expert that is not there", inBanks, entry(3, 0, 8), "expert 3"},
 		{"half gone", inBanks, entry(3, -1, 0), "expert 3"},
