@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/compress"
+	"github.com/winnow-llm/winnow/cpu"
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/model/demo"
 	"github.com/winnow-llm/winnow/moe"
@@ -93,6 +95,27 @@ func logits(t testing.TB, c *store.Checkpoint, d tensor.Device) []float32 {
 	return out
 }
 
+// devices are those that this machine can run.
+func devices(t testing.TB) []tensor.Device {
+	all := []tensor.Device{tensor.Reference()}
+	for _, variant := range []string{"avx512", "avx2", "dotprod", "neon"} {
+		d, err := cpu.New(cpu.Options{Variant: variant, Log: func(line string) { t.Log(line) }})
+		if err != nil {
+			t.Logf("skipped: %v", err)
+			continue
+		}
+		if c, ok := d.(io.Closer); ok {
+			t.Cleanup(func() {
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
 // masking is a device on which an overlay's experts are never chosen, and merged ones share: what the smaller file has to equal.
 type masking struct {
 	tensor.Device
@@ -143,11 +166,12 @@ func TestUniformEqualsMasked(t *testing.T) {
 	if small.Size() >= c.Size()*9/10 {
 		t.Errorf("%d bytes, were %d", small.Size(), c.Size())
 	}
-	got, want := logits(t, small, tensor.Reference()), logits(t, c, masking{tensor.Reference(), o})
-	if !slices.Equal(got, want) {
-		t.Error("logits differ from those of the masked model")
+	for _, d := range devices(t) {
+		if got, want := logits(t, small, d), logits(t, c, masking{d, o}); !slices.Equal(got, want) {
+			t.Errorf("%s: logits differ from those of the masked model", d.Name())
+		}
 	}
-	if whole := logits(t, c, tensor.Reference()); slices.Equal(got, whole) {
+	if slices.Equal(logits(t, small, tensor.Reference()), logits(t, c, tensor.Reference())) {
 		t.Error("dropping experts changed nothing: the test shows nothing")
 	}
 }
