@@ -97,7 +97,7 @@ func (x cutter) rows(t store.Tensor, from [][]int, fill float32) (out store.NewT
 func (x cutter) piece(t store.Tensor, parts [][]byte, fill func() []byte) (iter.Seq[[]byte], error) {
 	switch {
 	case len(parts) == 0:
-		return one(fill()), nil
+		return func(yield func([]byte) bool) { yield(fill()) }, nil // made when its turn comes: there may be many
 	case len(parts) == 1:
 		return mapped(x.c, parts[0]), nil
 	case !averages(t.Format):

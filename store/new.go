@@ -57,7 +57,7 @@ func writeNew(path string, write func(io.Writer) error) error {
 	}
 	temp, err := writeTemp(filepath.Dir(path), write)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return err
 	}
 	return rename(temp, path)
 }
