@@ -3,14 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/winnow-llm/winnow/compress"
 	"github.com/winnow-llm/winnow/configs"
-	"github.com/winnow-llm/winnow/moe"
 )
 
 // applying is what winnow experts apply is asked for.
@@ -93,22 +90,4 @@ func (a *applying) run(c *cobra.Command, name string) (err error) {
 	}
 	_, err = fmt.Fprintf(c.OutOrStdout(), "wrote %s: %s, was %s\n", a.w.Out, size(small.Size()), size(model.Size()))
 	return errors.Join(err, small.Close())
-}
-
-// readOverlay reads a file that says which experts to drop and to merge.
-func readOverlay(path string) (*moe.Overlay, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, moe.MostOverlayBytes+1))
-	if err != nil {
-		return nil, err
-	}
-	o, err := moe.ParseOverlay(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return o, nil
 }
