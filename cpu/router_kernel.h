@@ -1,11 +1,11 @@
-// Route: p = x, weights, bias, selection bias, phys, logits, ids, factors, n; d = rows, dim, experts, kind of the weights, k, score, weight,
-// groups (1 = none), groups kept, 1 where a group is judged by its two best, 1 where factors are normed; f = scale, eps. First the
+// Route: p = x, weights, bias, selection bias, phys, logits, ids, factors, n, scales, bad; d = rows, dim, experts, kind of the weights, k, score, weight,
+// groups (1 = none), groups kept, 1 where a group is judged by its two best, 1 where factors are normed; f = scale, eps, band. First the
 // logits, by tiles of experts, then the choice of each row, in double precision.
 
 #ifndef WN_ROUTER_H
 #define WN_ROUTER_H
 enum { WN_SOFTMAX, WN_SIGMOID, WN_SQRT_SOFTPLUS, WN_IDENTITY };
-enum { WN_FROM_SCORE, WN_SOFTMAX_TOP_K, WN_SIGMOID_TOP_K };
+enum { WN_FROM_SCORE, WN_SOFTMAX_TOP_K, WN_SIGMOID_TOP_K, WN_SPARSE_MIXER };
 enum { WN_MOST_EXPERTS = 1024, WN_MOST_ACTIVE = 64 };
 #endif
 
@@ -34,6 +34,10 @@ static int64_t WN(largest)(const double *v, int64_t n) {
 static void WN(softmax)(double *to, const double *z, int64_t n) {
 	if (n == 0) return;
 	double top = z[WN(largest)(z, n)], sum = 0;
+	if (top == -INFINITY) { // nothing to choose from
+		memset(to, 0, n * sizeof *to);
+		return;
+	}
 	for (int64_t i = 0; i < n; i++) to[i] = exp(z[i] - top), sum += to[i];
 	for (int64_t i = 0; i < n; i++) to[i] /= sum;
 }
@@ -78,25 +82,40 @@ static void WN(keep_groups)(double *u, int64_t n, const wn_op *op) {
 		if (!kept[e / size]) u[e] = -INFINITY;
 }
 
-// weigh writes the factors of the count chosen experts.
-static void WN(weigh)(const double *z, const double *score, const int32_t *ids, int64_t count, float *out, const wn_op *op) {
+// band is the share of expert e in a softmax over the logits that are as good as its own.
+static double WN(band)(const double *z, int64_t n, int64_t e, double width) {
+	double sum = 0;
+	for (int64_t i = 0; i < n; i++)
+		if (z[i] > -INFINITY && z[e] - z[i] <= 2 * width * fmax(fabs(z[i]), z[e])) sum += exp(z[i] - z[e]);
+	return 1 / sum;
+}
+
+// weigh writes the factors of the count chosen experts; the sparse mixer takes them out of z.
+static void WN(weigh)(double *z, const double *score, const int32_t *ids, int64_t count, float *out, const wn_op *op) {
 	double w[WN_MOST_ACTIVE] = {0}, factor = op->f[0];
 	for (int64_t i = 0; i < count; i++) {
 		double v = z[ids[i]];
-		w[i] = op->d[6] == WN_SIGMOID_TOP_K ? WN(sigmoid)(v) : op->d[6] == WN_SOFTMAX_TOP_K ? v : score[ids[i]];
+		switch (op->d[6]) {
+		case WN_SIGMOID_TOP_K: w[i] = WN(sigmoid)(v); break;
+		case WN_SOFTMAX_TOP_K: w[i] = v; break;
+		case WN_SPARSE_MIXER: w[i] = WN(band)(z, op->d[2], ids[i], op->f[2]), z[ids[i]] = -INFINITY; break;
+		default: w[i] = score[ids[i]];
+		}
 	}
 	if (op->d[6] == WN_SOFTMAX_TOP_K) WN(softmax)(w, w, count);
 	if (op->d[10]) {
 		double sum = op->f[1];
 		for (int64_t i = 0; i < count; i++) sum += w[i];
-		factor /= sum;
+		if (sum > 0) factor /= sum; // else all are 0
 	}
+	const float *scales = op->p[9];
 	for (int64_t i = 0; i < count; i++) out[i] = (float)(w[i] * factor);
+	for (int64_t i = 0; scales && i < count; i++) out[i] *= scales[ids[i]];
 }
 
 static void WN(route_choose)(void *arg, int64_t row, int worker) {
 	const wn_op *op = ((WN(route_job) *)arg)->op;
-	int64_t n = op->d[2], k = op->d[4], count = 0;
+	int64_t n = op->d[2], k = op->d[4], count = 0, bad = 0;
 	const float *choice = op->p[3], *logits = (const float *)op->p[5] + row * n;
 	const int32_t *phys = op->p[4];
 	int32_t *ids = (int32_t *)op->p[6] + row * k;
@@ -104,9 +123,17 @@ static void WN(route_choose)(void *arg, int64_t row, int worker) {
 	double z[WN_MOST_EXPERTS], score[WN_MOST_EXPERTS], u[WN_MOST_EXPERTS];
 	(void)worker;
 	z[0] = -INFINITY; // there is at least one expert
-	for (int64_t e = 0; e < n; e++) z[e] = phys[e] < 0 ? -INFINITY : logits[e];
+	for (int64_t e = 0; e < n; e++) {
+		int none = !(logits[e] < INFINITY);
+		bad += phys[e] >= 0 && none;
+		z[e] = phys[e] < 0 || none ? -INFINITY : logits[e];
+	}
+	if (op->p[10]) ((int32_t *)op->p[10])[row] = (int32_t)bad;
 	WN(score_all)(score, z, n, op->d[5]);
-	for (int64_t e = 0; e < n; e++) u[e] = phys[e] < 0 ? -INFINITY : score[e] + (choice ? choice[e] : 0);
+	for (int64_t e = 0; e < n; e++) {
+		u[e] = score[e] + (choice ? choice[e] : 0);
+		if (z[e] == -INFINITY || u[e] != u[e]) u[e] = -INFINITY;
+	}
 	WN(keep_groups)(u, n, op);
 	for (int64_t i = 0; i < k; i++) {
 		int64_t e = WN(largest)(u, n);

@@ -13,17 +13,23 @@ func (o *Route) Bound(out *tensor.Mat) func(i int) float64 {
 	x, w, tol := tensor.RowNorms(o.X), tensor.RowNorms(o.W), tensor.Tolerance(quant.F32)
 	var widest float64
 	for _, n := range w {
-		widest = max(widest, n)
+		if n > widest { // which no NaN is
+			widest = n
+		}
 	}
-	logit := func(row int) float64 {
-		var b float64
-		if o.Bias.Present() {
-			for _, v := range o.Bias.F32() {
-				b = max(b, math.Abs(float64(v)))
+	most := func(m tensor.Mat) (b float64) {
+		for _, v := range floats(m) {
+			if a := math.Abs(float64(v)); a > b && !math.IsInf(a, 1) {
+				b = a
 			}
 		}
-		return tol*x[row]*widest + tensor.Roundoff*b
+		return b
 	}
+	bias, scales := most(o.Bias), 1.0
+	if o.Scales.Present() {
+		scales = most(o.Scales)
+	}
+	logit := func(row int) float64 { return tol*x[row]*widest + tensor.Roundoff*bias }
 	return func(i int) float64 {
 		row := i / out.Cols
 		switch {
@@ -31,22 +37,18 @@ func (o *Route) Bound(out *tensor.Mat) func(i int) float64 {
 			return logit(row)
 		case o.tied(row, 4*(logit(row)+tensor.Roundoff)):
 			return math.Inf(1)
-		case out == &o.IDs:
+		case out == &o.IDs || out == &o.Bad:
 			return 0
 		}
-		scale := max(math.Abs(float64(o.Spec.Scale)), math.Abs(float64(o.Weights.F32()[i])))
+		scale := max(math.Abs(float64(o.Spec.Scale))*scales, math.Abs(float64(o.Weights.F32()[i])))
 		return 4 * (logit(row) + tensor.Roundoff) * scale
 	}
 }
 
 // tied says whether one of the row's choices beats or is beaten by another live expert by less than margin.
 func (o *Route) tied(row int, margin float64) bool {
-	z, n, k := make([]float64, o.Spec.Experts), o.Spec.Experts, o.Spec.K
-	for e, v := range o.Logits.F32()[row*n : (row+1)*n] {
-		if z[e] = float64(v); o.Phys.I32()[e] < 0 {
-			z[e] = math.Inf(-1)
-		}
-	}
+	n, k := o.Spec.Experts, o.Spec.K
+	z, _ := live(o.Logits.F32()[row*n:(row+1)*n], o.Phys.I32())
 	u := o.Spec.scores(z)
 	for e := range u {
 		if o.Select.Present() {
@@ -55,12 +57,20 @@ func (o *Route) tied(row int, margin float64) bool {
 	}
 	for _, id := range o.IDs.I32()[row*k : (row+1)*k] {
 		for e := range u {
-			if id >= 0 && e != int(id) && o.Phys.I32()[e] >= 0 && math.Abs(u[e]-u[id]) < margin && z[e] != z[id] {
+			if id < 0 || e == int(id) || math.IsInf(z[e], -1) {
+				continue
+			}
+			if math.Abs(u[e]-u[id]) < margin && z[e] != z[id] || o.Spec.Weight == SparseMixer && o.Spec.edge(z[id], z[e]) < margin {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// edge is how far a logit is from the edge of the band around a pick.
+func (s RouterSpec) edge(pick, v float64) float64 {
+	return math.Abs(pick - v - 2*float64(s.Band)*max(math.Abs(v), pick))
 }
 
 // Bound is a share of the norm of the output's row, or of the average row where that is larger: three products follow each other, of which

@@ -28,6 +28,7 @@ const (
 	FromScore   Weight = "score"         // the chosen experts' scores
 	SoftmaxTopK Weight = "softmax-top-k" // a softmax over the chosen experts' logits
 	SigmoidTopK Weight = "sigmoid-top-k" // sigmoids of the chosen experts' logits
+	SparseMixer Weight = "sparse-mixer"  // each pick's share in a softmax over what is left of the logits that are as good as it: see Band
 )
 
 // GroupScore says how a group of experts is judged.
@@ -41,8 +42,10 @@ const (
 
 // RouterSpec is a top-k router as numbers: one function with fields covers every top-k family.
 //
-//	z = logits, -inf where pruned; s = score(z); u = s + selection bias; keep the best groups of u;
+//	z = logits, -inf where pruned or no number; s = score(z); u = s + selection bias, -inf where z is; keep the best groups of u;
 //	ids = K largest of u, ties to the lower id; w = weight(ids); w /= sum w + eps if Norm; w *= Scale
+//
+// A family that norms its hidden states once more before the router has a tensor.Norm in front.
 type RouterSpec struct {
 	Experts    int // router rows
 	K          int // experts a token
@@ -55,6 +58,7 @@ type RouterSpec struct {
 	NormMinK   int     // Norm applies from this K on: 2 in DeepSeek-V3's code, 1 elsewhere
 	NormEps    float32 // added to the sum
 	Scale      float32 // factor of all weights
+	Band       float32 // of SparseMixer: logits within 2*Band of a pick, as a share of the larger magnitude, are as good as it; Phi-3.5 has 0.01
 }
 
 // Check says what is wrong with a router that a file describes.
@@ -70,6 +74,8 @@ func (s RouterSpec) Check() error {
 		return fmt.Errorf("%d experts active out of %d groups of %d", s.K, s.GroupsKept, s.Experts/s.Groups)
 	case s.Score == "" || s.Weight == "":
 		return fmt.Errorf("score %q, weight %q: both must be named", s.Score, s.Weight)
+	case s.Weight == SparseMixer && !(s.Band >= 0 && s.Band < 1):
+		return fmt.Errorf("a band of %v around each pick, want 0 to 1", s.Band)
 	}
 	return nil
 }
@@ -86,10 +92,12 @@ type Route struct {
 	W       tensor.Mat // experts x dim, F32, as the device loads weights
 	Bias    tensor.Mat // 1 x experts, F32: part of the logits; may be absent
 	Select  tensor.Mat // 1 x experts, F32: added to scores for the choice only; may be absent
+	Scales  tensor.Mat // 1 x experts, F32: factors of each expert's weight, after all else; may be absent
 	Phys    tensor.Mat // 1 x experts, I32: see ExpertMap; -1 is never chosen
 	Logits  tensor.Mat // rows x experts, F32: written, for who wants to see them
 	IDs     tensor.Mat // rows x K, I32: router rows by falling score, -1 where fewer are left
 	Weights tensor.Mat // rows x K, F32: their factors, 0 beside -1
+	Bad     tensor.Mat // rows x 1, I32: how many logits of live experts are NaN or +inf, which are never chosen; may be absent
 	N       tensor.Mat // 1 x 1, I32: rows in use
 	Spec    RouterSpec
 }
@@ -97,13 +105,7 @@ type Route struct {
 // Reference routes row by row.
 func (o *Route) Reference() {
 	n, k, dim := o.Spec.Experts, o.Spec.K, o.X.Cols
-	var bias, choice []float32
-	if o.Bias.Present() {
-		bias = o.Bias.F32()
-	}
-	if o.Select.Present() {
-		choice = o.Select.F32()
-	}
+	bias, choice, scales := floats(o.Bias), floats(o.Select), floats(o.Scales)
 	for i := range tensor.Live(o.N, o.X.Rows) {
 		x, z := o.X.F32()[i*dim:(i+1)*dim], o.Logits.F32()[i*n:(i+1)*n]
 		for e := range z {
@@ -116,8 +118,25 @@ func (o *Route) Reference() {
 				z[e] += bias[e]
 			}
 		}
-		o.Spec.Choose(z, choice, o.Phys.I32(), Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]})
+		out := Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]}
+		bad := o.Spec.Choose(z, choice, o.Phys.I32(), out)
+		if o.Bad.Present() {
+			o.Bad.I32()[i] = int32(bad)
+		}
+		for slot, e := range out.IDs {
+			if e >= 0 && scales != nil {
+				out.Weights[slot] *= scales[e]
+			}
+		}
 	}
+}
+
+// floats are the values of an operand that may be absent: nil if it is.
+func floats(m tensor.Mat) []float32 {
+	if !m.Present() {
+		return nil
+	}
+	return m.F32()
 }
 
 // Choice receives the K chosen experts of one token.
@@ -126,22 +145,17 @@ type Choice struct {
 	Weights []float32
 }
 
-// Choose is the router on one row of logits. The selection bias may be nil; phys is an ExpertMap's.
-func (s RouterSpec) Choose(logits, bias []float32, phys []int32, out Choice) {
-	z := make([]float64, len(logits))
-	for e, v := range logits {
-		z[e] = float64(v)
-		if phys[e] < 0 {
-			z[e] = math.Inf(-1)
-		}
-	}
+// Choose is the router on one row of logits. The selection bias may be nil; phys is an ExpertMap's. It gives how many logits of live experts
+// are NaN or +inf; they count as -inf, and experts of -inf are never chosen.
+func (s RouterSpec) Choose(logits, bias []float32, phys []int32, out Choice) (bad int) {
+	z, bad := live(logits, phys)
 	score := s.scores(z)
 	u := append([]float64(nil), score...)
 	for e := range u {
 		if bias != nil {
 			u[e] += float64(bias[e])
 		}
-		if phys[e] < 0 {
+		if math.IsInf(z[e], -1) || u[e] != u[e] {
 			u[e] = math.Inf(-1)
 		}
 	}
@@ -154,6 +168,23 @@ func (s RouterSpec) Choose(logits, bias []float32, phys []int32, out Choice) {
 		}
 	}
 	s.weigh(z, score, out)
+	return bad
+}
+
+// live is a row of logits, -inf where an expert is pruned or its logit is bad, and how many are bad.
+func live(logits []float32, phys []int32) (z []float64, bad int) {
+	z = make([]float64, len(logits))
+	for e, v := range logits {
+		z[e] = float64(v)
+		switch {
+		case phys[e] < 0:
+			z[e] = math.Inf(-1)
+		case v != v || math.IsInf(z[e], 1):
+			z[e] = math.Inf(-1)
+			bad++
+		}
+	}
+	return z, bad
 }
 
 func (s RouterSpec) scores(z []float64) []float64 {
@@ -210,6 +241,7 @@ func (s RouterSpec) keepGroups(u []float64) {
 	}
 }
 
+// weigh writes the weights of the chosen experts; SparseMixer takes them out of z.
 func (s RouterSpec) weigh(z, score []float64, out Choice) {
 	w := make([]float64, 0, len(out.IDs))
 	for _, e := range out.IDs {
@@ -221,6 +253,9 @@ func (s RouterSpec) weigh(z, score []float64, out Choice) {
 			w = append(w, sigmoid(z[e]))
 		case SoftmaxTopK:
 			w = append(w, z[e])
+		case SparseMixer:
+			w = append(w, band(z, int(e), float64(s.Band)))
+			z[e] = math.Inf(-1)
 		default:
 			w = append(w, score[e])
 		}
@@ -234,11 +269,24 @@ func (s RouterSpec) weigh(z, score []float64, out Choice) {
 		for _, v := range w {
 			sum += v
 		}
-		factor /= sum
+		if sum > 0 { // else all are 0
+			factor /= sum
+		}
 	}
 	for i, v := range w {
 		out.Weights[i] = float32(v * factor)
 	}
+}
+
+// band is the share of expert e in a softmax over the logits that are as good as its own.
+func band(z []float64, e int, width float64) float64 {
+	var sum float64
+	for _, v := range z {
+		if !math.IsInf(v, -1) && z[e]-v <= 2*width*max(math.Abs(v), z[e]) {
+			sum += math.Exp(v - z[e])
+		}
+	}
+	return 1 / sum
 }
 
 func softmax(dst, z []float64) {
@@ -246,6 +294,10 @@ func softmax(dst, z []float64) {
 		return
 	}
 	top, sum := z[largest(z)], 0.0
+	if math.IsInf(top, -1) { // nothing to choose from
+		clear(dst)
+		return
+	}
 	for i, v := range z {
 		dst[i] = math.Exp(v - top)
 		sum += dst[i]
@@ -268,9 +320,9 @@ func largest(v []float64) int {
 	return best
 }
 
-// Operands lists inputs, weights, biases, map and count, then logits, ids and factors.
+// Operands lists inputs, weights, biases, scales, map and count, then logits, ids, factors and the count of bad logits.
 func (o *Route) Operands() (in, out []*tensor.Mat) {
-	return []*tensor.Mat{&o.X, &o.W, &o.Bias, &o.Select, &o.Phys, &o.N}, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights}
+	return []*tensor.Mat{&o.X, &o.W, &o.Bias, &o.Select, &o.Scales, &o.Phys, &o.N}, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights, &o.Bad}
 }
 
 // Cost counts one read of weights and inputs, and two operations a product.
