@@ -36,6 +36,7 @@ var sums = map[string]string{
 	"linear Q8_0": "8e5870f308c67ba9",
 	"norm":        "da2fba9b96770055",
 	"rope":        "9aeea00a69fe0f1e",
+	"tree":        "85b31ad36f571a60",
 }
 
 // The variants of all machines agree to the bit, although no machine runs them all.
@@ -55,6 +56,9 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 	for _, c := range moetest.Cases() {
 		if strings.HasPrefix(c.Name, "ffn/[Q4_K Q6_K BF16] 20 ") {
 			cases["ffn"] = c
+		}
+		if strings.HasPrefix(c.Name, "tree/") && strings.Contains(c.Name, "gamma:10 ") && strings.HasSuffix(c.Name, "128 trees 8") {
+			cases["tree"] = c
 		}
 	}
 	for _, v := range variants(t) {

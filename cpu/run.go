@@ -34,6 +34,7 @@ var kernels = table(
 	on(fillNorm),
 	on(fillRope),
 	on(fillRoute),
+	on(fillRouteTree),
 	on(fillSelectWindow),
 	on(fillSum),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
