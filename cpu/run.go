@@ -16,6 +16,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/tensor"
 )
 
@@ -37,6 +38,8 @@ var kernels = table(
 	on(fillRouteTree),
 	on(fillSelectWindow),
 	on(fillSum),
+	byReference[*moe.RouteDSelect]("no published language model routes so, and its sums are few"),
+	byReference[*moe.RouteHash]("a few layers of few models route so, and the table itself costs nothing"),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 

@@ -151,10 +151,10 @@ type pair struct {
 }
 
 // each chooses for every row from the pairs of a tree that find appends, depth first.
-func (o *RouteTree) each(find func(w *treeWalk, tree int)) {
+func (o *RouteTree) each(find func(w *visit, tree int)) {
 	k, dim := o.IDs.Cols, o.X.Cols
 	for i := range tensor.Live(o.N, o.X.Rows) {
-		w := treeWalk{x: o.X.F32()[i*dim : (i+1)*dim]}
+		w := visit{x: o.X.F32()[i*dim : (i+1)*dim]}
 		for j := range o.Spec.Trees {
 			find(&w, j)
 		}
@@ -163,8 +163,8 @@ func (o *RouteTree) each(find func(w *treeWalk, tree int)) {
 	}
 }
 
-// treeWalk is what one row has come upon.
-type treeWalk struct {
+// visit is what one row has come upon.
+type visit struct {
 	x     []float32
 	pairs []pair
 	bad   int
@@ -176,7 +176,7 @@ type crossing struct {
 	mass float64
 }
 
-func (o *RouteTree) walk(w *treeWalk, tree int) {
+func (o *RouteTree) walk(w *visit, tree int) {
 	n, cut := o.Spec.Nodes(), float64(o.Spec.Cut)
 	places := o.Places.I32()[2*tree*(n+o.Spec.Experts):]
 	stack := make([]crossing, 0, 16)
@@ -199,7 +199,7 @@ func (o *RouteTree) walk(w *treeWalk, tree int) {
 }
 
 // split is the two ways on from a node. Nothing goes where all is pruned.
-func (o *RouteTree) split(w *treeWalk, places []int32, at crossing) (left, right crossing) {
+func (o *RouteTree) split(w *visit, places []int32, at crossing) (left, right crossing) {
 	left, right = crossing{2*at.q + 1, at.mass}, crossing{2*at.q + 2, at.mass}
 	switch {
 	case places[2*left.q] < 0:
@@ -207,25 +207,31 @@ func (o *RouteTree) split(w *treeWalk, places []int32, at crossing) (left, right
 	case places[2*right.q] < 0:
 		right.mass = 0
 	default:
-		t := o.logit(w, o.Nodes, o.NodeBias, int(places[2*at.q+1]))
+		t := w.logit(o.Nodes, o.NodeBias, int(places[2*at.q+1]))
 		s := smoothStep(t, float64(o.Spec.Gamma))
 		left.mass, right.mass = at.mass*s, at.mass*(1-s)
 	}
 	return left, right
 }
 
-// reach takes a leaf with its score. One without a number for a score is left out.
-func (o *RouteTree) reach(w *treeWalk, place []int32, mass float64) {
+// reach takes a leaf with its score.
+func (o *RouteTree) reach(w *visit, place []int32, mass float64) {
 	score := 0.0
 	if o.Leaves.Present() {
-		score = o.logit(w, o.Leaves, o.LeafBias, int(place[1]))
+		score = w.logit(o.Leaves, o.LeafBias, int(place[1]))
 	}
-	if !math.IsInf(score, 0) && score == score {
-		w.pairs = append(w.pairs, pair{mass, score, place[0]})
+	w.add(pair{mass, score, place[0]})
+}
+
+// add keeps a pair, unless its score is no number.
+func (w *visit) add(p pair) {
+	if !math.IsInf(p.score, 0) && p.score == p.score {
+		w.pairs = append(w.pairs, p)
 	}
 }
 
-func (o *RouteTree) logit(w *treeWalk, m, bias tensor.Mat, row int) float64 {
+// logit is the product with a row of a matrix in plain order, plus its bias if there are any.
+func (w *visit) logit(m, bias tensor.Mat, row int) float64 {
 	t := wideDot(w.x, m.F32()[row*m.Cols:(row+1)*m.Cols])
 	if bias.Present() {
 		t += float64(bias.F32()[row])
@@ -237,10 +243,10 @@ func (o *RouteTree) logit(w *treeWalk, m, bias tensor.Mat, row int) float64 {
 }
 
 // every works out the mass of all nodes of a tree from the root down, and reaches the leaves that have some.
-func (o *RouteTree) every(w *treeWalk, tree int) {
+func (o *RouteTree) every(w *visit, tree int) {
 	n, cut := o.Spec.Nodes(), float64(o.Spec.Cut)
 	places := o.Places.I32()[2*tree*(n+o.Spec.Experts):]
-	mass, deaf := make([]float64, n+o.Spec.Experts), treeWalk{x: w.x}
+	mass, deaf := make([]float64, n+o.Spec.Experts), visit{x: w.x}
 	if places[0] >= 0 {
 		mass[0] = 1
 	}

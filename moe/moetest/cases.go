@@ -19,7 +19,9 @@ func Run(t *testing.T, d tensor.Device) {
 }
 
 // Cases are small, and cover every family of routers, maps with pruned and merged experts, and experts in several banks.
-func Cases() []tensortest.Case { return slices.Concat(routes(), treeRoutes(), dispatches(), ffns()) }
+func Cases() []tensortest.Case {
+	return slices.Concat(routes(), treeRoutes(), gates(), dispatches(), ffns())
+}
 
 // Large are the shapes of real models, for benchmarks: 64 experts of which 8 run.
 func Large() []tensortest.Case {
