@@ -40,6 +40,7 @@ type scratch struct {
 	logits  tensor.Mat // rows x experts: the router's
 	ids     tensor.Mat // rows x K, I32
 	weights tensor.Mat // rows x K
+	active  tensor.Mat // rows x 2, I32: of trees
 	hidden  tensor.Mat // rows*K x expert width
 	out     tensor.Mat // rows*K x dim
 	plan    *moe.DispatchPlan
@@ -65,6 +66,7 @@ func (l *loader) scratch(s *Spec) (sc scratch) {
 	}
 	if experts > 0 {
 		sc.logits, sc.ids, sc.weights = f32(l.rows, experts), l.alloc(quant.I32, l.rows, k), f32(l.rows, k)
+		sc.active = l.alloc(quant.I32, l.rows, 2)
 		sc.hidden, sc.out = f32(l.rows*k, expertWidth), f32(l.rows*k, s.Dim)
 		if l.err == nil {
 			sc.plan, l.err = moe.NewDispatchPlan(l.device, moe.Extent{Rows: l.rows, K: k, Experts: physical})
@@ -230,10 +232,7 @@ func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []ten
 	phys := l.upload(tensor.FromI32(1, r.Experts, s.Map.Phys))
 	ids, weights := narrow(sc.ids, r.K), narrow(sc.weights, r.K)
 	return []tensor.Op{
-		&moe.Route{
-			X: sc.h, W: l.load(widened(l.host(name("ffn_gate_inp.weight"), r.Experts, dim))), Phys: phys,
-			Logits: narrow(sc.logits, r.Experts), IDs: ids, Weights: weights, N: n, Spec: r,
-		},
+		l.router(s, m, name, phys),
 		&moe.Dispatch{IDs: ids, Weights: weights, Phys: phys, Plan: sc.plan.For(r.K), N: n, Experts: count},
 		&moe.FFN{
 			X: sc.h, Y: sc.y, Hidden: narrow(sc.hidden, width), Out: sc.out, Plan: sc.plan.For(r.K), Banks: []moe.Bank{bank}, N: n,
