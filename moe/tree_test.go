@@ -157,6 +157,38 @@ func TestLeafMap(t *testing.T) {
 	}
 }
 
+// Leaves scored by a router's own rows weigh as a softmax over the chosen experts, where every path is sure and no two lead to one expert.
+func TestSharedLeavesWeighAsTopK(t *testing.T) {
+	const n, trees, rows, dim = 12, 3, 60, 8
+	o := (forest{experts: n, trees: trees, rows: rows, dim: dim, gamma: 1e-6}).op(t, 10)
+	places, err := o.Spec.Places(o.Spec.EveryLeaf(), ScorerByExpert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Places = tensor.FromI32(len(places)/2, 2, places)
+	o.Leaves, o.LeafBias = tensor.FromF32(n, dim, o.Leaves.F32()[:n*dim]), tensor.Mat{}
+	o.Reference()
+	compared := 0
+	for row := range rows {
+		if o.Active.I32()[2*row] != trees {
+			continue // two trees agree, and the expert counts twice
+		}
+		compared++
+		z, phys := make([]float32, n), slices.Repeat([]int32{-1}, n)
+		for _, e := range o.IDs.I32()[row*n : row*n+trees] {
+			phys[e], z[e] = e, float32(wideDot(o.X.F32()[row*dim:(row+1)*dim], o.Leaves.F32()[e*dim:(e+1)*dim]))
+		}
+		want := Choice{make([]int32, trees), make([]float32, trees)}
+		(RouterSpec{Experts: n, K: trees, Score: Identity, Weight: SoftmaxTopK, Scale: 1}).Choose(z, nil, phys, want)
+		if !slices.Equal(o.IDs.I32()[row*n:row*n+trees], want.IDs) || !near(o.Weights.F32()[row*n:row*n+trees], want.Weights) {
+			t.Errorf("row %d: %s, want %v", row, o.result(row), want)
+		}
+	}
+	if compared < rows/4 {
+		t.Errorf("%d of %d rows have three experts", compared, rows)
+	}
+}
+
 // Leaves that lead to one expert add up: it has all the weight.
 func TestDuplicateLeavesAddUp(t *testing.T) {
 	o := (forest{experts: 6, trees: 2, rows: 20, dim: 8, gamma: 3, leaves: slices.Repeat([]int32{4}, 12)}).op(t, 6)

@@ -2,6 +2,7 @@ package moetest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/quant"
@@ -20,6 +21,11 @@ func gates() []tensortest.Case {
 	}
 	for _, f := range families {
 		cases = append(cases, hash(f, size{5, 40, 8, 64}))
+	}
+	for _, f := range []string{"mixtral", "gpt-oss", "glm", "bad"} {
+		for _, s := range []size{{9, 5, 2, 7}, {3, 40, 8, 64}, {17, 128, 2, 33}} {
+			cases = append(cases, shortlist(families[slices.IndexFunc(families, func(x family) bool { return x.name == f })], s))
+		}
 	}
 	return append(cases, hash(family{name: "no gate"}, size{9, 16, 2, 32}), dselect(size{5, 96, 4, 100}, 1), dselect(size{2, 1024, 2, 48}, 10))
 }
@@ -74,5 +80,32 @@ func dselect(s size, gamma float32) tensortest.Case {
 			}
 		}
 		return tensortest.Trial{Op: o, ByRow: []*tensor.Mat{&o.IDs, &o.Weights, &o.Active}}
+	}}
+}
+
+// shortlist has twice as many experts as choices, and leaves in any order.
+func shortlist(f family, s size) tensortest.Case {
+	name := tensortest.Labels("shortlist", f.name, s.rows, "x", s.dim, "experts", s.experts, "k", s.k)
+	return tensortest.Case{Name: name, Rows: s.rows, Make: func(w *tensortest.World) tensortest.Trial {
+		leaves := make([]int32, 2*s.experts-1)
+		for i, e := range w.Perm(s.experts) {
+			leaves[s.experts-1+i] = int32(e)
+		}
+		o := &moe.RouteShortlist{
+			X: w.Batch(1, s.dim), Nodes: w.Floats(s.experts-1, s.dim), NodeBias: w.Floats(1, s.experts-1), Leaves: tensor.FromI32(1, len(leaves), leaves),
+			W: w.Floats(s.experts, s.dim), Phys: pruned(w, s.experts, s.k), N: w.Count(), Spec: f.spec, Size: 2 * s.k,
+			IDs: w.Output(quant.I32, 1, s.k), Weights: w.Output(quant.F32, 1, s.k), Read: w.Output(quant.I32, 1, 2),
+		}
+		o.Spec.Experts, o.Spec.K = s.experts, s.k
+		if f.bias {
+			o.Bias = w.Floats(1, s.experts)
+		}
+		if f.pick {
+			o.Select = w.Floats(1, s.experts)
+		}
+		if f.more.bad {
+			spoil(w, o.Bias.F32())
+		}
+		return tensortest.Trial{Op: o, ByRow: []*tensor.Mat{&o.IDs, &o.Weights, &o.Read}}
 	}}
 }
