@@ -36,6 +36,7 @@ var sums = map[string]string{
 	"linear Q8_0": "8e5870f308c67ba9",
 	"norm":        "da2fba9b96770055",
 	"rope":        "9aeea00a69fe0f1e",
+	"route":       "eb07ebdef84a91b5",
 }
 
 // The variants of all machines agree to the bit, although no machine runs them all.
@@ -55,6 +56,9 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 	for _, c := range moetest.Cases() {
 		if strings.HasPrefix(c.Name, "ffn/[Q4_K Q6_K BF16] 20 ") {
 			cases["ffn"] = c
+		}
+		if c.Name == "route/mixtral 17 x 33 experts 128 k 8 wishing" {
+			cases["route"] = c
 		}
 	}
 	for _, v := range variants(t) {
@@ -78,6 +82,9 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 		}
 		for _, f := range allFormats {
 			have["linear "+f.Name] = sum(product(t, d, f))
+		}
+		if len(have) != len(sums) {
+			t.Errorf("%s: %d of %d were computed", v, len(have), len(sums))
 		}
 		for name, s := range have {
 			if s != sums[name] {

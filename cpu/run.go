@@ -36,6 +36,7 @@ var kernels = table(
 	on(fillRoute),
 	on(fillSelectWindow),
 	on(fillSum),
+	on(fillTally),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 

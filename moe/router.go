@@ -41,7 +41,7 @@ const (
 
 // RouterSpec is a top-k router as numbers: one function with fields covers every top-k family.
 //
-//	z = logits, -inf where pruned; s = score(z); u = s + selection bias; keep the best groups of u;
+//	z = logits, -inf where pruned or NaN; s = score(z); u = s + selection bias; keep the best groups of u;
 //	ids = K largest of u, ties to the lower id; w = weight(ids); w /= sum w + eps if Norm; w *= Scale
 type RouterSpec struct {
 	Experts    int // router rows
@@ -92,6 +92,11 @@ type Route struct {
 	Weights tensor.Mat // rows x K, F32: their factors, 0 beside -1
 	N       tensor.Mat // 1 x 1, I32: rows in use
 	Spec    RouterSpec
+
+	Wish  tensor.Mat // wishes x WishK+layers, F32: with how few experts tokens make do; may be absent
+	Of    tensor.Mat // rows x 1, I32: a row's line of Wish, counted from 1, 0 = the model's own; absent where Wish is
+	Mass  tensor.Mat // rows x 1, F32: share of the K experts' factors that Wish leaves; may be absent
+	Layer int        // which of the layers of Wish this is
 }
 
 // Reference routes row by row.
@@ -116,7 +121,10 @@ func (o *Route) Reference() {
 				z[e] += bias[e]
 			}
 		}
-		o.Spec.Choose(z, choice, o.Phys.I32(), Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]})
+		share := o.Spec.choose(z, choice, o.Phys.I32(), Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]}, o.wish(i))
+		if o.Mass.Present() {
+			o.Mass.F32()[i] = float32(share)
+		}
 	}
 }
 
@@ -126,22 +134,21 @@ type Choice struct {
 	Weights []float32
 }
 
-// Choose is the router on one row of logits. The selection bias may be nil; phys is an ExpertMap's.
+// Choose is the router on one row of logits. The selection bias may be nil; phys is an ExpertMap's. A logit that is NaN stands for a pruned expert.
 func (s RouterSpec) Choose(logits, bias []float32, phys []int32, out Choice) {
-	z := make([]float64, len(logits))
-	for e, v := range logits {
-		z[e] = float64(v)
-		if phys[e] < 0 {
-			z[e] = math.Inf(-1)
-		}
-	}
+	s.choose(logits, bias, phys, out, Wish{})
+}
+
+// choose is Choose under a wish, and gives the share of the K experts' factors that the wish leaves.
+func (s RouterSpec) choose(logits, bias []float32, phys []int32, out Choice, wish Wish) (share float64) {
+	z := s.live(logits, phys)
 	score := s.scores(z)
 	u := append([]float64(nil), score...)
 	for e := range u {
 		if bias != nil {
 			u[e] += float64(bias[e])
 		}
-		if phys[e] < 0 {
+		if math.IsInf(z[e], -1) {
 			u[e] = math.Inf(-1)
 		}
 	}
@@ -153,7 +160,38 @@ func (s RouterSpec) Choose(logits, bias []float32, phys []int32, out Choice) {
 			u[e] = math.Inf(-1)
 		}
 	}
-	s.weigh(z, score, out)
+	if share = 1; wish != (Wish{}) {
+		share = s.drop(z, score, out, wish)
+	}
+	s.weigh(s.factors(z, score, out.IDs), out.Weights)
+	return share
+}
+
+// live are the logits of the experts that can be chosen, -inf for others.
+func (s RouterSpec) live(logits []float32, phys []int32) []float64 {
+	z := make([]float64, len(logits))
+	for e, v := range logits {
+		if z[e] = float64(v); phys[e] < 0 || v != v {
+			z[e] = math.Inf(-1)
+		}
+	}
+	return z
+}
+
+// drop takes the experts out that a wish does without; those that stay close up.
+func (s RouterSpec) drop(z, score []float64, out Choice, wish Wish) (share float64) {
+	kept, share := wish.keep(s.factors(z, score, out.IDs))
+	left := 0
+	for i, ok := range kept {
+		if ok {
+			out.IDs[left] = out.IDs[i]
+			left++
+		}
+	}
+	for i := left; i < len(out.IDs); i++ {
+		out.IDs[i] = -1
+	}
+	return share
 }
 
 func (s RouterSpec) scores(z []float64) []float64 {
@@ -210,9 +248,10 @@ func (s RouterSpec) keepGroups(u []float64) {
 	}
 }
 
-func (s RouterSpec) weigh(z, score []float64, out Choice) {
-	w := make([]float64, 0, len(out.IDs))
-	for _, e := range out.IDs {
+// factors are those of the chosen experts before norm.
+func (s RouterSpec) factors(z, score []float64, ids []int32) []float64 {
+	w := make([]float64, 0, len(ids))
+	for _, e := range ids {
 		if e < 0 {
 			break
 		}
@@ -228,6 +267,11 @@ func (s RouterSpec) weigh(z, score []float64, out Choice) {
 	if s.Weight == SoftmaxTopK {
 		softmax(w, w)
 	}
+	return w
+}
+
+// weigh writes factors with their norm and scale.
+func (s RouterSpec) weigh(w []float64, out []float32) {
 	factor := float64(s.Scale)
 	if s.Norm && s.K >= s.NormMinK {
 		sum := float64(s.NormEps)
@@ -237,7 +281,7 @@ func (s RouterSpec) weigh(z, score []float64, out Choice) {
 		factor /= sum
 	}
 	for i, v := range w {
-		out.Weights[i] = float32(v * factor)
+		out[i] = float32(v * factor)
 	}
 }
 
@@ -268,9 +312,9 @@ func largest(v []float64) int {
 	return best
 }
 
-// Operands lists inputs, weights, biases, map and count, then logits, ids and factors.
+// Operands lists inputs, weights, biases, map, wishes and count, then logits, ids, factors and shares.
 func (o *Route) Operands() (in, out []*tensor.Mat) {
-	return []*tensor.Mat{&o.X, &o.W, &o.Bias, &o.Select, &o.Phys, &o.N}, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights}
+	return []*tensor.Mat{&o.X, &o.W, &o.Bias, &o.Select, &o.Phys, &o.Wish, &o.Of, &o.N}, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights, &o.Mass}
 }
 
 // Cost counts one read of weights and inputs, and two operations a product.
