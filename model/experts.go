@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/winnow-llm/winnow/moe"
@@ -207,6 +208,21 @@ type ExpertCounts struct {
 	Rows   int64         // tokens that came by
 	NaN    int64         // of their logits, those that were no numbers
 	Chosen []int64       // by router row
+}
+
+// Variation says how unevenly the experts that exist are chosen: the standard deviation of their counts beside the mean; 0 is evenly, or not at all.
+func (c *ExpertCounts) Variation() float64 {
+	var n, sum, squares float64
+	for e, v := range c.Chosen {
+		if c.Map.Phys[e] >= 0 {
+			n, sum, squares = n+1, sum+float64(v), squares+float64(v)*float64(v)
+		}
+	}
+	if sum == 0 {
+		return 0
+	}
+	mean := sum / n
+	return math.Sqrt(max(0, squares/n-mean*mean)) / mean
 }
 
 // ExpertCounts reads the counts of all layers of experts; the slices are the caller's. Only who steps the model may call it, and counts are right
