@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-	"unsafe"
 
 	"github.com/winnow-llm/winnow/model"
 )
@@ -54,7 +53,7 @@ func (e *Engine) wish(q *sequence, r *Request) error {
 		return fmt.Errorf("%w: experts: %w", ErrRequest, err)
 	}
 	if q.wish = line; line != nil {
-		q.experts = string(unsafe.Slice((*byte)(unsafe.Pointer(&line[0])), 4*len(line)))
+		q.experts = fmt.Sprint(line)
 	}
 	q.use = &use{routes: r.Routes}
 	for _, l := range spec.Layers {

@@ -181,7 +181,9 @@ func (e *Engine) further(beside bool) {
 		begun = now
 		return !beside || pace.more(next, rows, now.Sub(started))
 	})
-	e.used(&p.step, e.scheduler.chunk, from, p.block)
+	if err == nil {
+		e.used(&p.step, e.scheduler.chunk, from, p.block)
+	}
 	switch {
 	case err != nil:
 	case p.block < m.Blocks():

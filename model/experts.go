@@ -197,6 +197,10 @@ func (m *Model) Routed(at, lo, hi int, out *Routed) {
 	k := m.spec.Layers[r.totals[at].Layer].Router.K
 	ids, mass, _ := r.layer(at, m.spec.Layers[r.totals[at].Layer].Router)
 	out.IDs, out.Mass = slices.Grow(out.IDs[:0], (hi-lo)*k)[:(hi-lo)*k], slices.Grow(out.Mass[:0], hi-lo)[:hi-lo]
+	for i := range out.IDs {
+		out.IDs[i] = -1 // as a queue that failed leaves them
+	}
+	clear(out.Mass)
 	read(m.queue, ids.Slice(lo, hi), out.IDs)
 	read(m.queue, mass.Slice(lo, hi), out.Mass)
 }
