@@ -1,11 +1,14 @@
-// Route: p = x, weights, bias, selection bias, phys, logits, ids, factors, n, scales, bad; d = rows, dim, experts, kind of the weights, k, score, weight,
-// groups (1 = none), groups kept, 1 where a group is judged by its two best, 1 where factors are normed; f = scale, eps, band. First the
-// logits, by tiles of experts, then the choice of each row, in double precision.
+// Route: p = x, weights, bias, selection bias, phys, logits, ids, factors, n, wishes, lines of wishes, shares, scales, bad;
+// d = rows, dim, experts, kind of the
+// weights, k, score, weight, groups (1 = none), groups kept, 1 where a group is judged by its two best, 1 where factors are normed, rows and
+// columns of wishes, the column of the layer's k; f = scale, eps, band. First the logits, by tiles of experts, then the choice of each row, in double
+// precision.
 
 #ifndef WN_ROUTER_H
 #define WN_ROUTER_H
 enum { WN_SOFTMAX, WN_SIGMOID, WN_SQRT_SOFTPLUS, WN_IDENTITY };
 enum { WN_FROM_SCORE, WN_SOFTMAX_TOP_K, WN_SIGMOID_TOP_K, WN_SPARSE_MIXER };
+enum { WN_WISH_MIN_P, WN_WISH_MASS, WN_WISH_SKIP };
 enum { WN_MOST_EXPERTS = 1024, WN_MOST_ACTIVE = 64 };
 #endif
 
@@ -90,9 +93,10 @@ static double WN(band)(const double *z, int64_t n, int64_t e, double width) {
 	return 1 / sum;
 }
 
-// weigh writes the factors of the count chosen experts; the sparse mixer takes them out of z.
-static void WN(weigh)(double *z, const double *score, const int32_t *ids, int64_t count, float *out, const wn_op *op) {
-	double w[WN_MOST_ACTIVE] = {0}, factor = op->f[0];
+// factors are those of the count chosen experts before norm; the sparse mixer takes them out of z for the time.
+static void WN(factors)(double *w, double *z, const double *score, const int32_t *ids, int64_t count, const wn_op *op) {
+	double before[WN_MOST_ACTIVE];
+	for (int64_t i = 0; i < count; i++) before[i] = z[ids[i]];
 	for (int64_t i = 0; i < count; i++) {
 		double v = z[ids[i]];
 		switch (op->d[6]) {
@@ -102,15 +106,56 @@ static void WN(weigh)(double *z, const double *score, const int32_t *ids, int64_
 		default: w[i] = score[ids[i]];
 		}
 	}
+	for (int64_t i = 0; i < count; i++) z[ids[i]] = before[i];
 	if (op->d[6] == WN_SOFTMAX_TOP_K) WN(softmax)(w, w, count);
+}
+
+// weigh writes factors with their norm and scale.
+static void WN(weigh)(const double *w, const int32_t *ids, int64_t count, float *out, const wn_op *op) {
+	double factor = op->f[0];
 	if (op->d[10]) {
 		double sum = op->f[1];
 		for (int64_t i = 0; i < count; i++) sum += w[i];
 		if (sum > 0) factor /= sum; // else all are 0
 	}
-	const float *scales = op->p[9];
+	const float *scales = op->p[12];
 	for (int64_t i = 0; i < count; i++) out[i] = (float)(w[i] * factor);
 	for (int64_t i = 0; scales && i < count; i++) out[i] *= scales[ids[i]];
+}
+
+// heaviest leaves of the kept ones the fewest heaviest whose sum reaches goal, and at least one: equals in the order of choice.
+static void WN(heaviest)(const double *w, char *kept, int64_t count, double goal) {
+	char rest[WN_MOST_ACTIVE];
+	double sum = 0;
+	memcpy(rest, kept, count);
+	memset(kept, 0, count);
+	for (;;) {
+		int64_t best = -1;
+		for (int64_t i = 0; i < count; i++)
+			if (rest[i] && (best < 0 || w[i] > w[best])) best = i;
+		if (best < 0) return;
+		rest[best] = 0, kept[best] = 1;
+		if ((sum += w[best]) >= goal) return;
+	}
+}
+
+// drop takes the experts out that a wish does without; those that stay close up, and left says how many they are. It gives the share of the
+// factors' sum that they have.
+static double WN(drop)(const double *w, int32_t *ids, int64_t count, int64_t *left, const float *wish, const wn_op *op) {
+	char kept[WN_MOST_ACTIVE] = {0};
+	int64_t most = (int64_t)wish[op->d[13]], within = most > 0 ? wn_min(count, most) : count;
+	double total = 0, held = 0, mass = wish[WN_WISH_MASS];
+	*left = 0;
+	if (count == 0) return 1;
+	int64_t best = WN(largest)(w, within);
+	for (int64_t i = 0; i < within; i++)
+		kept[i] = i == best || (!(w[i] < (double)wish[WN_WISH_MIN_P] * w[best]) && !(w[i] < (double)wish[WN_WISH_SKIP] * w[0]));
+	for (int64_t i = 0; i < count; i++) total += w[i];
+	if (mass > 0 && mass < 1) WN(heaviest)(w, kept, count, mass * total);
+	for (int64_t i = 0; i < count; i++)
+		if (kept[i]) ids[(*left)++] = ids[i], held += w[i];
+	for (int64_t i = *left; i < count; i++) ids[i] = -1;
+	return *left == count || !(total > 0) ? 1 : held / total;
 }
 
 static void WN(route_choose)(void *arg, int64_t row, int worker) {
@@ -120,7 +165,9 @@ static void WN(route_choose)(void *arg, int64_t row, int worker) {
 	const int32_t *phys = op->p[4];
 	int32_t *ids = (int32_t *)op->p[6] + row * k;
 	float *factors = (float *)op->p[7] + row * k;
-	double z[WN_MOST_EXPERTS], score[WN_MOST_EXPERTS], u[WN_MOST_EXPERTS];
+	const int32_t *of = op->p[10];
+	float *shares = (float *)op->p[11];
+	double z[WN_MOST_EXPERTS], score[WN_MOST_EXPERTS], u[WN_MOST_EXPERTS], w[WN_MOST_ACTIVE] = {0}, share = 1;
 	(void)worker;
 	z[0] = -INFINITY; // there is at least one expert
 	for (int64_t e = 0; e < n; e++) {
@@ -128,7 +175,7 @@ static void WN(route_choose)(void *arg, int64_t row, int worker) {
 		bad += phys[e] >= 0 && none;
 		z[e] = phys[e] < 0 || none ? -INFINITY : logits[e];
 	}
-	if (op->p[10]) ((int32_t *)op->p[10])[row] = (int32_t)bad;
+	if (op->p[13]) ((int32_t *)op->p[13])[row] = (int32_t)bad;
 	WN(score_all)(score, z, n, op->d[5]);
 	for (int64_t e = 0; e < n; e++) {
 		u[e] = score[e] + (choice ? choice[e] : 0);
@@ -141,7 +188,14 @@ static void WN(route_choose)(void *arg, int64_t row, int worker) {
 		if (u[e] == -INFINITY) continue;
 		ids[i] = (int32_t)e, u[e] = -INFINITY, count++;
 	}
-	WN(weigh)(z, score, ids, count, factors, op);
+	WN(factors)(w, z, score, ids, count, op);
+	if (of && of[row]) {
+		int64_t chosen = count;
+		share = WN(drop)(w, ids, chosen, &count, (const float *)op->p[9] + (of[row] - 1) * op->d[12], op);
+		if (count < chosen) WN(factors)(w, z, score, ids, count, op);
+	}
+	WN(weigh)(w, ids, count, factors, op);
+	if (shares) shares[row] = (float)share;
 }
 
 void WN(wn_route)(wn_ctx *ctx, const wn_op *op) {
@@ -150,6 +204,7 @@ void WN(wn_route)(wn_ctx *ctx, const wn_op *op) {
 	float **z = wn_scratch(ctx, j.rows * sizeof *z);
 	if (!x || !z) return;
 	for (int64_t r = 0; r < j.rows; r++) x[r] = (const float *)op->p[0] + r * op->d[1], z[r] = (float *)op->p[5] + r * op->d[2];
+	if (op->p[10] && !wn_check_rows(ctx, op->p[10], j.rows, op->d[11] + 1)) return;
 	j.product = (wn_product){&j.w, x, z, j.rows, 0, op->p[2]};
 	j.grain = wn_grain(&j.w, j.rows, wn_tiles(&j.w), wn_threads(ctx));
 	wn_parallel(ctx, (wn_tiles(&j.w) + j.grain - 1) / j.grain, WN(route_logits), &j);

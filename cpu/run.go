@@ -38,6 +38,7 @@ var kernels = table(
 	on(fillRouteTree),
 	on(fillSelectWindow),
 	on(fillSum),
+	on(fillTally),
 	byReference[*moe.RouteDSelect]("no published language model routes so, and its sums are few"),
 	byReference[*moe.RouteHash]("a few layers of few models route so, and the table itself costs nothing"),
 	byReference[*moe.RouteShortlist]("it is off by default: the router it stands for is a hundredth of a step"),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/winnow-llm/winnow/moe"
@@ -116,24 +117,36 @@ type TreeSpec struct {
 	Shared bool // leaves are scored by the row of ffn_gate_inp of the expert that they lead to
 }
 
+// choice is what the router of a layer of experts, the at-th such layer, reads and writes beside its weights.
+type choice struct {
+	phys, ids, logits, weights, mass tensor.Mat
+	at                               int
+}
+
 // router prepares the choice of experts.
-func (l *loader) router(s *LayerSpec, m *Model, name func(string) string, phys tensor.Mat) tensor.Op {
+func (l *loader) router(s *LayerSpec, m *Model, name func(string) string, c choice) tensor.Op {
 	sc, n, dim, r := &m.scratch, m.batch.Layout.Rows, m.spec.Dim, *s.Router
-	ids, weights, logits := narrow(sc.ids, r.K), narrow(sc.weights, r.K), narrow(sc.logits, r.Experts)
+	if s.Tree != nil || s.Hash { // which know no wishes, and leave all
+		whole := tensor.FromF32(c.mass.Rows, 1, slices.Repeat([]float32{1}, c.mass.Rows))
+		if l.err == nil {
+			l.queue.Write(c.mass.Buf, c.mass.Off, whole.Raw())
+		}
+	}
 	switch {
 	case s.Tree != nil:
 		o := l.tree(s, dim, name)
-		o.X, o.IDs, o.Weights, o.Active, o.N = sc.h, ids, weights, sc.active, n
+		o.X, o.IDs, o.Weights, o.Active, o.N = sc.h, c.ids, c.weights, sc.active, n
 		return o
 	case s.Hash:
 		return &moe.RouteHash{
-			X: sc.h, Tokens: m.batch.IDs, Table: l.upload(l.table(name(hashTensor), m.spec.Vocab, r.K, r.CheckTable)), Phys: phys,
-			W: l.upload(widened(l.host(name(gateTensor), r.Experts, dim))), Logits: logits, IDs: ids, Weights: weights, N: n, Spec: r,
+			X: sc.h, Tokens: m.batch.IDs, Table: l.upload(l.table(name(hashTensor), m.spec.Vocab, r.K, r.CheckTable)), Phys: c.phys,
+			W: l.upload(widened(l.host(name(gateTensor), r.Experts, dim))), Logits: c.logits, IDs: c.ids, Weights: c.weights, N: n, Spec: r,
 		}
 	}
 	return &moe.Route{
-		X: sc.h, W: l.load(widened(l.host(name(gateTensor), r.Experts, dim))), Phys: phys,
-		Logits: logits, IDs: ids, Weights: weights, N: n, Spec: r,
+		X: sc.h, W: l.load(widened(l.host(name(gateTensor), r.Experts, dim))), Phys: c.phys,
+		Logits: c.logits, IDs: c.ids, Weights: c.weights, N: n, Spec: r,
+		Wish: m.batch.wishes.lines, Of: m.batch.wishes.of, Mass: c.mass, Layer: c.at,
 	}
 }
 

@@ -8,7 +8,8 @@ import (
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// Bound follows the rounding of the logits into scores and factors. Where two experts are as good as equal, either may be chosen.
+// Bound follows the rounding of the logits into scores and factors. Where two experts are as good as equal, either may be chosen, and where one is
+// as good as at the edge of what a wish leaves, it may stay or go.
 func (o *Route) Bound(out *tensor.Mat) func(i int) float64 {
 	x, w, tol := tensor.RowNorms(o.X), tensor.RowNorms(o.W), tensor.Tolerance(quant.F32)
 	var widest float64
@@ -40,22 +41,32 @@ func (o *Route) Bound(out *tensor.Mat) func(i int) float64 {
 		case out == &o.IDs || out == &o.Bad:
 			return 0
 		}
+		if out == &o.Mass {
+			return 4 * (logit(row) + tensor.Roundoff)
+		}
 		scale := max(math.Abs(float64(o.Spec.Scale))*scales, math.Abs(float64(o.Weights.F32()[i])))
 		return 4 * (logit(row) + tensor.Roundoff) * scale
 	}
 }
 
-// tied says whether one of the row's choices beats or is beaten by another live expert by less than margin.
+// tied says whether one of the row's choices beats or is beaten by another live expert by less than margin, or a wish leaves or drops one by less.
 func (o *Route) tied(row int, margin float64) bool {
-	n, k := o.Spec.Experts, o.Spec.K
-	z, _ := live(o.Logits.F32()[row*n:(row+1)*n], o.Phys.I32())
-	u := o.Spec.scores(z)
+	n, phys := o.Spec.Experts, o.Phys.I32()
+	var choice []float32
+	if o.Select.Present() {
+		choice = o.Select.F32()
+	}
+	z, _ := live(o.Logits.F32()[row*n:(row+1)*n], phys)
+	score := o.Spec.scores(z)
+	own := Choice{make([]int32, o.Spec.K), make([]float32, o.Spec.K)} // as the model would choose by itself
+	o.Spec.Choose(o.Logits.F32()[row*n:(row+1)*n], choice, phys, own)
+	u := slices.Clone(score)
 	for e := range u {
-		if o.Select.Present() {
-			u[e] += float64(o.Select.F32()[e])
+		if choice != nil {
+			u[e] += float64(choice[e])
 		}
 	}
-	for _, id := range o.IDs.I32()[row*k : (row+1)*k] {
+	for _, id := range own.IDs {
 		for e := range u {
 			if id < 0 || e == int(id) || math.IsInf(z[e], -1) {
 				continue
@@ -65,7 +76,7 @@ func (o *Route) tied(row int, margin float64) bool {
 			}
 		}
 	}
-	return false
+	return o.wish(row).near(o.Spec.factors(z, score, own.IDs), margin)
 }
 
 // edge is how far a logit is from the edge of the band around a pick.

@@ -73,7 +73,7 @@ func (o *RouteHash) choose(logits []float32, token []int32, out Choice) (bad int
 		}
 	}
 	if o.W.Present() {
-		o.Spec.weigh(z, o.Spec.scores(z), out)
+		o.Spec.weigh(o.Spec.factors(z, o.Spec.scores(z), out.IDs), out.Weights)
 		return bad
 	}
 	for i := range next {

@@ -5,6 +5,7 @@ package moe
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/winnow-llm/winnow/tensor"
 )
@@ -100,6 +101,11 @@ type Route struct {
 	Bad     tensor.Mat // rows x 1, I32: how many logits of live experts are NaN or +inf, which are never chosen; may be absent
 	N       tensor.Mat // 1 x 1, I32: rows in use
 	Spec    RouterSpec
+
+	Wish  tensor.Mat // wishes x WishK+layers, F32: with how few experts tokens make do; may be absent
+	Of    tensor.Mat // rows x 1, I32: a row's line of Wish, counted from 1, 0 = the model's own; absent where Wish is
+	Mass  tensor.Mat // rows x 1, F32: share of the K experts' factors that Wish leaves; may be absent
+	Layer int        // which of the layers of Wish this is
 }
 
 // Reference routes row by row.
@@ -119,7 +125,10 @@ func (o *Route) Reference() {
 			}
 		}
 		out := Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]}
-		bad := o.Spec.Choose(z, choice, o.Phys.I32(), out)
+		share, bad := o.Spec.choose(z, choice, o.Phys.I32(), out, o.wish(i))
+		if o.Mass.Present() {
+			o.Mass.F32()[i] = float32(share)
+		}
 		if o.Bad.Present() {
 			o.Bad.I32()[i] = int32(bad)
 		}
@@ -148,6 +157,12 @@ type Choice struct {
 // Choose is the router on one row of logits. The selection bias may be nil; phys is an ExpertMap's. It gives how many logits of live experts
 // are NaN or +inf; they count as -inf, and experts of -inf are never chosen.
 func (s RouterSpec) Choose(logits, bias []float32, phys []int32, out Choice) (bad int) {
+	_, bad = s.choose(logits, bias, phys, out, Wish{})
+	return bad
+}
+
+// choose is Choose under a wish, and gives the share of the K experts' factors that the wish leaves too.
+func (s RouterSpec) choose(logits, bias []float32, phys []int32, out Choice, wish Wish) (share float64, bad int) {
 	z, bad := live(logits, phys)
 	score := s.scores(z)
 	u := append([]float64(nil), score...)
@@ -167,8 +182,11 @@ func (s RouterSpec) Choose(logits, bias []float32, phys []int32, out Choice) (ba
 			u[e] = math.Inf(-1)
 		}
 	}
-	s.weigh(z, score, out)
-	return bad
+	if share = 1; wish != (Wish{}) {
+		share = s.drop(z, score, out, wish)
+	}
+	s.weigh(s.factors(z, score, out.IDs), out.Weights)
+	return share, bad
 }
 
 // live is a row of logits, -inf where an expert is pruned or its logit is bad, and how many are bad.
@@ -185,6 +203,22 @@ func live(logits []float32, phys []int32) (z []float64, bad int) {
 		}
 	}
 	return z, bad
+}
+
+// drop takes the experts out that a wish does without; those that stay close up.
+func (s RouterSpec) drop(z, score []float64, out Choice, wish Wish) (share float64) {
+	kept, share := wish.keep(s.factors(z, score, out.IDs))
+	left := 0
+	for i, ok := range kept {
+		if ok {
+			out.IDs[left] = out.IDs[i]
+			left++
+		}
+	}
+	for i := left; i < len(out.IDs); i++ {
+		out.IDs[i] = -1
+	}
+	return share
 }
 
 func (s RouterSpec) scores(z []float64) []float64 {
@@ -241,10 +275,13 @@ func (s RouterSpec) keepGroups(u []float64) {
 	}
 }
 
-// weigh writes the weights of the chosen experts; SparseMixer takes them out of z.
-func (s RouterSpec) weigh(z, score []float64, out Choice) {
-	w := make([]float64, 0, len(out.IDs))
-	for _, e := range out.IDs {
+// factors are those of the chosen experts before norm.
+func (s RouterSpec) factors(z, score []float64, ids []int32) []float64 {
+	if s.Weight == SparseMixer {
+		z = slices.Clone(z) // picks are taken out
+	}
+	w := make([]float64, 0, len(ids))
+	for _, e := range ids {
 		if e < 0 {
 			break
 		}
@@ -263,6 +300,11 @@ func (s RouterSpec) weigh(z, score []float64, out Choice) {
 	if s.Weight == SoftmaxTopK {
 		softmax(w, w)
 	}
+	return w
+}
+
+// weigh writes factors with their norm and scale.
+func (s RouterSpec) weigh(w []float64, out []float32) {
 	factor := float64(s.Scale)
 	if s.Norm && s.K >= s.NormMinK {
 		sum := float64(s.NormEps)
@@ -274,7 +316,7 @@ func (s RouterSpec) weigh(z, score []float64, out Choice) {
 		}
 	}
 	for i, v := range w {
-		out.Weights[i] = float32(v * factor)
+		out[i] = float32(v * factor)
 	}
 }
 
@@ -320,9 +362,10 @@ func largest(v []float64) int {
 	return best
 }
 
-// Operands lists inputs, weights, biases, scales, map and count, then logits, ids, factors and the count of bad logits.
+// Operands lists inputs, weights, biases, scales, map, wishes and count, then logits, ids, factors, shares and the count of bad logits.
 func (o *Route) Operands() (in, out []*tensor.Mat) {
-	return []*tensor.Mat{&o.X, &o.W, &o.Bias, &o.Select, &o.Scales, &o.Phys, &o.N}, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights, &o.Bad}
+	in = []*tensor.Mat{&o.X, &o.W, &o.Bias, &o.Select, &o.Scales, &o.Phys, &o.Wish, &o.Of, &o.N}
+	return in, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights, &o.Mass, &o.Bad}
 }
 
 // Cost counts one read of weights and inputs, and two operations a product.

@@ -17,8 +17,8 @@ var specs = map[string]RouterSpec{
 	"sparse mixer":          {Score: Identity, Weight: SparseMixer, Band: 0.01, Scale: 1},
 }
 
-// choose runs a router on one row with every expert live.
-func (s RouterSpec) choose(z, bias []float32) Choice {
+// chosen runs a router on one row with every expert live.
+func (s RouterSpec) chosen(z, bias []float32) Choice {
 	out := Choice{make([]int32, s.K), make([]float32, s.K)}
 	s.Choose(z, bias, EveryExpert(len(z)).Phys, out)
 	return out
@@ -45,7 +45,7 @@ func TestRouterProperties(t *testing.T) {
 			for e, x := range r.Perm(n) { // no ties, and constants add without rounding
 				z[e], bias[e] = float32(x-n/2)/64, float32(r.IntN(8))/64+float32(x)/65536
 			}
-			whole := s.choose(z, bias)
+			whole := s.chosen(z, bias)
 			if ids := slices.Sorted(slices.Values(whole.IDs)); len(slices.Compact(ids)) != s.K || ids[0] < 0 {
 				t.Errorf("%s, n %d: ids %v", name, n, whole.IDs)
 			}
@@ -54,7 +54,7 @@ func TestRouterProperties(t *testing.T) {
 			for e, p := range perm {
 				z2[p], bias2[p] = z[e], bias[e]
 			}
-			moved := s.choose(z2, bias2)
+			moved := s.chosen(z2, bias2)
 			for i, e := range whole.IDs {
 				if moved.IDs[i] != int32(perm[e]) {
 					t.Errorf("%s, n %d: slot %d of renumbered experts is %d, want %d", name, n, i, moved.IDs[i], perm[e])
@@ -68,7 +68,7 @@ func TestRouterProperties(t *testing.T) {
 			for e := range lifted {
 				lifted[e]++
 			}
-			if c := s.choose(z, lifted); !slices.Equal(c.IDs, whole.IDs) || !slices.Equal(c.Weights, whole.Weights) {
+			if c := s.chosen(z, lifted); !slices.Equal(c.IDs, whole.IDs) || !slices.Equal(c.Weights, whole.Weights) {
 				t.Errorf("%s, n %d: a constant in the selection bias changes the choice", name, n)
 			}
 			if s.Score != Softmax && s.Weight != SoftmaxTopK {
@@ -77,7 +77,7 @@ func TestRouterProperties(t *testing.T) {
 			for e := range z2 {
 				z2[e] = z[e] + 8
 			}
-			if c := s.choose(z2, bias); !slices.Equal(c.IDs, whole.IDs) || !near(c.Weights, whole.Weights) {
+			if c := s.chosen(z2, bias); !slices.Equal(c.IDs, whole.IDs) || !near(c.Weights, whole.Weights) {
 				t.Errorf("%s, n %d: a constant in the logits changes the choice", name, n)
 			}
 		}
@@ -133,7 +133,7 @@ func TestMaskedIsSliced(t *testing.T) {
 			}
 			masked := Choice{make([]int32, 3), make([]float32, 3)}
 			s.Choose(z, nil, m.Phys, masked)
-			sliced := s.choose(left, nil)
+			sliced := s.chosen(left, nil)
 			for i, e := range sliced.IDs {
 				if masked.IDs[i] != rows[e] || masked.Weights[i] != sliced.Weights[i] {
 					t.Fatalf("%s: masked %v, sliced %v of %v", name, masked, sliced, rows)

@@ -75,7 +75,7 @@ func (s *session) showModelfile(out io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "FROM %s\n", s.model.Checkpoint().Path)
 	for _, p := range parameters {
-		if wish := p.wish(&s.generation); wish != "" && p.name != "stop" {
+		if wish := p.wish(&s.generation); wish != "" && p.name != "stop" && !p.ours {
 			fmt.Fprintf(&b, "PARAMETER %s %s\n", cmp.Or(p.also, p.name), wish)
 		}
 	}

@@ -59,16 +59,17 @@ func routes() []tensortest.Case {
 	for _, f := range families {
 		for experts := 1; experts <= 9; experts++ {
 			for k := 1; k <= experts; k++ {
-				cases = append(cases, route(f, size{1 + (experts+k)%9, experts, k, 1 + (experts*k)%9}))
+				s := size{1 + (experts+k)%9, experts, k, 1 + (experts*k)%9}
+				cases = append(cases, route(f, s), wishing(route(f, s)))
 			}
 		}
 		for _, s := range []size{{5, 40, 8, 64}, {3, 60, 4, 100}, {17, 128, 8, 33}, {2, 384, 8, 256}, {2, 1024, 16, 48}} {
-			cases = append(cases, route(f, s))
+			cases = append(cases, route(f, s), wishing(route(f, s)))
 			for _, score := range []moe.GroupScore{moe.GroupMax, moe.GroupTop2Sum} {
 				g := f
 				g.name += " in groups by " + string(score)
 				g.spec = grouped(moe.RouterSpec{Experts: s.experts, K: s.k, Score: f.spec.Score, Weight: f.spec.Weight, Scale: 1}, score)
-				cases = append(cases, route(g, s))
+				cases = append(cases, route(g, s), wishing(route(g, s)))
 			}
 		}
 	}
@@ -110,6 +111,40 @@ func spoil(w *tensortest.World, v []float32) {
 			v[i] = []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))}[w.IntN(3)]
 		}
 	}
+}
+
+// wishing is a route whose rows make do with fewer experts, each in its own way, and of which one row has inputs that are no numbers.
+func wishing(c tensortest.Case) tensortest.Case {
+	const layers, wishes = 3, 4
+	within := c.Make
+	c.Name += " wishing"
+	c.Make = func(w *tensortest.World) tensortest.Trial {
+		trial := within(w)
+		o := trial.Op.(*moe.Route)
+		cols := moe.WishK + layers
+		table := make([]float32, wishes*cols)
+		for i := range wishes {
+			row := table[i*cols:][:cols]
+			row[moe.WishMinP+i%3] = []float32{0.2, 0.5, 0.9}[w.IntN(3)] // one of the three ways, and in the last line two
+			if i == wishes-1 {
+				row[moe.WishMinP], row[moe.WishSkip] = 0.3, 0.6
+			}
+			for l := range layers {
+				row[moe.WishK+l] = float32(w.IntN(o.Spec.K + 2)) // also more than there are
+			}
+		}
+		of := w.Ints(1, wishes+1)
+		o.Wish, o.Of, o.Layer = tensor.FromF32(wishes, cols, table), w.Pick(of), w.IntN(layers)
+		o.Mass = w.Output(quant.F32, 1, 1)
+		for i, row := range w.Picked {
+			if row == 3 {
+				o.X.F32()[i*o.X.Cols] = float32(math.NaN())
+			}
+		}
+		trial.ByRow = append(trial.ByRow, &o.Mass)
+		return trial
+	}
+	return c
 }
 
 func named(m tensor.Mat) tensor.Mat {
