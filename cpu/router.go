@@ -12,7 +12,7 @@ import (
 // Numbers of the router's choices, in the order of the enums of router_kernel.h.
 var (
 	scoreKinds  = []moe.Score{moe.Softmax, moe.Sigmoid, moe.SqrtSoftplus, moe.Identity}
-	weightKinds = []moe.Weight{moe.FromScore, moe.SoftmaxTopK, moe.SigmoidTopK}
+	weightKinds = []moe.Weight{moe.FromScore, moe.SoftmaxTopK, moe.SigmoidTopK, moe.SparseMixer}
 )
 
 func fillRoute(e *entry, o *moe.Route) {
@@ -23,7 +23,7 @@ func fillRoute(e *entry, o *moe.Route) {
 	}
 	w := weights(&o.W)
 	e.runs(e.kernels.route)
-	e.operands(o.X, o.W, o.Bias, o.Select, o.Phys, o.Logits, o.IDs, o.Weights, o.N)
+	e.operands(o.X, o.W, o.Bias, o.Select, o.Phys, o.Logits, o.IDs, o.Weights, o.N, o.Wish, o.Of, o.Mass, o.Scales, o.Bad)
 	e.numbers(o.X.Rows, o.X.Cols, s.Experts, int(w.kind), s.K, score, weight, max(s.Groups, 1), s.GroupsKept)
 	top2, norm := 0, 0
 	if s.GroupScore == moe.GroupTop2Sum {
@@ -32,6 +32,6 @@ func fillRoute(e *entry, o *moe.Route) {
 	if s.Norm && s.K >= s.NormMinK {
 		norm = 1
 	}
-	e.numbers(top2, norm)
-	e.floats(s.Scale, s.NormEps)
+	e.numbers(top2, norm, o.Wish.Rows, o.Wish.Cols, moe.WishK+o.Layer)
+	e.floats(s.Scale, s.NormEps, s.Band)
 }

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/tensor"
 )
 
@@ -34,8 +35,13 @@ var kernels = table(
 	on(fillNorm),
 	on(fillRope),
 	on(fillRoute),
+	on(fillRouteTree),
 	on(fillSelectWindow),
 	on(fillSum),
+	on(fillTally),
+	byReference[*moe.RouteDSelect]("no published language model routes so, and its sums are few"),
+	byReference[*moe.RouteHash]("a few layers of few models route so, and the table itself costs nothing"),
+	byReference[*moe.RouteShortlist]("it is off by default: the router it stands for is a hundredth of a step"),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 

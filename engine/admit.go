@@ -66,7 +66,7 @@ func (s *scheduler) follows(q *sequence) bool {
 		return false
 	}
 	return slices.ContainsFunc(s.running, func(r *sequence) bool {
-		return r.before(q) && !r.held && r.behind() > 1 && len(r.tokens) >= to && r.sealed == q.sealed &&
+		return r.before(q) && !r.held && r.behind() > 1 && len(r.tokens) >= to && r.sealed == q.sealed && r.experts == q.experts &&
 			s.pool.parent(r, r.sealed) == s.pool.parent(q, q.sealed) && slices.Equal(r.tokens[from:to], q.tokens[from:to])
 	})
 }

@@ -36,11 +36,13 @@ type Engine struct {
 	work   model.Step // the step in hand; guarded by turn, as all below
 	parts  parts
 	result result
+	tally  tally
 
 	mu        sync.Mutex
 	scheduler *scheduler
 	closed    bool
 	idle      bool // the last plan was empty
+	experts   []model.ExpertCounts
 }
 
 // Context is how many tokens a sequence may have: the model's limit, or what all pages together hold where that is less.
@@ -59,6 +61,10 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 		}
 		r.Alternatives = min(r.Alternatives, e.model.Spec().Vocab) // there are no more ids than that
 		q := newSequence(&r, e.Context())
+		if err := e.wish(q, &r); err != nil {
+			yield(Token{}, err)
+			return
+		}
 		leave, err := e.enter(ctx, q)
 		if err != nil {
 			yield(Token{}, err)

@@ -100,6 +100,7 @@ func (e *Engine) step() bool {
 	if planned {
 		e.model.Batch().Fill(e.model.Queue(), &e.work)
 		e.model.Forward(e.model.Batch())
+		e.used(&e.work, e.scheduler.plan, 0, e.model.Blocks())
 		out, err := e.results(&e.work, e.scheduler.plan)
 		if len(e.work.IDs) == len(e.work.Past) { // all generate
 			e.scheduler.pace.step(time.Since(started), chunk)
@@ -109,6 +110,7 @@ func (e *Engine) step() bool {
 	if chunk {
 		e.further(planned)
 	}
+	e.countExperts(planned || chunk)
 	if planned || chunk {
 		took := time.Since(started)
 		e.mu.Lock()
@@ -169,6 +171,7 @@ func (e *Engine) further(beside bool) {
 	var err error
 	pace, started := &e.scheduler.pace, time.Now()
 	begun := started // the block in hand
+	from := p.block
 	p.block = m.Part(b, p.block, func(next int) bool {
 		if err = q.Sync(); err != nil {
 			return false
@@ -178,6 +181,9 @@ func (e *Engine) further(beside bool) {
 		begun = now
 		return !beside || pace.more(next, rows, now.Sub(started))
 	})
+	if err == nil {
+		e.used(&p.step, e.scheduler.chunk, from, p.block)
+	}
 	switch {
 	case err != nil:
 	case p.block < m.Blocks():

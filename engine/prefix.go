@@ -13,7 +13,10 @@ import (
 // page never has a child. A number in a key therefore always means the page that it meant when the key was made.
 type prefixKey struct {
 	parent int32 // page that holds the tokens before, or a root
-	tokens [attention.PageTokens]int32
+	// experts is that of the sequences whose page it is, beside a root: tokens that make do with fewer experts have other values. Pages further down
+	// have it from their parents.
+	experts string
+	tokens  [attention.PageTokens]int32
 }
 
 // root is where the prefixes of one selector start: another selector caches other values for the same tokens.
@@ -29,6 +32,9 @@ func (p *pool) root(fingerprint string) int32 {
 // key names logical page i of a sequence, which has tokens for all of it and whose earlier pages are sealed.
 func (p *pool) key(q *sequence, i int) prefixKey {
 	k := prefixKey{parent: p.parent(q, i)}
+	if i == 0 {
+		k.experts = q.experts
+	}
 	copy(k.tokens[:], q.tokens[i*attention.PageTokens:])
 	return k
 }

@@ -204,12 +204,14 @@ func (s *scheduler) preempt(q *sequence) {
 // fill writes a plan as columns.
 func (s *scheduler) fill(step *model.Step, plan []advance) {
 	step.Reset()
-	sampled := false
+	sampled, wished := false, false
 	for _, a := range plan {
 		q := a.seq
 		step.IDs = append(step.IDs, q.tokens[q.computed:q.computed+a.rows]...)
 		step.Past = append(step.Past, int32(q.computed))
 		step.Pages = append(step.Pages, q.pages)
+		step.Wishes = append(step.Wishes, q.wish)
+		wished = wished || q.wish != nil
 		step.Start = append(step.Start, int32(len(step.IDs)))
 		for row := len(step.IDs) - a.want; row < len(step.IDs); row++ {
 			draws, params := q.draw()
@@ -220,6 +222,9 @@ func (s *scheduler) fill(step *model.Step, plan []advance) {
 		}
 	}
 	fillSums(step, plan)
+	if !wished {
+		step.Wishes = step.Wishes[:0]
+	}
 	if !sampled {
 		step.Draws, step.Param, step.Edits = step.Draws[:0], step.Param[:0], step.Edits[:0]
 	}

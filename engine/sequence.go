@@ -30,6 +30,10 @@ type sequence struct {
 	priority int   // the lowest number goes first
 	arrival  int64 // orders those of one priority
 
+	wish    []float32 // with how few experts it makes do, see model.Spec.Wish; nil = the model's own
+	experts string    // the same for the prefix tree; "" = the model's own
+	use     *use      // what experts did for it; nil unless somebody asked
+
 	pooling Pooling   // an embedding: hidden states are summed, and no logits are wanted
 	sum     []float32 // of an embedding: as wide as the model
 
@@ -194,7 +198,7 @@ func (q *sequence) token(out *result, row int) Token {
 			t.Best = append(t.Best, Alternative{id, probs[1+i]})
 		}
 	}
-	if at == q.prompt || q.finish != "" {
+	if at == q.prompt || q.finish != "" || q.use != nil {
 		t.Stats = q.stats()
 	}
 	return t

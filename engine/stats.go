@@ -19,17 +19,22 @@ type Stats struct {
 	// Sampling is how long its tokens' choices took, within Prefill for the first one and within Decode for others: of each step that chose
 	// one, the whole of the sampling op, which works on the rows of all sequences at once.
 	Sampling time.Duration
+	Experts  *ExpertStats // nil unless Request.Experts asks
 }
 
 // stats sums up a sequence to its newest token.
 func (q *sequence) stats() *Stats {
-	return &Stats{
+	s := &Stats{
 		Prompt: q.prompt, Cached: q.cached, Generated: len(q.tokens) - q.prompt, Preempted: q.preempted,
 		Queued:  q.times.started.Sub(q.times.arrived),
 		Prefill: q.times.first.Sub(q.times.started),
 		Decode:  q.times.last.Sub(q.times.first),
 		Arrived: q.times.arrived, Sampling: q.times.sampling,
 	}
+	if q.use != nil {
+		s.Experts = new(q.use.stats)
+	}
+	return s
 }
 
 // Usage is an engine's load at a moment.

@@ -86,6 +86,9 @@ func drawn(r *rand.Rand) engine.Request {
 			Temperature: 1, TopK: 50, TypicalP: 0.95, Seed: r.Uint64(), Repetition: 1.1, Frequency: 0.1, Bias: []engine.Bias{{ID: 5, Add: 1}},
 		}
 	}
+	if r.IntN(3) == 0 {
+		q.Experts = []*model.Experts{{}, {TopK: []int{1}}, {MinP: 0.5}}[r.IntN(3)]
+	}
 	return q
 }
 

@@ -117,6 +117,7 @@ type chatChoice struct {
 	Message  chatMessage   `json:"message"`
 	Logprobs *chatLogprobs `json:"logprobs"`
 	Finish   string        `json:"finish_reason"`
+	Experts  *choiceExpert `json:"moe,omitempty"`
 }
 
 type chatMessage struct {
@@ -131,6 +132,7 @@ func (r *chatRequest) whole(h head, all []serve.Delta, u usage) any {
 	choices := make([]chatChoice, len(all))
 	for i, a := range all {
 		choices[i] = chatChoice{Index: i, Message: chatMessage{Role: "assistant", Content: a.Text, Reasoning: a.Reasoning}, Finish: a.Finish}
+		choices[i].Experts = newChoiceExpert(a.Usage)
 		if r.Logprobs != nil {
 			choices[i].Logprobs = newChatLogprobs(a.Tokens)
 		}
@@ -155,6 +157,7 @@ type chatPiece struct {
 	Delta    chatDelta     `json:"delta"`
 	Logprobs *chatLogprobs `json:"logprobs"`
 	Finish   *string       `json:"finish_reason"`
+	Experts  *choiceExpert `json:"moe,omitempty"` // beside Finish
 }
 
 type chatDelta struct {
@@ -190,7 +193,7 @@ func (r *chatRequest) chunks(h head, i int, d serve.Delta) []any {
 		add(p)
 	}
 	if d.Finish != "" {
-		add(chatPiece{Finish: &d.Finish})
+		add(chatPiece{Finish: &d.Finish, Experts: newChoiceExpert(d.Usage)})
 	}
 	return out
 }

@@ -126,6 +126,7 @@ type textChoice struct {
 	Logprobs *textLogprobs `json:"logprobs"`
 	Finish   *string       `json:"finish_reason"`
 	Prompt   promptTokens  `json:"prompt_logprobs,omitempty"`
+	Experts  *choiceExpert `json:"moe,omitempty"` // with the end of the answer
 }
 
 // textLogprobs are columns with a row for each token.
@@ -171,7 +172,7 @@ type textBody struct {
 func (r *completionRequest) whole(h head, all []serve.Delta, u usage) any {
 	choices := make([]textChoice, len(all))
 	for i, a := range all {
-		choices[i] = textChoice{Text: a.Text, Index: i, Logprobs: r.logprobs(i, a.Tokens), Finish: &a.Finish}
+		choices[i] = textChoice{Text: a.Text, Index: i, Logprobs: r.logprobs(i, a.Tokens), Finish: &a.Finish, Experts: newChoiceExpert(a.Usage)}
 		choices[i].Prompt = newPromptTokens(all[i-i%r.N].Prompt)
 	}
 	return struct {
@@ -185,7 +186,7 @@ func (r *completionRequest) whole(h head, all []serve.Delta, u usage) any {
 func (r *completionRequest) chunks(h head, i int, d serve.Delta) []any {
 	c := textChoice{Text: d.Text, Index: i, Logprobs: r.logprobs(i, d.Tokens)}
 	if d.Finish != "" {
-		c.Finish = &d.Finish
+		c.Finish, c.Experts = &d.Finish, newChoiceExpert(d.Usage)
 	}
 	b := textBody{head: h, Choices: []textChoice{c}}
 	if r.Usage {

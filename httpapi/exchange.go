@@ -149,7 +149,7 @@ func (x *exchange) whole(ctx context.Context, d dialect, parts <-chan part, n in
 		a.Text, a.Reasoning = a.Text+p.delta.Text, a.Reasoning+p.delta.Reasoning
 		a.Tokens, a.Prompt = append(a.Tokens, p.delta.Tokens...), append(a.Prompt, p.delta.Prompt...)
 		if p.delta.Finish != "" {
-			a.Finish, counts[p.choice] = p.delta.Finish, *p.delta.Usage
+			a.Finish, a.Usage, counts[p.choice] = p.delta.Finish, p.delta.Usage, *p.delta.Usage
 		}
 	}
 	if err := x.complete(ctx, all); err != nil {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -43,6 +44,16 @@ func counter(name, what string, of func(l *serve.Listing) int64) figure {
 	return figure{name: name, what: what, grows: true, of: func(l *serve.Listing) []value { return []value{{n: float64(of(l))}} }}
 }
 
+// layered is a figure of each layer of experts.
+func layered(name string, grows bool, what string, of func(c *serve.ExpertCounts) float64) figure {
+	return figure{name: name, what: what, grows: grows, label: "layer", of: func(l *serve.Listing) (all []value) {
+		for i := range l.Experts {
+			all = append(all, value{strconv.Itoa(l.Experts[i].Layer), of(&l.Experts[i])})
+		}
+		return all
+	}}
+}
+
 var figures = []figure{
 	gauge("winnow.sequences.running", "Sequences that hold pages of the cache", func(l *serve.Listing) int { return l.Engine.Running }),
 	gauge("winnow.sequences.waiting", "Sequences that wait for their turn", func(l *serve.Listing) int { return l.Engine.Waiting }),
@@ -69,6 +80,22 @@ var figures = []figure{
 	counter("winnow.preemptions", "Times a sequence lost its pages to another", func(l *serve.Listing) int64 { return l.Engine.Preempted }),
 	counter("winnow.pages.evicted", "Cached pages that were taken for other tokens", func(l *serve.Listing) int64 { return l.Engine.Evicted }),
 	counter("winnow.sequences.cancelled", "Sequences whose consumer left before their end", func(l *serve.Listing) int64 { return l.Engine.Cancelled }),
+	layered("winnow.moe.tokens", true, "Tokens that came by a layer of experts", func(c *serve.ExpertCounts) float64 { return float64(c.Rows) }),
+	layered("winnow.moe.expert_load_cv", false, "How unevenly a layer's experts are chosen: standard deviation beside the mean",
+		func(c *serve.ExpertCounts) float64 { return c.Variation() }),
+	{
+		name: "winnow.moe.router_nan", what: "Logits of routers that were no numbers", grows: true,
+		of: func(l *serve.Listing) []value {
+			if len(l.Experts) == 0 {
+				return nil
+			}
+			n := int64(0)
+			for i := range l.Experts {
+				n += l.Experts[i].NaN
+			}
+			return []value{{n: float64(n)}}
+		},
+	},
 	counter("winnow.sequences.failed", "Sequences that a failed step ended", func(l *serve.Listing) int64 { return l.Engine.Failed }),
 }
 

@@ -171,6 +171,7 @@ func FuzzChatBody(f *testing.F) {
 			f.Add([]byte(r.body))
 		}
 	}
+	f.Add([]byte(chatWith(`"moe":{"top_k":[1,2],"min_p":0.5,"mass":0.5,"skip_beta":1,"return_ids":true}`)))
 	f.Add([]byte(chatWith(`"stream":true,"stream_options":{"include_usage":true},"logprobs":true,"top_logprobs":2,"n":2,"stop":["a"]`)))
 	f.Fuzz(func(t *testing.T, body []byte) { checkParse(t, parseChat, body) })
 }

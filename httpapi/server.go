@@ -104,6 +104,7 @@ func New(pool *serve.Pool, opt Options) *Server {
 	r.GET("/health", s.health)
 	r.GET("/ready", s.ready)
 	r.GET("/version", s.version)
+	r.GET("/debug/moe", s.experts)
 	r.GET("/metrics", gin.WrapH(s.telemetry.page))
 	s.routes = r
 	return s

@@ -24,6 +24,7 @@ type usage struct {
 	Total      int            `json:"total_tokens"`
 	Details    promptDetails  `json:"prompt_tokens_details"`
 	Answer     *answerDetails `json:"completion_tokens_details,omitempty"` // nil unless the model thought
+	Experts    *expertUsage   `json:"moe,omitempty"`                       // nil unless it was asked for
 }
 
 type promptDetails struct {
@@ -49,6 +50,7 @@ func tally(all []serve.Usage, n int) usage {
 	if thought > 0 {
 		u.Answer = &answerDetails{thought}
 	}
+	u.Experts = tallyExperts(all)
 	u.Total = u.Prompt + u.Completion
 	return u
 }

@@ -23,6 +23,8 @@ type Step struct {
 	Param [][tensor.SampleParams]float32 // per wanted row, for Sample
 	Edits [][]Edit                       // per wanted row, for Sample: at most MostEdits
 
+	Wishes [][]float32 // sequences: with how few experts they make do, see Spec.Wish; empty where all take the model's own
+
 	Pool      []int32     // rows whose hidden states are summed, ascending
 	PoolStart []int32     // sums+1: Pool[PoolStart[i]:PoolStart[i+1]] are the rows of sum i
 	Sums      [][]float32 // sums: dim values that each begins with
@@ -40,6 +42,7 @@ type Edit struct {
 func (s *Step) Reset() {
 	s.IDs, s.Past, s.Pages, s.Want = s.IDs[:0], s.Past[:0], s.Pages[:0], s.Want[:0]
 	s.Draws, s.Param, s.Edits, s.Start = s.Draws[:0], s.Param[:0], s.Edits[:0], append(s.Start[:0], 0)
+	s.Wishes = s.Wishes[:0]
 	s.Pool, s.PoolStart, s.Sums = s.Pool[:0], append(s.PoolStart[:0], 0), s.Sums[:0]
 }
 
@@ -68,6 +71,7 @@ type Batch struct {
 	Sample tensor.Sample // chooses an id for every wanted row
 	Pooled Pooled        // sums of hidden states
 
+	wishes wishes
 	limits Limits
 	seq    []int32 // scratch of Fill, as all below
 	pos    []int32
@@ -119,6 +123,10 @@ func newBatch(d tensor.Device, lim Limits, spec *Spec) (*Batch, error) {
 		b.free(d)
 		return nil, err
 	}
+	if b.wishes, err = newWishes(d, lim, spec); err != nil {
+		b.free(d)
+		return nil, err
+	}
 	return b, nil
 }
 
@@ -149,6 +157,7 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	write(q, b.Sample.Draws, s.Draws)
 	b.fillEdits(q, s)
 	b.Pooled.fill(q, s)
+	b.wishes.fill(q, s)
 }
 
 // fillEdits writes the edits of all wanted rows, one after another.
@@ -210,4 +219,5 @@ func (b *Batch) free(d tensor.Device) {
 		}
 	}
 	b.Pooled.free(d)
+	b.wishes.free(d)
 }

@@ -24,6 +24,8 @@ type Model struct {
 	selectors map[int]attention.Selector // by window
 	caches    []*attention.Cache         // one a layer
 	loader    *loader
+
+	expertLayers int // layers of experts that are prepared
 }
 
 // Forward runs the network on the batch that Fill wrote, adds to its sums of hidden states, and returns its logits, one row a wanted row.

@@ -38,8 +38,9 @@ type scratch struct {
 	up   tensor.Mat // rows x width
 
 	logits  tensor.Mat // rows x experts: the router's
-	ids     tensor.Mat // rows x K, I32
+	routing routing
 	weights tensor.Mat // rows x K
+	active  tensor.Mat // rows x 2, I32: of trees
 	hidden  tensor.Mat // rows*K x expert width
 	out     tensor.Mat // rows*K x dim
 	plan    *moe.DispatchPlan
@@ -64,7 +65,8 @@ func (l *loader) scratch(s *Spec) (sc scratch) {
 		sc.gate, sc.up = f32(l.rows, width), f32(l.rows, width)
 	}
 	if experts > 0 {
-		sc.logits, sc.ids, sc.weights = f32(l.rows, experts), l.alloc(quant.I32, l.rows, k), f32(l.rows, k)
+		sc.logits, sc.routing, sc.weights = f32(l.rows, experts), l.routing(s, experts, k), f32(l.rows, k)
+		sc.active = l.alloc(quant.I32, l.rows, 2)
 		sc.hidden, sc.out = f32(l.rows*k, expertWidth), f32(l.rows*k, s.Dim)
 		if l.err == nil {
 			sc.plan, l.err = moe.NewDispatchPlan(l.device, moe.Extent{Rows: l.rows, K: k, Experts: physical})
@@ -214,7 +216,7 @@ func (l *loader) dense(s *LayerSpec, m *Model, name func(string) string) []tenso
 	}
 }
 
-// experts prepares router, dispatch and expert network.
+// experts prepares router, counts, dispatch and expert network.
 func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []tensor.Op {
 	sc, n, dim, width, r := &m.scratch, m.batch.Layout.Rows, m.spec.Dim, s.ExpertWidth, *s.Router
 	if l.err != nil {
@@ -222,12 +224,17 @@ func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []ten
 	}
 	count, banks := s.Map.Physical(), l.banks(s, dim, name)
 	phys := l.upload(tensor.FromI32(1, r.Experts, s.Map.Phys))
-	ids, weights := narrow(sc.ids, r.K), narrow(sc.weights, r.K)
+	at := m.expertLayers
+	m.expertLayers++
+	ids, mass, counts := sc.routing.layer(at, &r)
+	logits, weights := narrow(sc.logits, r.Experts), narrow(sc.weights, r.K)
+	counted := logits
+	if s.Tree != nil { // which writes none
+		counted = tensor.Mat{}
+	}
 	return []tensor.Op{
-		&moe.Route{
-			X: sc.h, W: l.load(widened(l.host(name("ffn_gate_inp.weight"), r.Experts, dim))), Phys: phys,
-			Logits: narrow(sc.logits, r.Experts), IDs: ids, Weights: weights, N: n, Spec: r,
-		},
+		l.router(s, m, name, choice{phys: phys, ids: ids, logits: logits, weights: weights, mass: mass, at: at}),
+		&moe.Tally{IDs: ids, Logits: counted, Counts: counts, N: n},
 		&moe.Dispatch{IDs: ids, Weights: weights, Phys: phys, Plan: sc.plan.For(r.K), N: n, Experts: count},
 		&moe.FFN{
 			X: sc.h, Y: sc.y, Hidden: narrow(sc.hidden, width), Out: sc.out, Plan: sc.plan.For(r.K), Banks: banks, N: n,

@@ -24,6 +24,9 @@ func (s *Spec) BufferBytes(opt Options) (int64, error) {
 		l.selector(ls.Window, m)
 		if ls.Router != nil {
 			l.alloc(quant.I32, 1, ls.Router.Experts) // which expert is where
+			if t := ls.Tree; t != nil {
+				l.alloc(quant.I32, t.Trees*(2*t.Experts-1), 2) // which leaf is where
+			}
 		}
 	}
 	return d.bytes, l.err

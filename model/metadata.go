@@ -169,7 +169,7 @@ func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
 		return m.err
 	}
 	for i := range s.Layers {
-		name := fmt.Sprintf("blk.%d.ffn_gate_inp.weight", i)
+		name := m.gate(i)
 		if !m.c.Has(name) {
 			continue
 		}
@@ -179,7 +179,7 @@ func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
 		}
 		r := router
 		if len(t.Shape) == 2 {
-			r.Experts = t.Shape[0]
+			r.Experts = gateExperts(name, t.Shape[0], r.K)
 		}
 		if counts != nil {
 			if counts[i] != int64(r.Experts) {
@@ -202,6 +202,9 @@ func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
 			l.ExpertWidth = l.Width
 		}
 		l.Width = 0
+		if err := m.routed(l, i, router.K); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -43,6 +43,8 @@ type LayerSpec struct {
 	Width                   int             // hidden width of the dense network; 0 in a layer of experts
 	FFNBias                 bool            // of the dense network
 	Router                  *moe.RouterSpec // nil in a dense layer
+	Tree                    *TreeSpec       // a router of trees, of which Router has experts and the most that a row takes; nil = by Router
+	Hash                    bool            // tokens choose by a table, and Router weighs
 	Map                     moe.ExpertMap   // which experts exist
 	Banks                   []int           // experts in each of the stacks that the checkpoint has; nil = one of as many as the router has rows
 	ExpertWidth             int             // hidden width of an expert

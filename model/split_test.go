@@ -106,7 +106,7 @@ func ggufBytes(meta store.Meta, tensors []store.Tensor) []byte {
 			put(v)
 		}
 	}
-	kinds := map[string]uint32{"F32": 0, "F16": 1, "Q8_0": 8, "BF16": 30}
+	kinds := map[string]uint32{"F32": 0, "F16": 1, "Q8_0": 8, "I32": 26, "BF16": 30}
 	var data []byte
 	for _, w := range tensors {
 		shape := slices.Clone(w.Shape)

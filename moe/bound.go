@@ -8,22 +8,29 @@ import (
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// Bound follows the rounding of the logits into scores and factors. Where two experts are as good as equal, either may be chosen.
+// Bound follows the rounding of the logits into scores and factors. Where two experts are as good as equal, either may be chosen, and where one is
+// as good as at the edge of what a wish leaves, it may stay or go.
 func (o *Route) Bound(out *tensor.Mat) func(i int) float64 {
 	x, w, tol := tensor.RowNorms(o.X), tensor.RowNorms(o.W), tensor.Tolerance(quant.F32)
 	var widest float64
 	for _, n := range w {
-		widest = max(widest, n)
+		if n > widest { // which no NaN is
+			widest = n
+		}
 	}
-	logit := func(row int) float64 {
-		var b float64
-		if o.Bias.Present() {
-			for _, v := range o.Bias.F32() {
-				b = max(b, math.Abs(float64(v)))
+	most := func(m tensor.Mat) (b float64) {
+		for _, v := range floats(m) {
+			if a := math.Abs(float64(v)); a > b && !math.IsInf(a, 1) {
+				b = a
 			}
 		}
-		return tol*x[row]*widest + tensor.Roundoff*b
+		return b
 	}
+	bias, scales := most(o.Bias), 1.0
+	if o.Scales.Present() {
+		scales = most(o.Scales)
+	}
+	logit := func(row int) float64 { return tol*x[row]*widest + tensor.Roundoff*bias }
 	return func(i int) float64 {
 		row := i / out.Cols
 		switch {
@@ -31,36 +38,50 @@ func (o *Route) Bound(out *tensor.Mat) func(i int) float64 {
 			return logit(row)
 		case o.tied(row, 4*(logit(row)+tensor.Roundoff)):
 			return math.Inf(1)
-		case out == &o.IDs:
+		case out == &o.IDs || out == &o.Bad:
 			return 0
 		}
-		scale := max(math.Abs(float64(o.Spec.Scale)), math.Abs(float64(o.Weights.F32()[i])))
+		if out == &o.Mass {
+			return 4 * (logit(row) + tensor.Roundoff)
+		}
+		scale := max(math.Abs(float64(o.Spec.Scale))*scales, math.Abs(float64(o.Weights.F32()[i])))
 		return 4 * (logit(row) + tensor.Roundoff) * scale
 	}
 }
 
-// tied says whether one of the row's choices beats or is beaten by another live expert by less than margin.
+// tied says whether one of the row's choices beats or is beaten by another live expert by less than margin, or a wish leaves or drops one by less.
 func (o *Route) tied(row int, margin float64) bool {
-	z, n, k := make([]float64, o.Spec.Experts), o.Spec.Experts, o.Spec.K
-	for e, v := range o.Logits.F32()[row*n : (row+1)*n] {
-		if z[e] = float64(v); o.Phys.I32()[e] < 0 {
-			z[e] = math.Inf(-1)
-		}
+	n, phys := o.Spec.Experts, o.Phys.I32()
+	var choice []float32
+	if o.Select.Present() {
+		choice = o.Select.F32()
 	}
-	u := o.Spec.scores(z)
+	z, _ := live(o.Logits.F32()[row*n:(row+1)*n], phys)
+	score := o.Spec.scores(z)
+	own := Choice{make([]int32, o.Spec.K), make([]float32, o.Spec.K)} // as the model would choose by itself
+	o.Spec.Choose(o.Logits.F32()[row*n:(row+1)*n], choice, phys, own)
+	u := slices.Clone(score)
 	for e := range u {
-		if o.Select.Present() {
-			u[e] += float64(o.Select.F32()[e])
+		if choice != nil {
+			u[e] += float64(choice[e])
 		}
 	}
-	for _, id := range o.IDs.I32()[row*k : (row+1)*k] {
+	for _, id := range own.IDs {
 		for e := range u {
-			if id >= 0 && e != int(id) && o.Phys.I32()[e] >= 0 && math.Abs(u[e]-u[id]) < margin && z[e] != z[id] {
+			if id < 0 || e == int(id) || math.IsInf(z[e], -1) {
+				continue
+			}
+			if math.Abs(u[e]-u[id]) < margin && z[e] != z[id] || o.Spec.Weight == SparseMixer && o.Spec.edge(z[id], z[e]) < margin {
 				return true
 			}
 		}
 	}
-	return false
+	return o.wish(row).near(o.Spec.factors(z, score, own.IDs), margin)
+}
+
+// edge is how far a logit is from the edge of the band around a pick.
+func (s RouterSpec) edge(pick, v float64) float64 {
+	return math.Abs(pick - v - 2*float64(s.Band)*max(math.Abs(v), pick))
 }
 
 // Bound is a share of the norm of the output's row, or of the average row where that is larger: three products follow each other, of which

@@ -32,7 +32,7 @@ func (m *Model) answer(ctx context.Context, prompt []int32, t tags, g Generation
 		var ids []int32
 		for t, err := range m.engine.Generate(ctx, req) {
 			if err != nil {
-				yield(Delta{}, err)
+				yield(Delta{}, refusedRoutes(err))
 				return
 			}
 			usage.Completion++
@@ -111,6 +111,10 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	req := engine.Request{
 		Prompt: prompt, MaxTokens: most, MinTokens: g.MinTokens, Priority: g.Priority, Sampling: sampling, Alternatives: -1,
 	}
+	if req.Experts, err = m.experts(g); err != nil {
+		return engine.Request{}, err
+	}
+	req.Routes = g.Experts != nil && g.Experts.ReturnIDs
 	if g.Logprobs != nil {
 		req.Alternatives = min(*g.Logprobs, MostAlternatives)
 	}

@@ -58,8 +58,8 @@ func (m *Model) opening(ctx context.Context, prompt []int32, r *CompletionReques
 	if most := m.window(&r.Generation); len(prompt) > most || len(prompt) == most && !r.PromptOnly {
 		return Delta{}, &ContextError{Prompt: len(prompt), Context: most}
 	}
-	if !r.Echo {
-		return Delta{}, nil
+	if _, err := m.experts(&r.Generation); err != nil || !r.Echo {
+		return Delta{}, err
 	}
 	d := Delta{Text: r.Prompt}
 	if r.IDs != nil {
@@ -67,6 +67,9 @@ func (m *Model) opening(ctx context.Context, prompt []int32, r *CompletionReques
 	}
 	var err error
 	if r.Logprobs != nil {
+		if err := m.scorable("logprobs", &r.Generation); err != nil {
+			return Delta{}, err
+		}
 		d.Tokens, err = m.score(ctx, prompt, min(*r.Logprobs, MostAlternatives))
 	}
 	return d, err

@@ -32,11 +32,12 @@ type Listing struct {
 	Size    int64  // bytes of its files
 	Digest  string // as its Source's
 	Loaded  bool
-	Context int          // tokens; 0 unless it is loaded
-	Spec    model.Spec   // the zero Spec unless it is loaded
-	Engine  engine.Usage // likewise
-	Memory  int64        // bytes that it takes in memory, weights, cache and buffers; likewise
-	Expires time.Time    // when it is unloaded if nobody asks; zero = never, or not loaded
+	Context int            // tokens; 0 unless it is loaded
+	Spec    model.Spec     // the zero Spec unless it is loaded
+	Engine  engine.Usage   // likewise
+	Experts []ExpertCounts // which were chosen since it was loaded; nil unless it is loaded and has some
+	Memory  int64          // bytes that it takes in memory, weights, cache and buffers; likewise
+	Expires time.Time      // when it is unloaded if nobody asks; zero = never, or not loaded
 }
 
 // Pool is several models by name. A model is loaded when it is first asked for, and unloaded when nobody has asked for a while or when
@@ -277,7 +278,7 @@ func (p *Pool) listing(source *Source) Listing {
 	l := Listing{Name: source.Name, Created: source.Created, Size: source.Size, Digest: source.Digest}
 	if s := p.slots[source.key()]; s != nil && s.stage == loaded && !p.closed {
 		l.Loaded, l.Spec, l.Context, l.Engine = true, s.model.Spec(), s.model.Context(), s.model.Usage()
-		l.Memory, l.Expires = s.need, p.expires(s)
+		l.Memory, l.Expires, l.Experts = s.need, p.expires(s), s.model.Experts()
 	}
 	return l
 }

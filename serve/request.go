@@ -27,9 +27,10 @@ type Generation struct {
 	IgnoreEnd   bool     // go on after the model's own end tokens
 	// PromptLogprobs asks for the prompt's own log-probabilities with the first delta, and for so many alternatives beside each.
 	PromptLogprobs *int
-	Context        int  // most tokens of prompt and answer together; 0 = as the model's source says, else as the model has
-	RepeatLast     *int // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = as the source says, else all
-	ReturnIDs      bool // the last delta has the ids of prompt and answer
+	Context        int      // most tokens of prompt and answer together; 0 = as the model's source says, else as the model has
+	RepeatLast     *int     // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = as the source says, else all
+	ReturnIDs      bool     // the last delta has the ids of prompt and answer
+	Experts        *Experts // with how few experts it makes do, and Usage.Experts; nil = the model's own, and nothing is said
 	Otherwise      Defaults
 }
 
@@ -122,4 +123,5 @@ type Usage struct {
 	First      time.Duration // from Started until the first token
 	Total      time.Duration // from Started until the last token
 	Sampling   time.Duration // of Total: choosing its tokens, as far as it was measured
+	Experts    *ExpertUsage  // nil unless Generation.Experts asks
 }

@@ -36,6 +36,9 @@ func (m *Model) promptLogprobs(ctx context.Context, prompt []int32, g *Generatio
 	if g.PromptLogprobs == nil {
 		return nil, nil
 	}
+	if err := m.scorable("prompt_logprobs", g); err != nil {
+		return nil, err
+	}
 	return m.score(ctx, prompt, min(*g.PromptLogprobs, MostAlternatives))
 }
 

@@ -16,6 +16,7 @@ type parameter struct {
 	name  string
 	also  string // another name that users know
 	means string
+	ours  bool                                             // no Modelfile has it
 	most  int                                              // values it takes
 	set   func(g *serve.Generation, values []string) error // the whole wish
 	unset func(g *serve.Generation)
@@ -75,6 +76,23 @@ var parameters = []*parameter{
 			return strconv.Itoa(g.MaxTokens)
 		},
 	},
+	expertsParameter("moe_min_p", "least factor of an expert beside the heaviest one's", func(x *serve.Experts) *float32 { return &x.MinP }),
+	expertsParameter("moe_mass", "share of the factors that experts must have, the heaviest first", func(x *serve.Experts) *float32 { return &x.Mass }),
+	{
+		name: "moe_top_k", means: "most experts a token (default: as many as the model takes)", ours: true, most: 1,
+		set: func(g *serve.Generation, values []string) error {
+			n, err := integer(values[0], 1, math.MaxInt16)
+			setExperts(g, func(x *serve.Experts) { x.TopK = []int{int(n)} })
+			return err
+		},
+		unset: func(g *serve.Generation) { setExperts(g, func(x *serve.Experts) { x.TopK = nil }) },
+		wish: func(g *serve.Generation) string {
+			if g.Experts == nil || len(g.Experts.TopK) == 0 {
+				return ""
+			}
+			return strconv.Itoa(g.Experts.TopK[0])
+		},
+	},
 	{
 		name: "stop", means: "texts that end the answer, each in quotes where it has spaces", most: mostStops,
 		set: func(g *serve.Generation, values []string) error {
@@ -113,6 +131,41 @@ func number(name string, limit float64, means string, of func(*serve.Generation)
 		unset: func(g *serve.Generation) { *of(g) = nil },
 		wish:  func(g *serve.Generation) string { return shown(*of(g)) },
 		used:  func(s *engine.Sampling) string { return fmt.Sprint(used(s)) },
+	}
+}
+
+// expertsParameter is a share of what experts weigh, which leaves some out; 0 leaves all in.
+func expertsParameter(name, means string, of func(*serve.Experts) *float32) *parameter {
+	return &parameter{
+		name: name, means: means, ours: true, most: 1,
+		set: func(g *serve.Generation, values []string) error {
+			v, err := strconv.ParseFloat(values[0], 32)
+			if err != nil || !(v >= 0 && v <= 1) {
+				return fmt.Errorf("%s is not a number from 0 to 1", values[0])
+			}
+			setExperts(g, func(x *serve.Experts) { *of(x) = float32(v) })
+			return nil
+		},
+		unset: func(g *serve.Generation) { setExperts(g, func(x *serve.Experts) { *of(x) = 0 }) },
+		wish: func(g *serve.Generation) string {
+			if g.Experts == nil || *of(g.Experts) == 0 {
+				return ""
+			}
+			return fmt.Sprint(*of(g.Experts))
+		},
+	}
+}
+
+// setExperts changes what is asked of experts, in a copy: wishes that were made before stay as they are. Where nothing is left, nothing is asked,
+// so that models without experts answer too.
+func setExperts(g *serve.Generation, change func(x *serve.Experts)) {
+	var x serve.Experts
+	if g.Experts != nil {
+		x = *g.Experts
+	}
+	change(&x)
+	if g.Experts = &x; len(x.TopK) == 0 && x.MinP == 0 && x.Mass == 0 {
+		g.Experts = nil
 	}
 }
 

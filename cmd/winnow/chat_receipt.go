@@ -32,6 +32,9 @@ func (r *receipt) durations(out io.Writer, loaded time.Duration) {
 	fmt.Fprintf(out, "eval count:           %d token(s)\n", u.Completion)
 	fmt.Fprintf(out, "eval duration:        %s\n", short(decode))
 	fmt.Fprintf(out, "eval rate:            %.2f tokens/s\n", rate(u.Completion-1, decode)) // the first token is the prompt's
+	if x := u.Experts; x != nil && x.Rows > 0 {
+		fmt.Fprintf(out, "experts per token:    %.2f, with %.1f %% of their weight\n", float64(x.Chosen)/float64(x.Rows), 100*x.Mass/float64(x.Rows))
+	}
 }
 
 func rate(tokens int, d time.Duration) float64 {

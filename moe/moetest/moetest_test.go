@@ -10,6 +10,7 @@ import (
 // The reference agrees with the golden choices, and with itself, whatever the cases do with operands.
 func TestReference(t *testing.T) {
 	Golden(t, tensor.Reference())
+	GoldenTree(t, tensor.Reference())
 	Example(t, tensor.Reference())
 	tensortest.RunCases(t, tensor.Reference(), Cases())
 }

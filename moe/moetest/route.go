@@ -19,16 +19,28 @@ type family struct {
 	spec moe.RouterSpec
 	bias bool // has a bias of the logits
 	pick bool // has a selection bias
+	more extra
+}
+
+// extra is what few families have.
+type extra struct {
+	scales bool // factors of each expert's weight
+	bad    bool // some logits are no numbers, and are counted
 }
 
 var families = []family{
-	{"mixtral", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, false, false},
-	{"olmoe", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Scale: 1}, false, false},
-	{"gpt-oss", moe.RouterSpec{Score: moe.Softmax, Weight: moe.SoftmaxTopK, Scale: 1}, true, false},
-	{"ernie", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, NormEps: 1e-12, Scale: 1}, false, true},
-	{"glm", moe.RouterSpec{Score: moe.Sigmoid, Weight: moe.FromScore, Norm: true, NormMinK: 2, NormEps: 1e-20, Scale: 2.5}, false, true},
-	{"llama4", moe.RouterSpec{Score: moe.Identity, Weight: moe.SigmoidTopK, Scale: 1}, false, false},
-	{"softplus", moe.RouterSpec{Score: moe.SqrtSoftplus, Weight: moe.FromScore, Norm: true, NormMinK: 2, Scale: 1.5}, true, true},
+	{"mixtral", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, false, false, extra{}},
+	{"olmoe", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Scale: 1}, false, false, extra{}},
+	{"gpt-oss", moe.RouterSpec{Score: moe.Softmax, Weight: moe.SoftmaxTopK, Scale: 1}, true, false, extra{}},
+	{"ernie", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, NormEps: 1e-12, Scale: 1}, false, true, extra{}},
+	{"glm", moe.RouterSpec{Score: moe.Sigmoid, Weight: moe.FromScore, Norm: true, NormMinK: 2, NormEps: 1e-20, Scale: 2.5}, false, true, extra{}},
+	{"llama4", moe.RouterSpec{Score: moe.Identity, Weight: moe.SigmoidTopK, Scale: 1}, false, false, extra{}},
+	{"softplus", moe.RouterSpec{Score: moe.SqrtSoftplus, Weight: moe.FromScore, Norm: true, NormMinK: 2, Scale: 1.5}, true, true, extra{}},
+	{"phi", moe.RouterSpec{Score: moe.Identity, Weight: moe.SparseMixer, Scale: 1, Band: 0.01}, false, false, extra{}},
+	{"phi with a wide band", moe.RouterSpec{Score: moe.Identity, Weight: moe.SparseMixer, Scale: 1, Band: 0.3}, true, false, extra{}},
+	{"gemma", moe.RouterSpec{Score: moe.Softmax, Weight: moe.SoftmaxTopK, Scale: 1}, false, false, extra{scales: true}},
+	{"bad", moe.RouterSpec{Score: moe.Sigmoid, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, true, true, extra{scales: true, bad: true}},
+	{"bad softmax", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, true, false, extra{bad: true}},
 }
 
 // grouped splits a router's experts into groups, where they divide.
@@ -47,16 +59,17 @@ func routes() []tensortest.Case {
 	for _, f := range families {
 		for experts := 1; experts <= 9; experts++ {
 			for k := 1; k <= experts; k++ {
-				cases = append(cases, route(f, size{1 + (experts+k)%9, experts, k, 1 + (experts*k)%9}))
+				s := size{1 + (experts+k)%9, experts, k, 1 + (experts*k)%9}
+				cases = append(cases, route(f, s), wishing(route(f, s)))
 			}
 		}
 		for _, s := range []size{{5, 40, 8, 64}, {3, 60, 4, 100}, {17, 128, 8, 33}, {2, 384, 8, 256}, {2, 1024, 16, 48}} {
-			cases = append(cases, route(f, s))
+			cases = append(cases, route(f, s), wishing(route(f, s)))
 			for _, score := range []moe.GroupScore{moe.GroupMax, moe.GroupTop2Sum} {
 				g := f
 				g.name += " in groups by " + string(score)
 				g.spec = grouped(moe.RouterSpec{Experts: s.experts, K: s.k, Score: f.spec.Score, Weight: f.spec.Weight, Scale: 1}, score)
-				cases = append(cases, route(g, s))
+				cases = append(cases, route(g, s), wishing(route(g, s)))
 			}
 		}
 	}
@@ -78,8 +91,60 @@ func route(f family, s size) tensortest.Case {
 		if f.pick {
 			o.Select = named(w.Floats(1, s.experts))
 		}
-		return tensortest.Trial{Op: o, ByRow: []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights}}
+		if f.more.scales {
+			o.Scales = named(w.Floats(1, s.experts))
+		}
+		byRow := []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights}
+		if f.more.bad {
+			o.Bad = w.Output(quant.I32, 1, 1)
+			byRow = append(byRow, &o.Bad)
+			spoil(w, o.Bias.F32())
+		}
+		return tensortest.Trial{Op: o, ByRow: byRow}
 	}}
+}
+
+// spoil makes some values what no logit should be.
+func spoil(w *tensortest.World, v []float32) {
+	for i := range v {
+		if w.IntN(2) == 0 {
+			v[i] = []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))}[w.IntN(3)]
+		}
+	}
+}
+
+// wishing is a route whose rows make do with fewer experts, each in its own way, and of which one row has inputs that are no numbers.
+func wishing(c tensortest.Case) tensortest.Case {
+	const layers, wishes = 3, 4
+	within := c.Make
+	c.Name += " wishing"
+	c.Make = func(w *tensortest.World) tensortest.Trial {
+		trial := within(w)
+		o := trial.Op.(*moe.Route)
+		cols := moe.WishK + layers
+		table := make([]float32, wishes*cols)
+		for i := range wishes {
+			row := table[i*cols:][:cols]
+			row[moe.WishMinP+i%3] = []float32{0.2, 0.5, 0.9}[w.IntN(3)] // one of the three ways, and in the last line two
+			if i == wishes-1 {
+				row[moe.WishMinP], row[moe.WishSkip] = 0.3, 0.6
+			}
+			for l := range layers {
+				row[moe.WishK+l] = float32(w.IntN(o.Spec.K + 2)) // also more than there are
+			}
+		}
+		of := w.Ints(1, wishes+1)
+		o.Wish, o.Of, o.Layer = tensor.FromF32(wishes, cols, table), w.Pick(of), w.IntN(layers)
+		o.Mass = w.Output(quant.F32, 1, 1)
+		for i, row := range w.Picked {
+			if row == 3 {
+				o.X.F32()[i*o.X.Cols] = float32(math.NaN())
+			}
+		}
+		trial.ByRow = append(trial.ByRow, &o.Mass)
+		return trial
+	}
+	return c
 }
 
 func named(m tensor.Mat) tensor.Mat {
@@ -106,12 +171,21 @@ type golden struct {
 	weights []float64
 }
 
+var (
+	nan = float32(math.NaN())
+	inf = float32(math.Inf(1))
+)
+
 // goldenTolerance is what the published digits of the golden weights are good for.
 const goldenTolerance = 1e-6
 
 var (
 	z    = []float32{1.2, -0.3, 0.8, 2.0, 0.1, -1.0, 1.9, 0.5}
 	bias = []float32{0, 0.3, 0, -0.5, 0.1, 0, 0, 0.2}
+	// close198 has a second best so close to the best that they share a band.
+	close198 = []float32{1.2, -0.3, 0.8, 2.0, 0.1, -1.0, 1.98, 0.5}
+	// spoiled has two numbers among what is none.
+	spoiled = []float32{1.2, nan, inf, -inf, nan, nan, 1.9, nan}
 	// grouping and filling tell two ways of judging groups apart, and the fill of those left out.
 	grouping = []float32{2.0, -3.0, 1.5, 1.4, 1.6, 1.3, 0, 0.1}
 	filling  = []float32{0.9, -0.5, 0.1, 0.2, 0.05, 0.1, 0, 0.3}
@@ -127,6 +201,9 @@ var goldens = []golden{
 	{"llama4", moe.RouterSpec{K: 1, Score: moe.Identity, Weight: moe.SigmoidTopK, Scale: 1}, z, nil, []int32{3}, []float64{0.880797}},
 	{"softplus", moe.RouterSpec{K: 2, Score: moe.SqrtSoftplus, Weight: moe.FromScore, Norm: true, NormMinK: 2, Scale: 1.5}, z, bias, []int32{6, 0}, []float64{0.812101, 0.687899}},
 	{"sigma", moe.RouterSpec{K: 1, Score: moe.Softmax, Weight: moe.FromScore, Scale: 1}, z, nil, []int32{3}, []float64{0.314653}},
+	{"phi", moe.RouterSpec{K: 2, Score: moe.Identity, Weight: moe.SparseMixer, Band: 0.01, Scale: 1}, z, nil, []int32{3, 6}, []float64{1, 1}},
+	{"phi within the band", moe.RouterSpec{K: 2, Score: moe.Identity, Weight: moe.SparseMixer, Band: 0.01, Scale: 1}, close198, nil, []int32{3, 6}, []float64{0.505, 1}},
+	{"no number", moe.RouterSpec{K: 3, Score: moe.Sigmoid, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, spoiled, nil, []int32{6, 0, -1}, []float64{0.530934, 0.469066, 0}},
 	{"groups by the best", moe.RouterSpec{K: 3, Score: moe.Softmax, Weight: moe.FromScore, Groups: 4, GroupsKept: 2, GroupScore: moe.GroupMax, Scale: 1}, grouping, nil, []int32{0, 4, 5}, []float64{0.276710, 0.185484, 0.137410}},
 	{"groups by the two best", moe.RouterSpec{K: 3, Score: moe.Softmax, Weight: moe.FromScore, Groups: 4, GroupsKept: 2, GroupScore: moe.GroupTop2Sum, Scale: 1}, grouping, nil, []int32{4, 2, 3}, []float64{0.185484, 0.167833, 0.151862}},
 	{"fill", moe.RouterSpec{K: 2, Score: moe.Identity, Weight: moe.FromScore, Groups: 4, GroupsKept: 1, GroupScore: moe.GroupTop2Sum, Scale: 1}, filling, nil, []int32{0, 1}, []float64{0.9, -0.5}},

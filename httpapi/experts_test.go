@@ -1,0 +1,175 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// moeAnswer is what tests look at of an answer, by either route.
+type moeAnswer struct {
+	Choices []struct {
+		Text    string
+		Message struct{ Content string }
+		Experts *struct{ IDs [][][]int } `json:"moe"`
+	}
+	Usage struct {
+		Prompt     int `json:"prompt_tokens"`
+		Completion int `json:"completion_tokens"`
+		Experts    *struct {
+			PerToken float64 `json:"experts_per_token"`
+			Distinct int     `json:"distinct_experts"`
+			Mass     float64 `json:"mass_kept"`
+			Skipped  int64
+		} `json:"moe"`
+	}
+}
+
+// ask sends a completion of demo-moe, greedy and without a shared beginning.
+func (r *rig) ask(extra string) moeAnswer {
+	r.t.Helper()
+	status, body := r.post("/v1/completions", `{"model":"demo-moe","prompt":"Tell me of the sea","max_tokens":6,"temperature":0`+extra+`}`)
+	if status != 200 {
+		r.t.Fatalf("%s: %d %s", extra, status, body)
+	}
+	return parse[moeAnswer](r.t, body)
+}
+
+func TestExpertsOfRequests(t *testing.T) {
+	r := start(t, Options{})
+	plain := r.ask("")
+	if plain.Usage.Experts != nil || plain.Choices[0].Experts != nil {
+		t.Errorf("nobody asked: %+v", plain)
+	}
+	own := r.ask(`,"moe":{}`)
+	u := own.Usage.Experts
+	if u == nil || own.Choices[0].Text != plain.Choices[0].Text || u.Mass != 1 || u.Skipped != 0 || u.PerToken < 2 {
+		t.Fatalf("the model's own: %+v", own)
+	}
+	k := int(u.PerToken)
+	if same := r.ask(fmt.Sprintf(`,"moe":{"top_k":%d}`, k)); same.Choices[0].Text != plain.Choices[0].Text {
+		t.Errorf("top_k %d is the model's own, and answers %q instead of %q", k, same.Choices[0].Text, plain.Choices[0].Text)
+	}
+	one := r.ask(`,"moe":{"top_k":1,"return_ids":true}`)
+	if u := one.Usage.Experts; u.PerToken != 1 || u.Skipped == 0 || u.Mass >= 1 || u.Mass <= 0 || u.Distinct < 1 {
+		t.Errorf("one expert a token: %+v", u)
+	}
+	ids := one.Choices[0].Experts.IDs
+	if tokens := one.Usage.Prompt + one.Usage.Completion; len(ids) < tokens-1 || len(ids) > tokens {
+		t.Errorf("ids of %d tokens of %d", len(ids), tokens)
+	}
+	for _, token := range ids {
+		for _, layer := range token {
+			if len(layer) != 1 {
+				t.Fatalf("%v", token)
+			}
+		}
+	}
+	each := strings.TrimSuffix(strings.Repeat("1,", len(ids[0])), ",")
+	if got := r.ask(`,"moe":{"top_k":[` + each + `]}`); got.Choices[0].Text != one.Choices[0].Text || got.Usage.Experts.PerToken != 1 {
+		t.Errorf("one for each layer: %+v", got)
+	}
+	if u := r.ask(`,"moe":{"mass":0.5}`).Usage.Experts; u.Mass < 0.5 || u.Mass >= 1 {
+		t.Errorf("half of the mass: %+v", u)
+	}
+	status, body := r.post("/v1/chat/completions",
+		`{"model":"demo-moe","max_tokens":3,"n":2,"stream":true,"stream_options":{"include_usage":true},"moe":{"min_p":0.5,"return_ids":true},`+hello+`}`)
+	all := events(t, body)
+	if last := parse[moeAnswer](t, all[len(all)-2]); status != 200 || last.Usage.Experts == nil || last.Usage.Experts.Skipped == 0 {
+		t.Errorf("stream: %d %s", status, body)
+	}
+	if n := strings.Count(body, `"moe":{"ids":[`); n != 2 {
+		t.Errorf("%d choices have ids", n)
+	}
+}
+
+func TestExpertsRefused(t *testing.T) {
+	r := start(t, Options{})
+	for _, c := range []struct{ model, extra, param, says string }{
+		{"demo-moe", `"moe":{"top_k":0}`, "moe.top_k", "from 1"},
+		{"demo-moe", `"moe":{"top_k":1000}`, "moe.top_k", "which takes 1 to"},
+		{"demo-moe", `"moe":{"top_k":[1]}`, "", ""}, // as good as 1
+		{"demo-moe", `"moe":{"top_k":[1,1]}`, "moe.top_k", "has 2 numbers"},
+		{"demo-moe", `"moe":{"top_k":[]}`, "moe.top_k", "one for each layer"},
+		{"demo-moe", `"moe":{"top_k":[1,"x"]}`, "moe.top_k[1]", "from 1"},
+		{"demo-moe", `"moe":{"min_p":1.5}`, "moe.min_p", "from 0 to 1"},
+		{"demo-moe", `"moe":{"mass":0}`, "moe.mass", "above 0"},
+		{"demo-moe", `"moe":{"skip_beta":-1}`, "moe.skip_beta", "from 0 to 1"},
+		{"demo-moe", `"moe":{"topk":1}`, `moe."topk"`, "unknown"},
+		{"demo-moe", `"moe":1`, "moe", "object"},
+		{"demo-moe", `"moe":{},"prompt_logprobs":1`, "prompt_logprobs", "together with moe"},
+		{"demo-moe", `"moe":{},"echo":true,"logprobs":1`, "logprobs", "together with moe"},
+		{"demo-moe", `"moe":{"top_k":1000},"echo":true,"max_tokens":0`, "moe.top_k", "which takes"},
+		{plainModel, `"moe":{"top_k":1}`, "moe", "no experts"},
+		{plainModel, `"moe":{}`, "moe", "no experts"},
+	} {
+		status, body := r.post("/v1/completions", fmt.Sprintf(`{"model":%q,"prompt":"a","max_tokens":1,%s}`, c.model, c.extra))
+		if c.param == "" {
+			if status != 200 {
+				t.Errorf("%s: %d %s", c.extra, status, body)
+			}
+			continue
+		}
+		e := parse[struct {
+			Error struct{ Message, Param string }
+		}](t, body).Error
+		if status != 400 || e.Param != c.param || !strings.Contains(e.Message, c.says) {
+			t.Errorf("%s: %d %s", c.extra, status, body)
+		}
+	}
+	r.healthy()
+}
+
+// Metrics and the heat map count what ran, and no label is an expert.
+func TestExpertsCounted(t *testing.T) {
+	r := start(t, Options{})
+	r.ask("")
+	var heat struct {
+		Models []struct {
+			Model  string
+			Layers []struct {
+				Layer   int
+				Tokens  int64
+				CV      float64 `json:"load_cv"`
+				Experts []int64
+			}
+		}
+	}
+	for range 500 { // until the engine has fallen idle
+		_, body := r.call("GET", "/debug/moe", "")
+		if err := json.Unmarshal([]byte(body), &heat); err != nil {
+			t.Fatal(err)
+		}
+		if len(heat.Models) == 1 && len(heat.Models[0].Layers) > 0 && heat.Models[0].Layers[0].Tokens > 5 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if len(heat.Models) != 1 || heat.Models[0].Model != "demo-moe" {
+		t.Fatalf("%+v", heat)
+	}
+	for _, l := range heat.Models[0].Layers {
+		var sum int64
+		for _, n := range l.Experts {
+			sum += n
+		}
+		if l.Tokens == 0 || sum < 2*l.Tokens || sum%l.Tokens != 0 || !(l.CV > 0) {
+			t.Errorf("%+v", l)
+		}
+	}
+	_, page := r.call("GET", "/metrics", "")
+	for _, want := range []string{
+		`winnow_moe_tokens_total\{layer="0",model="demo-moe"\} [1-9]`, `winnow_moe_expert_load_cv\{layer="0",model="demo-moe"\} 0\.`,
+		`winnow_moe_router_nan_total\{model="demo-moe"\} 0`,
+	} {
+		if !regexp.MustCompile(`(?m)^` + want).MatchString(page) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if regexp.MustCompile(`winnow_moe[^\n]*expert=`).MatchString(page) {
+		t.Error("an expert is a label")
+	}
+}
