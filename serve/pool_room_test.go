@@ -551,6 +551,7 @@ func TestSharedWeightsCountOnce(t *testing.T) {
 			t.Errorf("two that share: %+v", n)
 		}
 		r.acquire("c").Release() // shares with nobody, so there is room for one more
+		synctest.Wait() // until what had to go is closed
 		if n := r.Counters(); n.Memory > 75 {
 			t.Errorf("beside one that does not: %+v", n)
 		}
@@ -560,6 +561,7 @@ func TestSharedWeightsCountOnce(t *testing.T) {
 		r.shelf.share("b", 30, 0) // expected, and not so
 		r.acquire("a").Release()
 		r.acquire("b").Release()
+		synctest.Wait() // until what had to go is closed
 		if n := r.Counters(); n.Memory > 60 {
 			t.Errorf("what was to be shared is not: %+v", n)
 		}
