@@ -17,18 +17,21 @@ const (
 	gapTime     = 100 * time.Millisecond // between two tokens of one who generates, while others catch up
 	patience    = 3.9                    // what such a gap aims at, in steps in which all generate
 	leastTime   = 2                      // but at no less than so many, however long those are
+	leastShare  = 2                      // parts take so many times what the steps between them take, within gapTime
 	stride      = 128                    // rows of those who catch up, where a block of so many is not too long
 	leastStride = 8
 )
 
-// spare is how long a part may take: what a step leaves of the gap, and the time of a step where it leaves less than that.
+// spare is how long a part may take: what a step leaves of the gap, or the least share of those who catch up, and in any case the time of
+// a step.
 func (p *pace) spare() time.Duration {
 	alone := p.alone.at
 	if alone == 0 {
 		return gapTime
 	}
 	gap := min(time.Duration(patience*float64(alone)), max(gapTime, leastTime*alone))
-	return max(gap-max(alone, p.beside.at), min(alone, gap-alone))
+	step := max(alone, p.beside.at)
+	return max(gap-step, min(leastShare*step, gapTime-step), min(alone, gap-alone))
 }
 
 // rows is how many those who catch up have in a step of their own beside those who generate.

@@ -67,13 +67,16 @@ func TestPaceSpare(t *testing.T) {
 			t.Errorf("beside steps of %v a part may take %v, want %v", alone, p.spare(), want)
 		}
 	}
-	p := settled(10 * ms)
-	p.beside.at = 15 * ms
-	if want := time.Duration(float64(10*ms)*patience) - 15*ms; p.spare() != want {
-		t.Errorf("beside steps that take longer between parts: %v, want %v", p.spare(), want)
-	}
-	if p.beside.at = time.Second; p.spare() != 10*ms {
-		t.Errorf("beside steps that fill the gap: %v", p.spare())
+	for beside, want := range map[time.Duration]time.Duration{
+		12 * ms:     time.Duration(float64(10*ms)*patience) - 12*ms,
+		15 * ms:     30 * ms, // or those who catch up would have too little of the time
+		40 * ms:     60 * ms, // within gapTime
+		time.Second: 10 * ms,
+	} {
+		p := settled(10 * ms)
+		if p.beside.at = beside; p.spare() != want {
+			t.Errorf("beside steps of 10 ms that take %v between parts: %v, want %v", beside, p.spare(), want)
+		}
 	}
 }
 
