@@ -551,7 +551,7 @@ func TestSharedWeightsCountOnce(t *testing.T) {
 			t.Errorf("two that share: %+v", n)
 		}
 		r.acquire("c").Release() // shares with nobody, so there is room for one more
-		synctest.Wait() // until what had to go is closed
+		synctest.Wait()          // until what had to go is closed
 		if n := r.Counters(); n.Memory > 75 {
 			t.Errorf("beside one that does not: %+v", n)
 		}
