@@ -186,7 +186,7 @@ func TestChat(t *testing.T) {
 	}
 	// The same seed gives the same answer, another one another; so does no seed.
 	seeded := func(seed *int64) string {
-		return joined(t, m.Chat(t.Context(), ChatRequest{Messages: story, Generation: Generation{MaxTokens: 12, Seed: seed, Temperature: new(float32(1.5))}})).Text
+		return joined(t, m.Chat(t.Context(), ChatRequest{Messages: story, Generation: Generation{MaxTokens: 60, Seed: seed, Temperature: new(float32(2))}})).Text
 	}
 	if a, b := seeded(new(int64(1))), seeded(new(int64(1))); a != b {
 		t.Errorf("one seed, %q and %q", a, b)
