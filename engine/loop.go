@@ -91,10 +91,14 @@ func (l *Loop) run() {
 	}
 }
 
-// step computes one step of the engine's sequences, and a part of the chunk, and says whether there was either.
+// step computes one step of the engine's sequences, and a part of the chunk, and says whether there was either. A closed engine's model is
+// not touched: the loop may still have the engine in its round.
 func (e *Engine) step() bool {
 	e.turn.Lock()
 	defer e.turn.Unlock()
+	if e.over() {
+		return false
+	}
 	planned, chunk := e.begin()
 	started := time.Now()
 	if planned {
@@ -118,6 +122,12 @@ func (e *Engine) step() bool {
 		e.scheduler.counts.Turn.add(took.Seconds())
 	}
 	return planned || chunk
+}
+
+func (e *Engine) over() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closed
 }
 
 // begin plans a step and writes it to e.work, and a chunk that is new to e.parts. It says whether there is a step, and a chunk.

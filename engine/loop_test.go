@@ -251,3 +251,18 @@ func TestStorm(t *testing.T) {
 		t.Error(fmt.Sprintf("%d done, %d refused", done.Load(), full.Load()), u)
 	}
 }
+
+// The loop may come to an engine that was closed after the round began, when its model is gone.
+func TestClosedEngineLeavesItsModel(t *testing.T) {
+	e, _ := open(t, ample)
+	if _, err := collect(e.Generate(t.Context(), requests(1)[0])); err != nil {
+		t.Fatal(err)
+	}
+	e.Close()
+	e.turn.Lock()
+	e.tally.stale, e.model = true, nil
+	e.turn.Unlock()
+	if e.step() {
+		t.Error("a closed engine steps")
+	}
+}
