@@ -14,24 +14,21 @@ type pace struct {
 
 // What pace aims at.
 const (
-	gapTime     = 100 * time.Millisecond // between two tokens of one who generates, while others catch up
-	patience    = 3.9                    // what such a gap aims at, in steps in which all generate
-	leastTime   = 2                      // but at no less than so many, however long those are
-	leastShare  = 2                      // parts take so many times what the steps between them take, within gapTime
-	stride      = 128                    // rows of those who catch up, where a block of so many is not too long
+	share       = 2.6                    // those who catch up have so many times what the steps between their parts take
+	gapTime     = 100 * time.Millisecond // but part and step no more than this together
+	leastTime   = 2                      // nor less than so many steps in which all generate, however long those are
+	stride      = 96                     // rows of those who catch up, where a block of so many is not too long
 	leastStride = 8
 )
 
-// spare is how long a part may take: what a step leaves of the gap, or the least share of those who catch up, and in any case the time of
-// a step.
+// spare is how long a part may take: the share of those who catch up, within what a step leaves of the gap, and in any case the time of a step.
 func (p *pace) spare() time.Duration {
 	alone := p.alone.at
 	if alone == 0 {
 		return gapTime
 	}
-	gap := min(time.Duration(patience*float64(alone)), max(gapTime, leastTime*alone))
 	step := max(alone, p.beside.at)
-	return max(gap-step, min(leastShare*step, gapTime-step), min(alone, gap-alone))
+	return max(min(time.Duration(share*float64(step)), gapTime-step), min(alone, max(gapTime, leastTime*alone)-alone))
 }
 
 // rows is how many those who catch up have in a step of their own beside those who generate.
@@ -73,9 +70,10 @@ type median struct {
 	seen int
 }
 
-// add counts a time. Each moves the median by a part of it, the more were seen the smaller.
+// add counts a time. Each moves the median by a part of it, the more were seen the smaller, down to where it still follows steps that grow
+// with what was generated.
 func (m *median) add(took time.Duration) {
-	move := m.at / time.Duration(min(4+m.seen/2, 128))
+	move := m.at / time.Duration(min(4+m.seen/2, 32))
 	switch m.seen++; {
 	case m.at == 0:
 		m.at = took

@@ -21,8 +21,7 @@ import (
 // Of the streams that a long prompt disturbs.
 const (
 	streamPrompt = 64   // tokens
-	streamMost   = 4096 // tokens that one may generate until the prompt is read
-	streamSettle = 8    // tokens whose gaps are not counted
+	streamMost   = 2048 // tokens that one may generate until the prompt is read
 	streamAlone  = 64   // tokens before the prompt arrives
 )
 
@@ -35,11 +34,11 @@ type stallResult struct {
 	NPrompt  int    `json:"n_prompt"`
 	Rounds   int    `json:"rounds"`
 
-	BeforeP50 float64 `json:"gap_before_p50_ms"` // without the prompt
-	DuringP50 float64 `json:"gap_p50_ms"`        // from its arrival to its first token
+	AloneP50  float64 `json:"gap_alone_p50_ms"` // between the same tokens of streams that no prompt disturbs
+	DuringP50 float64 `json:"gap_p50_ms"`       // from its arrival to its first token
 	DuringP99 float64 `json:"gap_p99_ms"`
 	Longest   float64 `json:"gap_longest_ms"`    // of all streams and rounds
-	P99Ratio  float64 `json:"gap_p99_ratio"`     // to BeforeP50
+	P99Ratio  float64 `json:"gap_p99_ratio"`     // to AloneP50
 	Alone     float64 `json:"ttft_alone_ms"`     // of the prompt; median over rounds
 	Beside    float64 `json:"ttft_beside_ms"`    // with the streams; likewise
 	TTFTRatio float64 `json:"ttft_beside_ratio"` // the median of the rounds' ratios
@@ -78,6 +77,9 @@ func (b *benchmark) stallOf(ctx context.Context, cfg configs.Config, r stallResu
 	defer func() { err = errors.Join(err, n.close()) }()
 	r.Device = m.device.Name()
 	w := &workout{network: n, draw: rand.New(rand.NewPCG(1, 2))}
+	if err := w.touch(ctx, long+r.Streams*short); err != nil {
+		return r, err
+	}
 	var all stallRound
 	for i := range r.Rounds {
 		log.Info("stall", "round", i+1, "of", r.Rounds, "prompt", r.NPrompt, "streams", r.Streams)
@@ -85,7 +87,7 @@ func (b *benchmark) stallOf(ctx context.Context, cfg configs.Config, r stallResu
 		if err != nil {
 			return r, err
 		}
-		all.before, all.during = append(all.before, one.before...), append(all.during, one.during...)
+		all.quiet, all.during = append(all.quiet, one.quiet...), append(all.during, one.during...)
 		all.alone, all.beside = append(all.alone, one.alone...), append(all.beside, one.beside...)
 	}
 	r.sum(all)
@@ -93,12 +95,12 @@ func (b *benchmark) stallOf(ctx context.Context, cfg configs.Config, r stallResu
 }
 
 // stallRound is what was measured, in milliseconds: gaps of all streams, times to the prompt's first token.
-type stallRound struct{ before, during, alone, beside []float64 }
+type stallRound struct{ quiet, during, alone, beside []float64 }
 
 func (r *stallResult) sum(all stallRound) {
-	r.BeforeP50, r.DuringP50, r.DuringP99 = percentile(all.before, 50), percentile(all.during, 50), percentile(all.during, 99)
+	r.AloneP50, r.DuringP50, r.DuringP99 = percentile(all.quiet, 50), percentile(all.during, 50), percentile(all.during, 99)
 	r.Longest, r.Alone, r.Beside = percentile(all.during, 100), percentile(all.alone, 50), percentile(all.beside, 50)
-	r.P99Ratio = r.DuringP99 / r.BeforeP50
+	r.P99Ratio = r.DuringP99 / r.AloneP50
 	var ratios []float64
 	for i := range all.alone {
 		ratios = append(ratios, all.beside[i]/all.alone[i])
@@ -106,7 +108,8 @@ func (r *stallResult) sum(all stallRound) {
 	r.TTFTRatio = percentile(ratios, 50)
 }
 
-// stall lets a prompt arrive alone, and then beside streams that have been running for a while.
+// stall lets a prompt arrive alone, then beside streams that have been running for a while, and then lets streams run as far without it: a
+// gap grows with the tokens before it.
 func (w *workout) stall(ctx context.Context, streams, prompt int) (out stallRound, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -114,6 +117,38 @@ func (w *workout) stall(ctx context.Context, streams, prompt int) (out stallRoun
 	if err != nil {
 		return out, err
 	}
+	var arrived, read time.Time
+	disturbed, err := w.run(ctx, streams, streamMost, func() error {
+		arrived = time.Now()
+		beside, err := w.firstToken(ctx, w.ids(prompt))
+		read = arrived.Add(beside)
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	reached := 0
+	for _, tokens := range disturbed {
+		if len(tokens) == streamMost {
+			return out, fmt.Errorf("a stream of %d tokens ended before the prompt was read", streamMost)
+		}
+		reached = max(reached, len(tokens))
+		out.during = append(out.during, gaps(tokens, arrived, read)...)
+	}
+	quiet, err := w.run(ctx, streams, reached, nil)
+	if err != nil {
+		return out, err
+	}
+	for _, tokens := range quiet {
+		out.quiet = append(out.quiet, gaps(tokens, tokens[min(streamAlone, reached)-1], tokens[reached-1])...)
+	}
+	out.alone, out.beside = []float64{milliseconds(alone)}, []float64{milliseconds(read.Sub(arrived))}
+	return out, nil
+}
+
+// run lets streams generate, calls meanwhile, if there is such a func, when each has streamAlone tokens, and gives when their tokens came: of
+// each most, or those until meanwhile returned.
+func (w *workout) run(ctx context.Context, streams, most int, meanwhile func() error) (all [][]time.Time, err error) {
 	type ending struct {
 		tokens []time.Time
 		err    error
@@ -122,32 +157,37 @@ func (w *workout) stall(ctx context.Context, streams, prompt int) (out stallRoun
 	for range streams {
 		ids := w.ids(streamPrompt)
 		go func() {
-			tokens, err := w.stream(ctx, ids, ready, read)
+			tokens, err := w.stream(ctx, ids, most, ready, read)
 			ended <- ending{tokens, err}
 		}()
 	}
-	for range streams {
-		select {
-		case <-ready:
-		case e := <-ended:
-			return out, e.err
+	if meanwhile != nil {
+		for range streams {
+			select {
+			case <-ready:
+			case e := <-ended:
+				return nil, cmp.Or(e.err, errors.New("a stream ended early"))
+			}
 		}
+		err = meanwhile()
+		close(read)
 	}
-	arrived := time.Now()
-	beside, err := w.firstToken(ctx, w.ids(prompt))
-	if err != nil {
-		return out, err
-	}
-	close(read)
 	for range streams {
 		e := <-ended
-		if e.err != nil {
-			return out, e.err
-		}
-		out.gaps(e.tokens, arrived, arrived.Add(beside))
+		all, err = append(all, e.tokens), errors.Join(err, e.err)
 	}
-	out.alone, out.beside = []float64{milliseconds(alone)}, []float64{milliseconds(beside)}
-	return out, nil
+	return all, err
+}
+
+// touch writes to every page of the cache once, as a server has that runs for a while: what is measured are steps, not the system's first
+// touch of memory, which takes milliseconds where it is virtual.
+func (w *workout) touch(ctx context.Context, pages int) error {
+	for ; pages > 0; pages -= streamMost / attention.PageTokens {
+		if _, err := w.ask(ctx, w.ids(min(pages*attention.PageTokens, streamMost)), 1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // firstToken is how long a prompt takes from the request to its first token.
@@ -157,9 +197,9 @@ func (w *workout) firstToken(ctx context.Context, prompt []int32) (time.Duration
 	return time.Since(started), err
 }
 
-// stream notes when its tokens come. It tells ready that it runs, and ends with the first token after read was closed.
-func (w *workout) stream(ctx context.Context, prompt []int32, ready, read chan bool) (tokens []time.Time, err error) {
-	for _, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: streamMost, Alternatives: -1}) {
+// stream notes when its tokens come. It tells ready when it has streamAlone, and ends with its last or the first after read was closed.
+func (w *workout) stream(ctx context.Context, prompt []int32, most int, ready, read chan bool) (tokens []time.Time, err error) {
+	for _, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: most, Alternatives: -1}) {
 		if err != nil {
 			return nil, err
 		}
@@ -172,20 +212,17 @@ func (w *workout) stream(ctx context.Context, prompt []int32, ready, read chan b
 		default:
 		}
 	}
-	return nil, fmt.Errorf("a stream of %d tokens ended before the prompt was read", len(tokens))
+	return tokens, nil
 }
 
-// gaps adds those of one stream: before the prompt arrived, and until it was read.
-func (s *stallRound) gaps(tokens []time.Time, arrived, read time.Time) {
-	for i := streamSettle; i < len(tokens); i++ {
-		gap := milliseconds(tokens[i].Sub(tokens[i-1]))
-		switch {
-		case !tokens[i].After(arrived):
-			s.before = append(s.before, gap)
-		case tokens[i-1].Before(read):
-			s.during = append(s.during, gap)
+// gaps are those of one stream that end after from and begin before to, in milliseconds.
+func gaps(tokens []time.Time, from, to time.Time) (list []float64) {
+	for i := 1; i < len(tokens); i++ {
+		if tokens[i].After(from) && tokens[i-1].Before(to) {
+			list = append(list, milliseconds(tokens[i].Sub(tokens[i-1])))
 		}
 	}
+	return list
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -210,7 +247,7 @@ func printStall(out io.Writer, results []stallResult, asJSON bool) error {
 gap between tokens, undisturbed  p50 %.1f ms
 gap while the prompt is read     p50 %.1f ms, p99 %.1f ms (%.1f times the undisturbed p50), longest %.1f ms
 first token of the prompt        %.0f ms alone, %.0f ms beside the streams (ratio %.2f)
-`, r.Model, r.Device, r.NThreads, r.Streams, r.NPrompt, r.Rounds, r.BeforeP50, r.DuringP50, r.DuringP99, r.P99Ratio, r.Longest,
+`, r.Model, r.Device, r.NThreads, r.Streams, r.NPrompt, r.Rounds, r.AloneP50, r.DuringP50, r.DuringP99, r.P99Ratio, r.Longest,
 			r.Alone, r.Beside, r.TTFTRatio); err != nil {
 			return err
 		}

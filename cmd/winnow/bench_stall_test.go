@@ -19,8 +19,8 @@ func TestStall(t *testing.T) {
 		t.Fatalf("%d results", len(got))
 	}
 	r := got[0]
-	if r.Streams != 2 || r.NPrompt != 256 || r.Rounds != 2 || r.BeforeP50 <= 0 || r.DuringP99 > r.Longest || r.Longest <= 0 ||
-		r.P99Ratio != r.DuringP99/r.BeforeP50 || r.Alone <= 0 || r.TTFTRatio <= 0 {
+	if r.Streams != 2 || r.NPrompt != 256 || r.Rounds != 2 || r.AloneP50 <= 0 || r.DuringP99 > r.Longest || r.Longest <= 0 ||
+		r.P99Ratio != r.DuringP99/r.AloneP50 || r.Alone <= 0 || r.TTFTRatio <= 0 {
 		t.Errorf("%+v", r)
 	}
 	if out := must(t, "", args...); !strings.Contains(out, "2 streams, a prompt of 256 tokens, 2 rounds") {
@@ -36,15 +36,14 @@ func TestStallGaps(t *testing.T) {
 	for _, ms := range []float64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 20, 21, 22, 23} {
 		tokens = append(tokens, at(ms))
 	}
-	var s stallRound
-	s.gaps(tokens, at(13.5), at(21.5))
-	if !slices.Equal(s.before, []float64{1, 1, 1, 1, 1}) || !slices.Equal(s.during, []float64{8, 1, 1}) {
-		t.Errorf("before %v, during %v", s.before, s.during)
+	s := stallRound{quiet: gaps(tokens, at(8), at(13.5)), during: gaps(tokens, at(13.5), at(21.5))}
+	if !slices.Equal(s.quiet, []float64{1, 1, 1, 1, 8}) || !slices.Equal(s.during, []float64{8, 1, 1}) {
+		t.Errorf("undisturbed %v, disturbed %v", s.quiet, s.during)
 	}
 	s.alone, s.beside = []float64{10, 20, 10}, []float64{20, 22, 30}
 	var r stallResult
 	r.sum(s)
-	if r.BeforeP50 != 1 || r.DuringP50 != 1 || r.DuringP99 != 8 || r.P99Ratio != 8 || r.Longest != 8 || r.Alone != 10 || r.Beside != 22 || r.TTFTRatio != 2 {
+	if r.AloneP50 != 1 || r.DuringP50 != 1 || r.DuringP99 != 8 || r.P99Ratio != 8 || r.Longest != 8 || r.Alone != 10 || r.Beside != 22 || r.TTFTRatio != 2 {
 		t.Errorf("%+v", r)
 	}
 }
