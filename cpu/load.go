@@ -21,6 +21,9 @@ type packing struct {
 	note   string // what is slower than it could be
 }
 
+// tileRows is how many rows a tile has.
+const tileRows = 16
+
 var (
 	packings = map[*quant.Format]packing{ // by the file's format; layouts are in pack.h
 		quant.F32:  {kind: C.WN_F32, format: tiled(quant.F32, 4)},
@@ -52,29 +55,56 @@ func (d *device) Load(w tensor.Mat) (tensor.Mat, error) {
 	if w.Format == quant.I32 || w.Format == quant.F32 && w.Rows == 1 {
 		return d.copied(w)
 	}
+	m, err := d.room(w, w.Rows)
+	if err == nil {
+		err = d.Reload(m, w)
+	}
+	return m, err
+}
+
+// Stack gives room for weights whose rows are whole tiles.
+func (d *device) Stack(w tensor.Mat, n int) (tensor.Mat, error) {
+	if w.Format == quant.I32 || w.Rows%tileRows != 0 || w.Rows == 0 {
+		return tensor.Mat{}, fmt.Errorf("cpu: %w: %s, want rows in multiples of %d", tensor.ErrStack, w, tileRows)
+	}
+	return d.room(w, n*w.Rows)
+}
+
+// room is where so many rows like those of w have space.
+func (d *device) room(w tensor.Mat, rows int) (tensor.Mat, error) {
 	p, ok := packings[w.Format]
 	if !ok {
 		d.once(fmt.Sprintf("cpu: %s has no kernel and is widened to F32", w.Format))
 		p = packings[quant.F32]
-		w = decoded(w)
 	} else if p.note != "" {
 		d.once(fmt.Sprintf("cpu: %s is widened to %s", w.Format, p.note))
 	}
-	m := tensor.Mat{Rows: w.Rows, Cols: w.Cols, Format: p.format, Name: w.Name}
-	c := C.wn_weights{kind: p.kind, rows: C.int64_t(w.Rows), cols: C.int64_t(w.Cols)}
+	m := tensor.Mat{Rows: rows, Cols: w.Cols, Format: p.format, Name: w.Name}
+	c := C.wn_weights{kind: p.kind, rows: C.int64_t(rows), cols: C.int64_t(w.Cols)}
 	buf, err := d.place(int(C.wn_tiles(&c) * C.wn_tile_bytes(&c)))
 	if err != nil {
 		return tensor.Mat{}, fmt.Errorf("load %s: %w", w, err)
 	}
 	m.Buf = buf
+	return m, nil
+}
+
+// Reload packs a weight into the tiles of dst.
+func (d *device) Reload(dst, w tensor.Mat) error {
 	if w.Rows == 0 || w.Cols == 0 {
-		return m, nil
+		return nil
 	}
-	c.tiles = (*C.uint8_t)(buf.at(0))
+	if _, ok := packings[w.Format]; !ok {
+		w = decoded(w)
+	}
+	p, c := packings[w.Format], weights(&dst)
+	if p.format != dst.Format || w.Rows != dst.Rows || w.Cols != dst.Cols {
+		panic(fmt.Sprintf("winnow: bug: cpu: %s into %s", w, dst))
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	C.wn_pack(d.ctx, &c, unsafe.Pointer(&w.Raw()[0]))
-	return m, nil
+	return nil
 }
 
 func (d *device) copied(w tensor.Mat) (tensor.Mat, error) {

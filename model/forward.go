@@ -67,6 +67,9 @@ func (m *Model) Part(b *Batch, from int, more func(next int) bool) (to int) {
 		} else {
 			q.Run(&l.ffnNorm)
 			each(q, l.ffn)
+			if l.waves != nil {
+				l.waves.run(q)
+			}
 			q.Run(&l.addFFN)
 		}
 	}
@@ -102,6 +105,9 @@ func (l *loader) model(s Spec) *Model {
 		return m
 	}
 	lay, table := &m.batch.Layout, l.weight("token_embd.weight", s.Vocab, s.Dim)
+	if l.resident = l.reside(&s, m); l.resident != nil {
+		m.queue = l.resident.queue
+	}
 	m.embed = tensor.Embed{IDs: m.batch.IDs, Table: table, Y: m.scratch.x, N: lay.Rows}
 	for i := range s.Layers {
 		m.layers = append(m.layers, l.layer(i, &s.Layers[i], m))

@@ -23,6 +23,8 @@ type layer struct {
 	ffnNorm  tensor.Norm
 	ffn      []tensor.Op // the dense network; or router, dispatch and experts
 	addFFN   tensor.Add
+
+	waves *waves // runs the experts after ffn, where not all are loaded; else nil
 }
 
 // scratch is the memory that layers share, since they run in order: each matrix is as wide as the widest layer needs.
@@ -93,7 +95,7 @@ func (l *loader) layer(i int, s *LayerSpec, m *Model) (out layer) {
 	out.addAttn = tensor.Add{X: sc.y, Y: sc.x, N: n}
 	out.ffnNorm = norm("ffn_norm.weight")
 	if s.Router != nil {
-		out.ffn = l.experts(s, m, name)
+		l.experts(s, m, &out, name)
 	} else {
 		out.ffn = l.dense(s, m, name)
 	}
@@ -217,12 +219,12 @@ func (l *loader) dense(s *LayerSpec, m *Model, name func(string) string) []tenso
 }
 
 // experts prepares router, counts, dispatch and expert network.
-func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []tensor.Op {
+func (l *loader) experts(s *LayerSpec, m *Model, out *layer, name func(string) string) {
 	sc, n, dim, width, r := &m.scratch, m.batch.Layout.Rows, m.spec.Dim, s.ExpertWidth, *s.Router
 	if l.err != nil {
-		return nil
+		return
 	}
-	count, banks := s.Map.Physical(), l.banks(s, dim, name)
+	count := s.Map.Physical()
 	phys := l.upload(tensor.FromI32(1, r.Experts, s.Map.Phys))
 	at := m.expertLayers
 	m.expertLayers++
@@ -232,12 +234,16 @@ func (l *loader) experts(s *LayerSpec, m *Model, name func(string) string) []ten
 	if s.Tree != nil { // which writes none
 		counted = tensor.Mat{}
 	}
-	return []tensor.Op{
+	out.ffn = []tensor.Op{
 		l.router(s, m, name, choice{phys: phys, ids: ids, logits: logits, weights: weights, mass: mass, at: at}),
 		&moe.Tally{IDs: ids, Logits: counted, Counts: counts, N: n},
 		&moe.Dispatch{IDs: ids, Weights: weights, Phys: phys, Plan: sc.plan.For(r.K), N: n, Experts: count},
-		&moe.FFN{
-			X: sc.h, Y: sc.y, Hidden: narrow(sc.hidden, width), Out: sc.out, Plan: sc.plan.For(r.K), Banks: banks, N: n,
-		},
 	}
+	ffn := &moe.FFN{X: sc.h, Y: sc.y, Hidden: narrow(sc.hidden, width), Out: sc.out, Plan: sc.plan.For(r.K), N: n}
+	if l.resident != nil {
+		out.waves = l.resident.layer(at, ffn, out.ffn[0])
+		return
+	}
+	ffn.Banks = l.banks(s, dim, name)
+	out.ffn = append(out.ffn, ffn)
 }

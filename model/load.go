@@ -28,6 +28,7 @@ type Options struct {
 	Overlay      *moe.Overlay // which experts there are; nil = those of the checkpoint. Its bits say nothing here: formats stay the file's
 	ForceOverlay bool         // take an overlay that was made for other tensors
 	Apart        bool         // load each expert by itself, so that models of one mapping have in common what both have; see tensor.Shared
+	ExpertBytes  int64        // of the device's memory for experts: others are read when tokens choose them; 0 = all are loaded. See resident
 }
 
 // Load brings a checkpoint onto its device. The checkpoint must stay open as long as the model: a device may read weights where
@@ -73,6 +74,8 @@ type loader struct {
 	rows   int // rows a step
 	owned  []tensor.Buffer
 	err    error
+
+	resident *resident // nil where all experts are loaded
 }
 
 // fail keeps the first failure.
@@ -163,14 +166,27 @@ func (l *loader) host(name string, rows, cols int) tensor.Mat {
 
 // part is rows lo to hi of a tensor that host would find; the others are not touched.
 func (l *loader) part(name string, rows, cols, lo, hi int) tensor.Mat {
+	data, format := l.bytes(name, rows, cols, lo, hi)
 	if l.err != nil {
 		return tensor.Mat{}
+	}
+	m := tensor.HostMat(name, format, hi-lo, cols, aligned(data))
+	if len(data) > 0 && &m.Raw()[0] == &data[0] {
+		m.Buf = tensor.NewMapped(data)
+	}
+	return m
+}
+
+// bytes are those of part, as they lie in the checkpoint, and their format.
+func (l *loader) bytes(name string, rows, cols, lo, hi int) ([]byte, *quant.Format) {
+	if l.err != nil {
+		return nil, nil
 	}
 	file := l.arch.inFile(l.c, name)
 	t, err := l.c.Tensor(file)
 	if err != nil {
 		l.fail(err)
-		return tensor.Mat{}
+		return nil, nil
 	}
 	r, c := 1, 1
 	if n := len(t.Shape); n > 0 {
@@ -181,15 +197,10 @@ func (l *loader) part(name string, rows, cols, lo, hi int) tensor.Mat {
 	}
 	if r != rows || c != cols || t.Format.Decode == nil {
 		l.fail(fmt.Errorf("%w: tensor %q is %s %v, want %d rows of %d", ErrSpec, file, t.Format, t.Shape, rows, cols))
-		return tensor.Mat{}
+		return nil, nil
 	}
 	size := t.Format.RowBytes(cols)
-	data := t.Data[lo*size : hi*size]
-	m := tensor.HostMat(name, t.Format, hi-lo, cols, aligned(data))
-	if len(data) > 0 && &m.Raw()[0] == &data[0] {
-		m.Buf = tensor.NewMapped(data)
-	}
-	return m
+	return t.Data[lo*size : hi*size], t.Format
 }
 
 // widened is a host matrix in F32.

@@ -49,6 +49,13 @@ func (d *scale) Load(w tensor.Mat) (tensor.Mat, error) {
 	return w, nil
 }
 
+func (*scale) Reload(_, _ tensor.Mat) error { return nil }
+
+func (*scale) Stack(w tensor.Mat, n int) (tensor.Mat, error) {
+	w.Rows *= n
+	return w, nil
+}
+
 func (*scale) Queue() tensor.Queue { return scaleQueue{tensor.Reference().Queue()} }
 
 // weighed is a buffer of so many bytes that are nowhere.

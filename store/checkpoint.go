@@ -38,7 +38,7 @@ type Checkpoint struct {
 
 	refused map[string]error // tensors in other formats: the error that asking for one gives
 	size    int64            // bytes of all tensors
-	mapped  [][]byte         // the files that are mapped
+	mapped  []mapping        // the files that are mapped
 	unmap   []func() error   // gives them back
 }
 
@@ -143,11 +143,51 @@ func (c *Checkpoint) Resident() int64 {
 // Release says that a tensor, or a part of one, will hardly be read again, so that its pages of the file need not stay in memory. Its
 // bytes remain valid, and reading them brings them back.
 func (c *Checkpoint) Release(part []byte) {
-	for _, m := range c.mapped {
-		if within(m, part) {
-			release(part)
+	if c.mappingOf(part) != nil {
+		release(part)
+	}
+}
+
+// Read copies a tensor, or a part of one, from its file to dst, which is as long. A disk that fails and a file that became shorter are errors
+// here, where reading mapped bytes would end the process.
+func (c *Checkpoint) Read(dst, part []byte) error {
+	m := c.mappingOf(part)
+	if m == nil {
+		copy(dst, part)
+		return nil
+	}
+	if _, err := m.file.ReadAt(dst[:len(part)], m.offset(part)); err != nil {
+		return fileError(m.file.Name(), err)
+	}
+	return nil
+}
+
+// Ahead says that a tensor, or a part of one, will soon be read. It does not wait.
+func (c *Checkpoint) Ahead(part []byte) {
+	if c.mappingOf(part) != nil {
+		ahead(part)
+	}
+}
+
+// mapping is a file and the memory that shows it from its first byte on.
+type mapping struct {
+	data []byte
+	file *os.File
+}
+
+// offset is where a part of the mapping stands in its file.
+func (m *mapping) offset(part []byte) int64 {
+	return int64(uintptr(unsafe.Pointer(&part[0])) - uintptr(unsafe.Pointer(&m.data[0])))
+}
+
+// mappingOf is the one that a tensor's bytes lie in; nil = they were never mapped.
+func (c *Checkpoint) mappingOf(part []byte) *mapping {
+	for i := range c.mapped {
+		if within(c.mapped[i].data, part) {
+			return &c.mapped[i]
 		}
 	}
+	return nil
 }
 
 // within says whether part is some of the bytes at whole.
@@ -170,8 +210,8 @@ func (c *Checkpoint) Close() error {
 }
 
 // maps takes over a mapped file.
-func (c *Checkpoint) maps(data []byte, unmap func() error) {
-	c.mapped, c.unmap = append(c.mapped, data), append(c.unmap, unmap)
+func (c *Checkpoint) maps(m mapping, unmap func() error) {
+	c.mapped, c.unmap = append(c.mapped, m), append(c.unmap, unmap)
 }
 
 // add enters a checked tensor, or the reason why it cannot be read.
@@ -210,10 +250,10 @@ func openRegular(path string) (*os.File, int64, error) {
 
 // openMapped maps a whole regular file. Until it is unmapped the file stays open and its lock is shared, by which whoever removes files
 // from a store sees that it is in use; where the file system has no locks, nobody sees it and the mapping goes on all the same.
-func openMapped(path string) (data []byte, unmap func() error, err error) {
+func openMapped(path string) (m mapping, unmap func() error, err error) {
 	f, size, err := openRegular(path)
 	if err != nil {
-		return nil, nil, err
+		return m, nil, err
 	}
 	var forget func() error
 	_, _ = lockFile(f, false)
@@ -223,13 +263,14 @@ func openMapped(path string) (data []byte, unmap func() error, err error) {
 	case int64(int(size)) != size:
 		err = &FileError{File: path, Limit: fmt.Sprintf("%d bytes exceed the address space", size), Err: ErrUnsupported}
 	default:
-		data, forget, err = mapFile(f, int(size))
+		m.file = f
+		m.data, forget, err = mapFile(f, int(size))
 	}
 	if err != nil {
 		f.Close()
-		return nil, nil, fileError(path, err)
+		return m, nil, fileError(path, err)
 	}
-	return data, func() error { return errors.Join(forget(), f.Close()) }, nil
+	return m, func() error { return errors.Join(forget(), f.Close()) }, nil
 }
 
 // fileError names the file once: the operating system's errors carry the path themselves.

@@ -61,15 +61,15 @@ func openGGUF(path string) (*Checkpoint, error) {
 
 // openPart maps one GGUF file, which may be one of several.
 func openPart(path string) (*Checkpoint, split, error) {
-	data, unmap, err := openMapped(path)
+	m, unmap, err := openMapped(path)
 	if err != nil {
 		return nil, split{}, err
 	}
-	c, s, err := readPart(path, data)
+	c, s, err := readPart(path, m.data)
 	if err != nil {
 		return nil, split{}, errors.Join(err, unmap())
 	}
-	c.maps(data, unmap)
+	c.maps(m, unmap)
 	return c, s, nil
 }
 

@@ -89,12 +89,12 @@ func (c *Checkpoint) addShards(dir string, where map[string]string) error {
 
 // addWeights maps one safetensors file and adds its tensors.
 func (c *Checkpoint) addWeights(path string) error {
-	data, unmap, err := openMapped(path)
+	m, unmap, err := openMapped(path)
 	if err != nil {
 		return err
 	}
-	c.maps(data, unmap)
-	return addSafetensors(c, path, data)
+	c.maps(m, unmap)
+	return addSafetensors(c, path, m.data)
 }
 
 // parseIndex reads the map from tensor name to file name out of model.safetensors.index.json. File names are plain: they

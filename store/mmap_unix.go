@@ -19,13 +19,19 @@ func mapFile(f *os.File, size int) ([]byte, func() error, error) {
 }
 
 // release takes the memory from a part of a mapping, and from the pages that it shares. Whoever reads there again gets the file's bytes.
-func release(part []byte) {
+func release(part []byte) { advise(part, unix.MADV_DONTNEED) }
+
+// ahead has the system read a part of a mapping into its cache.
+func ahead(part []byte) { advise(part, unix.MADV_WILLNEED) }
+
+// advise is a hint: refused, it costs time or memory only.
+func advise(part []byte, how int) {
 	if len(part) == 0 {
 		return
 	}
 	p, page := unsafe.Pointer(&part[0]), uintptr(os.Getpagesize())
 	into := int(uintptr(p) & (page - 1))
-	_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(p, -into)), into+len(part)), unix.MADV_DONTNEED) // a hint: refused, it costs memory only
+	_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(p, -into)), into+len(part)), how)
 }
 
 // lockFile takes an advisory lock of the whole file, which ends with f and with the process. Others may share one that is not exclusive.

@@ -47,7 +47,7 @@ var workers = map[string]func(t *testing.T, s Store, files string, turn int) err
 			if err != nil {
 				return err
 			}
-			sum := sha256.Sum256(ck.mapped[0])
+			sum := sha256.Sum256(ck.mapped[0].data)
 			if err := ck.Close(); err != nil {
 				return err
 			}

@@ -63,7 +63,7 @@ func TestReleaseOfMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Release(c.Tensors["a"].Data)
-	c.mapped = [][]byte{make([]byte, 100)}
+	c.mapped = []mapping{{data: make([]byte, 100)}}
 	c.Release(c.Tensors["a"].Data)
 	if !bytes.Equal(raw, good().bytes()) {
 		t.Error("the bytes differ")

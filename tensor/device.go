@@ -1,10 +1,14 @@
 package tensor
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/winnow-llm/winnow/quant"
 )
+
+// ErrStack refuses a Stack of weights whose rows do not fill whole pieces of a device's layout.
+var ErrStack = errors.New("tensor: such weights cannot be stacked")
 
 // Op is one computation, as data: what it reads, what it writes and a few fixed numbers. What changes from step to step is
 // in the matrices it reads, so that a prepared op is run again and again and a recorded graph of ops stays true.
@@ -29,6 +33,12 @@ type Device interface {
 	// Load brings a weight, which lies in host memory in its format's layout, into the device's own layout. The result is for
 	// ops of this device only and owns its memory or shares w's, which must therefore outlive it.
 	Load(w Mat) (Mat, error)
+	// Reload brings a weight to where another one was: dst is what Load made of a weight of the same shape and format, or so many whole
+	// rows of Stack's. It does not need w afterwards, and no op that reads dst may be under way.
+	Reload(dst, w Mat) error
+	// Stack gives room for n weights like w, one behind another, each to be filled by Reload: of n*w.Rows rows. It fails with
+	// ErrStack where the device cannot tell such weights apart by their rows.
+	Stack(w Mat, n int) (Mat, error)
 	Queue() Queue
 }
 
@@ -64,7 +74,11 @@ func (reference) Name() string                    { return "go" }
 func (reference) Alloc(bytes int) (Buffer, error) { return NewMemory(make([]byte, bytes)), nil }
 func (reference) Free(Buffer)                     {}
 func (reference) Load(w Mat) (Mat, error)         { return w, nil }
+func (reference) Reload(dst, w Mat) error         { copy(dst.Raw(), w.Raw()); return nil }
 func (reference) Queue() Queue                    { return referenceQueue{} }
+
+// Stack is n host matrices in a row.
+func (r reference) Stack(w Mat, n int) (Mat, error) { return NewMat(r, w.Format, n*w.Rows, w.Cols) }
 
 // referenceQueue does everything at once, so there is nothing to wait for and nothing that can fail.
 type referenceQueue struct{}

@@ -1,6 +1,10 @@
 package tensor
 
-import "sync"
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
 
 // Shadowed is d, with every op run a second time by its Reference on host copies of what it reads, and report called with the first
 // value of each output on which the two differ too much. The device's results stay as they are. It is as slow as the Reference.
@@ -37,6 +41,16 @@ func (s *shadow) Load(w Mat) (Mat, error) {
 		s.mu.Unlock()
 	}
 	return m, err
+}
+
+// Reload is refused: there would be no host form that lasts.
+func (s *shadow) Reload(Mat, Mat) error {
+	return errors.New("tensor: a shadowed device keeps its weights")
+}
+
+// Stack is refused likewise.
+func (s *shadow) Stack(Mat, int) (Mat, error) {
+	return Mat{}, fmt.Errorf("%w: a shadowed device keeps its weights", ErrStack)
 }
 
 // Free forgets the weights that lie in the buffer.

@@ -1,0 +1,153 @@
+package model_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/model/demo"
+	"github.com/winnow-llm/winnow/moe"
+	"github.com/winnow-llm/winnow/store"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// Experts of the demo, of which it has 6 layers of 8 and takes 2 a token.
+const demoExpert = 3 * 256 * 128 / 32 * 34 // bytes, in Q8_0
+
+// demoFile is the demo as a file.
+func demoFile(t *testing.T) (*store.Checkpoint, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "demo.gguf")
+	if err := os.WriteFile(path, demo.GGUF, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, path
+}
+
+func loaded(t *testing.T, c *store.Checkpoint, d tensor.Device, opt model.Options) *model.Model {
+	t.Helper()
+	opt.Limits = model.Limits{Rows: 32, Sequences: 1, Wanted: 32, Pages: 1, Context: 64}
+	m, err := model.Load(c, model.Placement{Device: d}, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
+
+// stepped are the logits those of a prompt that touches most experts, and of tokens after it, one by one.
+func stepped(m *model.Model) (out []float32) {
+	out = run(m, []int32{1, 20, 300, 7, 7, 250, 9, 44, 31, 5}, 0)
+	for i, id := range []int32{17, 300, 4, 99, 17, 1000, 5, 6, 301, 17, 2, 44, 17, 1023} {
+		out = append(out, run(m, []int32{id}, 10+i)...)
+	}
+	return out
+}
+
+// However few experts are in memory, the logits are the same to the bit, on every device.
+func TestResidentExperts(t *testing.T) {
+	c, _ := demoFile(t)
+	for _, d := range append(devices(t), tensor.Reference()) {
+		for _, opt := range []model.Options{{}, {Overlay: ragged}} {
+			if d == tensor.Reference() && opt.Overlay == nil {
+				continue
+			}
+			want := stepped(loaded(t, c, d, opt))
+			for _, slots := range []int64{22, 26, 47} {
+				if d == tensor.Reference() && slots != 26 { // which is slow
+					continue
+				}
+				opt.ExpertBytes = slots * demoExpert * 11 / 10 // tiles may take more than the file
+				m := loaded(t, c, d, opt)
+				if got := stepped(m); !slices.Equal(got, want) {
+					t.Errorf("%s: room for some %d experts: the logits are off by %g", d.Name(), slots, apart(got, want))
+				}
+				if opt.Overlay == nil && slots < 47 {
+					traffic(t, m)
+				}
+			}
+		}
+		if d == tensor.Reference() {
+			continue
+		}
+		opt := model.Options{DType: model.Float32}
+		want := stepped(loaded(t, c, d, opt))
+		if opt.ExpertBytes = 26 * 3 * 256 * 128 * 4; !slices.Equal(stepped(loaded(t, c, d, opt)), want) {
+			t.Errorf("%s: f32: the logits differ", d.Name())
+		}
+	}
+}
+
+// traffic checks what the model says it has read.
+func traffic(t *testing.T, m *model.Model) {
+	t.Helper()
+	all := m.ExpertTraffic()
+	if len(all) != 6 {
+		t.Fatalf("traffic of %d layers", len(all))
+	}
+	for _, l := range all {
+		if l.Slots < 2 || l.Slots > 8 || l.Hits+l.Misses < 14*2 || l.Misses < 2 || l.Bytes != l.Misses*demoExpert || l.Came > l.Guessed {
+			t.Errorf("%+v", l)
+		}
+	}
+}
+
+// Where all experts fit, they are loaded; where not even a token's do, that is said.
+func TestResidentExpertsByRoom(t *testing.T) {
+	c, _ := demoFile(t)
+	m := loaded(t, c, tensor.Reference(), model.Options{ExpertBytes: 48 * demoExpert})
+	if m.ExpertTraffic() != nil {
+		t.Error("experts are read though all of them fit")
+	}
+	limits := model.Limits{Rows: 32, Sequences: 1, Wanted: 32, Pages: 1, Context: 64}
+	_, err := model.Load(c, model.Placement{Device: tensor.Reference()}, model.Options{ExpertBytes: 19 * demoExpert, Limits: limits})
+	if !errors.Is(err, model.ErrExpertBytes) {
+		t.Errorf("room for 19 experts: %v", err)
+	}
+}
+
+// A file that becomes shorter while the model runs fails the step that misses it, and nothing else.
+func TestResidentExpertsOfAFileThatShrinks(t *testing.T) {
+	c, path := demoFile(t)
+	all := devices(t)
+	if len(all) == 0 {
+		t.Skip("the reference device reads all weights where they are mapped")
+	}
+	m := loaded(t, c, all[0], model.Options{ExpertBytes: 22 * demoExpert})
+	want := stepped(m)
+	if err := os.Truncate(path, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	failure := func() (err error) {
+		defer func() { err, _ = recover().(error) }()
+		stepped(m)
+		return nil
+	}()
+	if failure == nil || !strings.Contains(failure.Error(), "expert") || !strings.Contains(failure.Error(), path) {
+		t.Errorf("reading beyond the end: %v", failure)
+	}
+	if err := os.WriteFile(path, demo.GGUF, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := stepped(m); !slices.Equal(got, want) {
+		t.Error("after the file is whole again the logits differ")
+	}
+}
+
+// Experts of several formats cannot share slots, and a layer of them is refused.
+func TestResidentExpertsInBanks(t *testing.T) {
+	c := banked(t, openDemo(t), &moe.Overlay{})
+	want := stepped(loaded(t, c, tensor.Reference(), model.Options{}))
+	if got := stepped(loaded(t, c, tensor.Reference(), model.Options{ExpertBytes: 30 * demoExpert})); !slices.Equal(got, want) {
+		t.Error("experts of two banks: the logits differ")
+	}
+}
