@@ -20,11 +20,31 @@ func Weigh(c *store.Checkpoint, opt Options) (int64, error) {
 	return buffers + s.copied + max(s.shared, c.Resident()), nil
 }
 
+// Fit is opt with as many bytes for experts as leave a checkpoint's model within so many bytes of memory: 0 where all of it fits, and what opt
+// says where that is something. A model that does not fit even so stays as it is, and loading it says why.
+func Fit(c *store.Checkpoint, opt Options, memory int64) (Options, error) {
+	if opt.ExpertBytes != 0 || memory <= 0 {
+		return opt, nil
+	}
+	buffers, s, err := weigh(c, opt)
+	if err != nil {
+		return opt, err
+	}
+	all := buffers + s.copied + max(s.shared, c.Resident())
+	if left := memory - (all - s.experts); all > memory && left > 0 {
+		opt.ExpertBytes = left
+	}
+	return opt, nil
+}
+
 // Shareable says about how many of those bytes are weights that models of one mapping hold together.
 func Shareable(c *store.Checkpoint, opt Options) (int64, error) {
 	_, s, err := weigh(c, opt)
 	if err != nil || opt.DType == model.Float32 { // widened weights are of no mapping
 		return 0, err
+	}
+	if opt.ExpertBytes > 0 && opt.ExpertBytes < s.experts { // each model has slots of its own
+		return s.copied - opt.ExpertBytes, nil
 	}
 	return s.copied, nil
 }
@@ -54,9 +74,12 @@ func weigh(c *store.Checkpoint, opt Options) (buffers int64, s *sampler, err err
 		if !some {
 			share = 1
 		}
-		if err := s.add(&t, opt.DType, share); err != nil {
+		if err := s.add(&t, opt.DType, share, some); err != nil {
 			return 0, nil, fmt.Errorf("%s: weigh %s: %w", c.Path, t.Name, err)
 		}
+	}
+	if opt.ExpertBytes > 0 && opt.ExpertBytes < s.experts {
+		s.copied, s.shared = s.copied-s.copiedExperts+opt.ExpertBytes, s.shared-(s.experts-s.copiedExperts)
 	}
 	return buffers, s, nil
 }
@@ -67,6 +90,9 @@ type sampler struct {
 	seen   map[sample]float64 // bytes a row; below 0 where the device uses the host's memory
 	copied int64              // bytes on the device
 	shared int64              // bytes that the device uses where they are
+
+	experts       int64 // of both, those of experts
+	copiedExperts int64 // of copied
 }
 
 // sample is a kind of weight.
@@ -79,8 +105,8 @@ type sample struct {
 // sampleRows is a multiple of the rows that devices pack together.
 const sampleRows = 64
 
-// add adds a share of a tensor.
-func (s *sampler) add(t *store.Tensor, dtype model.DType, share float64) error {
+// add adds a share of a tensor, which may be one of experts.
+func (s *sampler) add(t *store.Tensor, dtype model.DType, share float64, expert bool) error {
 	rows, cols, format := 1, 1, t.Format
 	if n := len(t.Shape); n > 0 {
 		cols = t.Shape[n-1]
@@ -109,10 +135,11 @@ func (s *sampler) add(t *store.Tensor, dtype model.DType, share float64) error {
 		}
 		s.seen[kind] = per
 	}
-	if per *= share * float64(rows); per < 0 {
-		s.shared -= int64(per)
-	} else {
-		s.copied += int64(per)
+	per *= share * float64(rows)
+	copied, shared := int64(max(per, 0)), int64(max(-per, 0))
+	s.copied, s.shared = s.copied+copied, s.shared+shared
+	if expert {
+		s.experts, s.copiedExperts = s.experts+copied+shared, s.copiedExperts+copied
 	}
 	return nil
 }
@@ -172,6 +199,15 @@ func (d *meter) Load(w tensor.Mat) (tensor.Mat, error) {
 			d.mapped += int64(m.Buf.Len())
 			d.mu.Unlock()
 		}
+	}
+	return m, err
+}
+
+// Stack counts the bytes.
+func (d *meter) Stack(w tensor.Mat, n int) (tensor.Mat, error) {
+	m, err := d.Device.Stack(w, n)
+	if err == nil {
+		d.count(m.Buf)
 	}
 	return m, err
 }

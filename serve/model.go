@@ -38,11 +38,14 @@ type Options struct {
 	Overlay      *model.Overlay // which experts there are; nil = those of the checkpoint
 	ForceOverlay bool           // take one that was made for other tensors
 	Apart        bool           // load each expert by itself, so that models share those that they have in common
+	ExpertBytes  int64          // of memory for experts, of which others are read when tokens choose them; 0 = all are loaded
 }
 
 // network are the options of the network alone.
 func (o *Options) network(limits model.Limits) model.Options {
-	return model.Options{DType: o.DType, Limits: limits, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart}
+	return model.Options{
+		DType: o.DType, Limits: limits, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart, ExpertBytes: o.ExpertBytes,
+	}
 }
 
 func (o Options) filled() Options {

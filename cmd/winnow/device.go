@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 
 	"github.com/winnow-llm/winnow/configs"
 	"github.com/winnow-llm/winnow/cpu"
@@ -89,7 +91,13 @@ func (m *machine) options() serve.Options {
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
 		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check, Cache: m.cache, Overlay: m.overlay, ForceOverlay: c.ForceOverlay,
+		ExpertBytes: int64(c.ExpertMemory),
 	}
+}
+
+// most is how many bytes the models of this machine may take; 0 = not known.
+func (m *machine) most() int64 {
+	return cmp.Or(int64(m.config.Memory), machineMemory(os.DirFS("/"))/4*3)
 }
 
 // loading says where weights are, and how to load them.
@@ -142,6 +150,9 @@ func (m *machine) open(name, weights string) (*serve.Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if opt, err = serve.Fit(c, opt, m.most()); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	return serve.Open(name, c, opt)
 }
 
@@ -158,6 +169,9 @@ func (m *machine) weighed(weights string, weigh func(*store.Checkpoint, serve.Op
 	if err != nil {
 		return 0, err
 	}
+	if opt, err = serve.Fit(c, opt, m.most()); err != nil {
+		return 0, errors.Join(err, c.Close())
+	}
 	need, err := weigh(c, opt)
 	return need, errors.Join(err, c.Close())
 }
@@ -168,8 +182,12 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
+	opt, err := serve.Fit(c, m.options(), m.most())
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	n, err := model.Load(c, model.Placement{Device: m.device}, model.Options{
-		DType: model.DType(m.config.DType), Limits: limits, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay,
+		DType: model.DType(m.config.DType), Limits: limits, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay, ExpertBytes: opt.ExpertBytes,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())

@@ -18,7 +18,7 @@ import (
 // overlayFlag adds --expert-overlay to a verb that loads one model; settings reads it.
 func overlayFlag(c *cobra.Command) {
 	c.Flags().String("expert-overlay", "", "overlay that says which experts the model has, a file of JSON")
-	configs.Flags(c.Flags(), "force_overlay")
+	configs.Flags(c.Flags(), "force_overlay", "expert_memory", "memory")
 }
 
 // readOverlay reads an overlay's file.

@@ -146,7 +146,8 @@ func TestOverlaysShareWeights(t *testing.T) {
 		if made[order[0]] < dropped {
 			t.Errorf("%v: the first makes %d bytes", order, made[order[0]])
 		}
-		if order[0] == demo.Name && made["half"] > 0 || order[0] == "half" && (made[demo.Name] < dropped/10*9 || made[demo.Name] > dropped+dropped/5) {
+		// what weighing loads for a moment counts too
+		if order[0] == demo.Name && made["half"] > dropped/50 || order[0] == "half" && (made[demo.Name] < dropped/10*9 || made[demo.Name] > dropped+dropped/5) {
 			t.Errorf("%v: the second makes %d bytes, where %d were dropped", order, made[order[1]], dropped)
 		}
 		for _, one := range open {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"time"
 
@@ -105,11 +104,8 @@ func runServe(c *cobra.Command, names []string) (err error) {
 func (m *machine) poolOptions(models serve.Catalogue) serve.PoolOptions {
 	c := m.config
 	opt := serve.PoolOptions{
-		Models: models, Memory: int64(c.Memory), MaxLoaded: c.MaxLoaded, LoadWait: c.LoadWait, Check: c.Check, Cache: m.cache,
+		Models: models, Memory: m.most(), MaxLoaded: c.MaxLoaded, LoadWait: c.LoadWait, Check: c.Check, Cache: m.cache,
 		KeepAlive: cmp.Or(c.KeepAlive, time.Nanosecond), // 0 is not at all here, and for ever there
-	}
-	if opt.Memory == 0 {
-		opt.Memory = machineMemory(os.DirFS("/")) / 4 * 3
 	}
 	return opt
 }
