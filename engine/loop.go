@@ -34,6 +34,7 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 		opt.Queue = defaultQueue
 	}
 	e := &Engine{loop: l, model: m, check: opt.Check, scheduler: newScheduler(m.Limits(), opt.Queue)}
+	e.scheduler.pace.whole = m.ReadsExperts()
 	e.root = e.scheduler.pool.root(m.Fingerprint())
 	e.embeddings = make(chan struct{}, 2*e.scheduler.limits.Sequences)
 	l.mu.Lock()

@@ -7,6 +7,7 @@ import "time"
 // the machine and the depth of a prompt. Decision 010 says why. It is of the loop's goroutine.
 type pace struct {
 	most   int              // rows of a step, which bound the stride
+	whole  bool             // a chunk has all the rows that it may: each reads the same experts from disk, however few its rows
 	alone  median           // of steps in which all generate, and nobody catches up
 	beside median           // of such steps between parts, which find the caches full of others' data
 	cost   [2]time.Duration // of a row of those who catch up in an even and in an odd block lately; 0 until there was one
@@ -33,6 +34,9 @@ func (p *pace) spare() time.Duration {
 
 // rows is how many those who catch up have in a step of their own beside those who generate.
 func (p *pace) rows() int {
+	if p.whole {
+		return p.most
+	}
 	n := stride
 	if block := max(p.cost[0], p.cost[1]); block > 0 {
 		n = max(leastStride, min(stride, int(p.spare()/block)))

@@ -19,6 +19,9 @@ func TestPace(t *testing.T) {
 	if p.rows() != stride || p.more(1, 64, 0) || p.more(2, 64, 0) {
 		t.Errorf("before anything is known a part has %d rows and goes on", p.rows())
 	}
+	if p.whole = true; p.rows() != 512 {
+		t.Errorf("where experts are read for each chunk it has %d rows of 512", p.rows())
+	}
 	p = settled(20 * ms)
 	left := p.spare()
 	for i, block := range []struct {

@@ -163,6 +163,9 @@ func (e *expert) bytes() (n int64) {
 	return n
 }
 
+// ReadsExperts says whether some experts are read when tokens choose them.
+func (m *Model) ReadsExperts() bool { return m.loader.resident != nil }
+
 // ExpertTraffic says what the layers of experts have read; none where all experts are loaded. Only who steps the model may call it.
 func (m *Model) ExpertTraffic() (out []ExpertTraffic) {
 	if m.loader.resident == nil {
