@@ -21,12 +21,27 @@ func Weigh(c *store.Checkpoint, opt Options) (int64, error) {
 }
 
 // Fit is opt with as many bytes for experts as leave a checkpoint's model within so many bytes of memory: 0 where all of it fits, and what opt
-// says where that is something. A model that does not fit even so stays as it is, and loading it says why.
+// says where that is something. A model that does not fit even so stays as it is.
 func Fit(c *store.Checkpoint, opt Options, memory int64) (Options, error) {
 	if opt.ExpertBytes != 0 || memory <= 0 {
 		return opt, nil
 	}
-	buffers, s, err := weigh(c, opt)
+	whole := opt.filled()
+	limits, err := whole.limits(c)
+	if err != nil {
+		return opt, err
+	}
+	network, err := FitNetwork(c, opt.Device, whole.network(limits), memory)
+	opt.ExpertBytes = network.ExpertBytes
+	return opt, err
+}
+
+// FitNetwork is Fit for the network alone.
+func FitNetwork(c *store.Checkpoint, d tensor.Device, opt model.Options, memory int64) (model.Options, error) {
+	if opt.ExpertBytes != 0 || memory <= 0 {
+		return opt, nil
+	}
+	buffers, s, err := weighNetwork(c, d, opt)
 	if err != nil {
 		return opt, err
 	}
@@ -52,7 +67,28 @@ func Shareable(c *store.Checkpoint, opt Options) (int64, error) {
 // weigh gives the bytes of cache and buffers, and those of weights.
 func weigh(c *store.Checkpoint, opt Options) (buffers int64, s *sampler, err error) {
 	opt = opt.filled()
-	spec, err := opt.network(model.Limits{}).Describe(c)
+	limits, err := opt.limits(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	return weighNetwork(c, opt.Device, opt.network(limits))
+}
+
+// limits are those that a model of the checkpoint is opened with.
+func (o *Options) limits(c *store.Checkpoint) (model.Limits, error) {
+	spec, err := o.network(model.Limits{}).Describe(c)
+	if err != nil {
+		return model.Limits{}, err
+	}
+	limits, err := fit(&spec, *o)
+	if err != nil {
+		return limits, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	return limits, nil
+}
+
+func weighNetwork(c *store.Checkpoint, d tensor.Device, opt model.Options) (buffers int64, s *sampler, err error) {
+	spec, err := opt.Describe(c)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -60,15 +96,10 @@ func weigh(c *store.Checkpoint, opt Options) (buffers int64, s *sampler, err err
 	if err != nil {
 		return 0, nil, err
 	}
-	limits, err := fit(&spec, opt)
-	if err != nil {
+	if buffers, err = spec.BufferBytes(opt); err != nil {
 		return 0, nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
-	buffers, err = spec.BufferBytes(opt.network(limits))
-	if err != nil {
-		return 0, nil, fmt.Errorf("%s: %w", c.Path, err)
-	}
-	s = &sampler{device: opt.Device, seen: map[sample]float64{}}
+	s = &sampler{device: d, seen: map[sample]float64{}}
 	for _, t := range c.Tensors {
 		share, some := left[t.Name]
 		if !some {

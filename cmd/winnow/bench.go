@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -52,6 +53,15 @@ type benchResult struct {
 	GFlops        float64 `json:"gflop_s"`    // that arithmetic at avg_ts
 	RoofGBs       float64 `json:"roof_gb_s"`  // what this machine reads with as many threads, measured in the same run
 	RoofShare     float64 `json:"roof_share"` // GBs / RoofGBs
+
+	Experts *benchExperts `json:"experts,omitempty"` // where not all experts are in memory
+}
+
+// benchExperts is what was read of a model's file while it was measured.
+type benchExperts struct {
+	HitRate       float64 `json:"hit_rate"`                  // share of the experts that steps needed which were in memory
+	BytesPerToken float64 `json:"bytes_read_per_token"`      // from the file, or from what the system has cached of it
+	GuessRate     float64 `json:"guess_precision,omitempty"` // share of the experts read ahead that were needed
 }
 
 func benchVerb() *cobra.Command {
@@ -150,6 +160,8 @@ func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name st
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	roof := readBandwidth(cfg.Threads) // before the model takes what memory there is
+	debug.FreeOSMemory()
 	meter := &meter{Device: m.device}
 	m.device = meter
 	n, err := m.network(name, b.limits(cfg.Rows))
@@ -159,7 +171,7 @@ func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name st
 	defer func() { err = errors.Join(err, n.close()) }()
 
 	w := &workout{network: n, meter: meter, draw: rand.New(rand.NewPCG(1, 2))}
-	first := benchResult{Model: name, Device: meter.Name(), NThreads: cfg.Threads, RoofGBs: readBandwidth(cfg.Threads)}
+	first := benchResult{Model: name, Device: meter.Name(), NThreads: cfg.Threads, RoofGBs: roof}
 	for _, depth := range b.depths {
 		for _, test := range b.tests() {
 			r := first
@@ -226,6 +238,7 @@ func (w *workout) measure(ctx context.Context, r *benchResult, repetitions int) 
 	if err := w.warmUp(ctx, r, past); err != nil {
 		return err
 	}
+	before := w.traffic()
 	for range repetitions {
 		took, err := w.sample(ctx, r, past)
 		if err != nil {
@@ -233,10 +246,34 @@ func (w *workout) measure(ctx context.Context, r *benchResult, repetitions int) 
 		}
 		r.SamplesTS = append(r.SamplesTS, float64(r.NPrompt+r.NGen)/took.Seconds())
 	}
+	r.Experts = readSince(before, w.traffic(), repetitions*(r.NPrompt+r.NGen))
 	r.AvgTS, r.StddevTS = meanAndDeviation(r.SamplesTS)
 	r.GBs, r.GFlops = r.BytesPerToken*r.AvgTS/1e9, r.FlopsPerToken*r.AvgTS/1e9
 	r.RoofShare = r.GBs / r.RoofGBs
 	return nil
+}
+
+// traffic is what all layers of experts have read; the network is idle.
+func (w *workout) traffic() (sum model.ExpertTraffic) {
+	for _, l := range w.ExpertTraffic() {
+		sum.Slots += l.Slots
+		sum.Hits, sum.Misses, sum.Bytes = sum.Hits+l.Hits, sum.Misses+l.Misses, sum.Bytes+l.Bytes
+		sum.Guessed, sum.Came = sum.Guessed+l.Guessed, sum.Came+l.Came
+	}
+	return sum
+}
+
+// readSince is what was read between two looks at the traffic, for so many tokens; nil where all experts are in memory.
+func readSince(before, now model.ExpertTraffic, tokens int) *benchExperts {
+	hits, misses, guessed := now.Hits-before.Hits, now.Misses-before.Misses, now.Guessed-before.Guessed
+	if now.Slots == 0 || hits+misses == 0 {
+		return nil
+	}
+	x := &benchExperts{HitRate: float64(hits) / float64(hits+misses), BytesPerToken: float64(now.Bytes-before.Bytes) / float64(tokens)}
+	if guessed > 0 {
+		x.GuessRate = float64(now.Came-before.Came) / float64(guessed)
+	}
+	return x
 }
 
 // warmUp caches the past and counts what the test costs.
@@ -353,6 +390,14 @@ func printBench(out io.Writer, results []benchResult) error {
 	}
 	if err := w.Flush(); err != nil || len(results) == 0 {
 		return err
+	}
+	for _, r := range results {
+		if x := r.Experts; x != nil {
+			if _, err := fmt.Fprintf(out, "%s with %d threads: %.0f %% of the experts needed were in memory, %.1f MB of others read a token\n",
+				r.label(), r.NThreads, 100*x.HitRate, x.BytesPerToken/1e6); err != nil {
+				return err
+			}
+		}
 	}
 	var roofs []string
 	for i, r := range results {

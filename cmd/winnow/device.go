@@ -182,13 +182,14 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt, err := serve.Fit(c, m.options(), m.most())
+	opt, err := serve.FitNetwork(c, m.device, model.Options{
+		DType: model.DType(m.config.DType), Limits: limits, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay,
+		ExpertBytes: int64(m.config.ExpertMemory),
+	}, m.most())
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	n, err := model.Load(c, model.Placement{Device: m.device}, model.Options{
-		DType: model.DType(m.config.DType), Limits: limits, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay, ExpertBytes: opt.ExpertBytes,
-	})
+	n, err := model.Load(c, model.Placement{Device: m.device}, opt)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())
 	}
