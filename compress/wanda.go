@@ -13,27 +13,34 @@ func Wanda(zero []bool, row []float32, norms []float64, share float64) {
 	score := make([]float64, len(row))
 	for i, w := range row {
 		score[i] = math.Abs(float64(w)) * norms[i]
-		if math.IsNaN(score[i]) {
+	}
+	lowest(zero, score, int(share*float64(len(row))), func(i int) bool { return row[i] == 0 })
+}
+
+// lowest sets the places of the n lowest scores in zero, and clears the others. Of equal ones first those go that gone says are 0 already, then
+// the leftmost. What is no number counts as the highest.
+func lowest(zero []bool, score []float64, n int, gone func(i int) bool) {
+	clear(zero)
+	if n <= 0 {
+		return
+	}
+	for i, s := range score {
+		if math.IsNaN(s) {
 			score[i] = math.Inf(1)
 		}
 	}
-	clear(zero)
-	left := int(share * float64(len(row)))
-	if left <= 0 {
-		return
-	}
 	sorted := slices.Clone(score)
 	slices.Sort(sorted)
-	limit := sorted[left-1]
+	limit := sorted[n-1]
 	for _, chosen := range []func(i int) bool{
 		func(i int) bool { return score[i] < limit },
-		func(i int) bool { return score[i] == limit && row[i] == 0 },
+		func(i int) bool { return score[i] == limit && gone(i) },
 		func(i int) bool { return score[i] == limit },
 	} {
-		for i := range row {
-			if left > 0 && !zero[i] && chosen(i) {
+		for i := range score {
+			if n > 0 && !zero[i] && chosen(i) {
 				zero[i] = true
-				left--
+				n--
 			}
 		}
 	}
@@ -69,7 +76,7 @@ const (
 )
 
 // Shares divides a share of zeros among layers by OWL's rule: a layer with more outliers keeps more. lambda is how far a layer may be from the
-// mean; 0 = all alike. The mean of the shares is share, but for those at a limit, 0.01 and 0.99.
+// mean; 0 = all have share. The mean of the shares is share, but for those at a limit, 0.01 and 0.99.
 func Shares(share, lambda float64, outliers []float64) []float64 {
 	out := make([]float64, len(outliers))
 	if len(outliers) == 0 {
@@ -84,7 +91,7 @@ func Shares(share, lambda float64, outliers []float64) []float64 {
 		mean += out[i] / float64(len(outliers))
 	}
 	for i := range out {
-		if out[i] = share - (out[i] - mean); out[i] <= 0 {
+		if out[i] = share - (out[i] - mean); out[i] <= 0 && lambda > 0 {
 			out[i] = leastShare
 		}
 		out[i] = min(out[i], mostShare)

@@ -96,6 +96,7 @@ func TestShares(t *testing.T) {
 		"flat":    {0.5, 0, []float64{0, 2, 4}, []float64{0.5, 0.5, 0.5}},
 		"at zero": {0.05, 0.08, []float64{0, 1}, []float64{0.13, 0.01}},
 		"at one":  {0.95, 0.08, []float64{0, 1}, []float64{0.99, 0.87}},
+		"none":    {0, 0, []float64{0, 1}, []float64{0, 0}},
 		"empty":   {0.5, 0.08, nil, nil},
 	} {
 		got := compress.Shares(c.share, c.lambda, c.in)
