@@ -32,10 +32,12 @@ type Study struct {
 	Device     tensor.Device     // where the model is loaded for the time of the observation
 	Options    model.Options     // of Limits, Context is the most tokens a sequence, and Rows those a step; 0 rows = 512. The rest is ignored
 	Text       Text
-	Columns    bool               // sum Inputs and Hidden too, which takes experts x (width + hidden width) x 8 bytes a layer
+	Columns    bool               // sum columns of inputs and hidden rows and their squares, experts x (width + hidden width) x 16 bytes a layer
 	Partial    string             // file for what was seen so far, from which an interrupted observation goes on; "" = none
 	Every      time.Duration      // between two writes of Partial; 0 = a minute, more where writing takes long
 	Progress   func(tokens int64) // told how many tokens were seen, now and then, first those that Partial had; may be nil
+
+	hessians map[int]*layerHessians // by layer; filled too
 }
 
 // Observe runs a model over a text and says what its layers did. The result depends on the model, the device's kernels, the ids and how
@@ -66,6 +68,7 @@ func Observe(ctx context.Context, s Study) (Profile, error) {
 	}
 	defer m.Close()
 	v.observer = newObserver(m.Spec(), s.Columns)
+	v.observer.hessians = s.hessians
 	v.walk = walk{models: []*model.Model{m}, after: func(*model.Step) error { return v.observer.err }}
 	if err := v.resume(); err != nil {
 		return Profile{}, err
@@ -237,7 +240,8 @@ func (v *visit) differs(f *profileFile) error {
 	for i := range f.Layers {
 		have, want := &f.Layers[i], &v.observer.layers[i]
 		if have.K != want.K || len(have.Usage) != len(want.Usage) || len(have.Together) != len(want.Together) ||
-			columnsOf(have.Inputs) != columnsOf(want.Inputs) || columnsOf(have.Hidden) != columnsOf(want.Hidden) {
+			columnsOf(have.Inputs) != columnsOf(want.Inputs) || columnsOf(have.Hidden) != columnsOf(want.Hidden) ||
+			len(have.InputSums) != len(want.InputSums) || len(have.HiddenSums) != len(want.HiddenSums) {
 			return fmt.Errorf("layer %d has other experts", i)
 		}
 	}

@@ -118,7 +118,30 @@ func TestObserveEqualsAPlainComputation(t *testing.T) {
 				t.Fatalf("%s: %d layers, want %d", name, len(got.Layers), len(want))
 			}
 			for i := range want {
-				alike(t, fmt.Sprintf("%s on %s, layer %d", name, on.device.Name(), i), on.within, reflect.ValueOf(got.Layers[i]), reflect.ValueOf(want[i]))
+				at := fmt.Sprintf("%s on %s, layer %d", name, on.device.Name(), i)
+				g, w := got.Layers[i], want[i]
+				alikeSums(t, at, on.within, &g, &w)
+				g.InputSums, g.HiddenSums, w.InputSums, w.HiddenSums = nil, nil, nil, nil
+				alike(t, at, on.within, reflect.ValueOf(g), reflect.ValueOf(w))
+			}
+		}
+	}
+}
+
+// alikeSums compares sums whose parts cancel, by how large these parts are at most.
+func alikeSums(t *testing.T, name string, within float64, got, want *compress.LayerProfile) {
+	t.Helper()
+	for what, s := range map[string]struct{ got, want, squares [][]float64 }{
+		"inputs": {got.InputSums, want.InputSums, want.Inputs}, "hidden": {got.HiddenSums, want.HiddenSums, want.Hidden},
+	} {
+		if len(s.got) != len(s.want) {
+			t.Fatalf("%s: sums of %s of %d experts, want %d", name, what, len(s.got), len(s.want))
+		}
+		for e, row := range s.want {
+			for j, w := range row {
+				if most := math.Sqrt(float64(want.Usage[e]) * s.squares[e][j]); !(math.Abs(s.got[e][j]-w) <= within*(1e-3+most)) {
+					t.Errorf("%s, expert %d, %s: sum %v, want %v", name, e, what, s.got[e][j], w)
+				}
 			}
 		}
 	}
@@ -218,6 +241,7 @@ func plainExperts(p *compress.LayerProfile, r *moe.Route, f *moe.FFN) {
 		for range n {
 			p.Together = append(p.Together, make([]int64, n))
 			p.Inputs, p.Hidden = append(p.Inputs, make([]float64, dim)), append(p.Hidden, make([]float64, width))
+			p.InputSums, p.HiddenSums = append(p.InputSums, make([]float64, dim)), append(p.HiddenSums, make([]float64, width))
 		}
 	}
 	for row := range tensor.Live(r.N, r.X.Rows) {
@@ -241,6 +265,7 @@ func plainExperts(p *compress.LayerProfile, r *moe.Route, f *moe.FFN) {
 				h := g / (1 + math.Exp(-g)) * plainRow(bank.Up, e*width+j, x)
 				hidden[j] = float32(h)
 				p.Hidden[e][j] += h * h
+				p.HiddenSums[e][j] += h
 			}
 			norm := 0.0
 			for j := range dim {
@@ -248,6 +273,7 @@ func plainExperts(p *compress.LayerProfile, r *moe.Route, f *moe.FFN) {
 				norm += y * y
 				p.Largest[e] = max(p.Largest[e], math.Abs(y))
 				p.Inputs[e][j] += float64(x[j]) * float64(x[j])
+				p.InputSums[e][j] += float64(x[j])
 			}
 			p.Usage[e]++
 			p.Weight[e] += w

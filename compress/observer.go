@@ -16,10 +16,11 @@ import (
 // the experts' outputs from the op that ran them; which layer an op is of it reads from the names of its weights. All sums are in float64
 // and go row by row, so that they depend on the order of tokens but not on how these were cut into steps.
 type observer struct {
-	layers  []LayerProfile
-	cosines []float64 // sums, one a layer
-	columns bool      // inputs and hidden rows too
-	err     error     // the first number that is none
+	layers   []LayerProfile
+	cosines  []float64              // sums, one a layer
+	columns  bool                   // inputs and hidden rows too
+	hessians map[int]*layerHessians // by layer, of those that are wanted
+	err      error                  // the first number that is none
 
 	ids, phys []int32   // of the dispatch that ran last
 	weights   []float32 // likewise
@@ -44,6 +45,7 @@ func newObserver(s *model.Spec, columns bool) *observer {
 		}
 		if columns {
 			p.Inputs, p.Hidden = matrix[float64](n, s.Dim), matrix[float64](n, l.ExpertWidth)
+			p.InputSums, p.HiddenSums = matrix[float64](n, s.Dim), matrix[float64](n, l.ExpertWidth)
 		}
 		o.layers[i] = p
 	}
@@ -98,7 +100,7 @@ func (o *observer) see(op tensor.Op, read func(tensor.Mat) []byte) {
 		}
 		run := ran{place: integers(op.Plan.Place, rows), k: op.Plan.Place.Cols, dim: op.X.Cols}
 		run.out = floats(op.Out, rows*run.k)
-		if o.columns {
+		if o.columns || o.hessians[layer] != nil {
 			run.x, run.hidden, run.width = floats(op.X, rows), floats(op.Hidden, rows*run.k), op.Hidden.Cols
 		}
 		o.experts(layer, &run)
@@ -150,7 +152,7 @@ type ran struct {
 	k, dim, width int
 	place         []int32   // rows x k: the dispatched row of each choice, -1 = none or merged with an earlier one of its row
 	out           []float32 // dispatched rows x dim
-	x             []float32 // rows x dim; nil unless columns are summed
+	x             []float32 // rows x dim; nil unless columns or Hessians are wanted
 	hidden        []float32 // dispatched rows x width; likewise
 }
 
@@ -182,15 +184,25 @@ func (o *observer) experts(layer int, r *ran) {
 			if v := p.Saliency[e]; o.err == nil && !(v <= math.MaxFloat64 && w <= math.MaxFloat64) {
 				o.err = fmt.Errorf("%w: layer %d, expert %d: weight %v, output of norm %v", ErrNumber, layer, e, w, norm)
 			}
-			if r.x != nil {
-				square(p.Inputs[e], r.x[at/r.k*r.dim:])
-				square(p.Hidden[e], r.hidden[row*r.width:])
+			if r.x == nil {
+				continue
+			}
+			x, hidden := r.x[at/r.k*r.dim:][:r.dim], r.hidden[row*r.width:][:r.width]
+			if o.columns {
+				sum(p.InputSums[e], p.Inputs[e], x)
+				sum(p.HiddenSums[e], p.Hidden[e], hidden)
+			}
+			if h := o.hessians[layer]; h != nil {
+				h.see(e, x, hidden)
 			}
 		}
 		p.pair(ids)
 		if chosen > 1 && first > 0 {
 			p.Skips[min(int(second/first*float64(len(p.Skips))), len(p.Skips)-1)]++
 		}
+	}
+	if h := o.hessians[layer]; h != nil {
+		h.add()
 	}
 }
 
@@ -231,9 +243,11 @@ func measure(v []float32) (norm, largest float64) {
 	return math.Sqrt(norm), largest
 }
 
-// square adds the squares of as many values as there are sums.
-func square(sums []float64, v []float32) {
+// sum adds values and their squares, as many as there are sums.
+func sum(sums, squares []float64, v []float32) {
 	for i := range sums {
-		sums[i] += float64(v[i]) * float64(v[i])
+		x := float64(v[i])
+		sums[i] += x
+		squares[i] += x * x
 	}
 }

@@ -24,18 +24,20 @@ type Profile struct {
 // LayerProfile is what was seen of a layer. Slices are by router row. Weights are those by which outputs are added, whatever the router
 // makes them of; a negative one counts by its size.
 type LayerProfile struct {
-	Tokens     int64       `json:"tokens,omitempty"`   // that were routed
-	K          int         `json:"k,omitempty"`        // experts a token
-	Usage      []int64     `json:"usage,omitempty"`    // tokens that chose the expert
-	Weight     []float64   `json:"weight,omitempty"`   // sum of its weights
-	Weight2    []float64   `json:"weight2,omitempty"`  // sum of their squares
-	Saliency   []float64   `json:"saliency,omitempty"` // sum of weight times the norm of its output: REAP's, before it is divided by Usage
-	Largest    []float64   `json:"largest,omitempty"`  // largest absolute value of its outputs, not weighted
-	Together   [][]int64   `json:"together,omitempty"` // tokens that chose both experts; an expert with itself: Usage; nil where there are more than 512
-	Skips      [64]int64   `json:"skips,omitzero"`     // second largest weight over the largest: how many tokens in each 64th of [0, 1]
-	Importance float64     `json:"importance"`         // 1 - mean cosine of the layer's input and output
-	Inputs     [][]float64 `json:"inputs,omitempty"`   // sum of squares of each column of an expert's inputs; nil unless asked for
-	Hidden     [][]float64 `json:"hidden,omitempty"`   // likewise of its hidden rows
+	Tokens     int64       `json:"tokens,omitempty"`      // that were routed
+	K          int         `json:"k,omitempty"`           // experts a token
+	Usage      []int64     `json:"usage,omitempty"`       // tokens that chose the expert
+	Weight     []float64   `json:"weight,omitempty"`      // sum of its weights
+	Weight2    []float64   `json:"weight2,omitempty"`     // sum of their squares
+	Saliency   []float64   `json:"saliency,omitempty"`    // sum of weight times the norm of its output: REAP's, before it is divided by Usage
+	Largest    []float64   `json:"largest,omitempty"`     // largest absolute value of its outputs, not weighted
+	Together   [][]int64   `json:"together,omitempty"`    // tokens that chose both experts; an expert with itself: Usage; nil where there are more than 512
+	Skips      [64]int64   `json:"skips,omitzero"`        // second largest weight over the largest: how many tokens in each 64th of [0, 1]
+	Importance float64     `json:"importance"`            // 1 - mean cosine of the layer's input and output
+	Inputs     [][]float64 `json:"inputs,omitempty"`      // sum of squares of each column of an expert's inputs; nil unless asked for
+	Hidden     [][]float64 `json:"hidden,omitempty"`      // likewise of its hidden rows
+	InputSums  [][]float64 `json:"input_sums,omitempty"`  // sum of each column of an expert's inputs; nil unless asked for
+	HiddenSums [][]float64 `json:"hidden_sums,omitempty"` // likewise of its hidden rows
 }
 
 const (
@@ -120,7 +122,8 @@ func (l *LayerProfile) check(layer int) error {
 	if seconds > l.Tokens {
 		return wrong("%d of %d tokens in skips", seconds, l.Tokens)
 	}
-	return errors.Join(l.checkPairs(wrong), checkColumns("inputs", l.Inputs, n, wrong), checkColumns("hidden", l.Hidden, n, wrong))
+	return errors.Join(l.checkPairs(wrong), checkColumns("inputs", l.Inputs, n, wrong), checkColumns("hidden", l.Hidden, n, wrong),
+		checkSums("input_sums", l.InputSums, l.Inputs, wrong), checkSums("hidden_sums", l.HiddenSums, l.Hidden, wrong))
 }
 
 func (l *LayerProfile) checkPairs(wrong func(string, ...any) error) error {
@@ -157,6 +160,27 @@ func checkColumns(name string, rows [][]float64, experts int, wrong func(string,
 		}
 		if at := unsound(row); at >= 0 {
 			return wrong("%s of expert %d, column %d is %v", name, e, at, row[at])
+		}
+	}
+	return nil
+}
+
+// checkSums compares sums of columns with the sums of their squares, which have to be there too.
+func checkSums(name string, sums, squares [][]float64, wrong func(string, ...any) error) error {
+	if sums == nil {
+		return nil
+	}
+	if len(sums) != len(squares) {
+		return wrong("%s of %d experts, squares of %d", name, len(sums), len(squares))
+	}
+	for e, row := range sums {
+		if len(row) != len(squares[e]) {
+			return wrong("%s of expert %d has %d columns, squares %d", name, e, len(row), len(squares[e]))
+		}
+		for at, v := range row {
+			if !(math.Abs(v) <= math.MaxFloat64) {
+				return wrong("%s of expert %d, column %d is %v", name, e, at, v)
+			}
 		}
 	}
 	return nil

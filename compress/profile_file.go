@@ -143,7 +143,7 @@ func readProfile(path string) (profileFile, error) {
 }
 
 // mostLayerBytes is the most that the JSON of a layer, or of all that is not a layer, may take: twice what 384 experts with their columns do.
-const mostLayerBytes = 128 << 20
+const mostLayerBytes = 256 << 20
 
 // allowance reads from r as long as what is left of it lasts.
 type allowance struct {

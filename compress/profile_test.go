@@ -21,6 +21,7 @@ func sample() Profile {
 			Tokens: 5, K: 2, Usage: []int64{5, 3, 2}, Weight: []float64{3.1, 1.0 / 3, 1e-300}, Weight2: []float64{2, 1, 0.5}, Saliency: []float64{7, 8, 9},
 			Largest: []float64{1, 2, 3}, Together: [][]int64{{5, 3, 2}, {3, 3, 0}, {2, 0, 2}}, Skips: [64]int64{3: 4, 63: 1}, Importance: 0.125,
 			Inputs: [][]float64{{1, 2}, {3, 4}, {5, 6}}, Hidden: [][]float64{{1}, {2}, {math.Pi}},
+			InputSums: [][]float64{{-1, 2}, {0, 4}, {5, -1e-9}}, HiddenSums: [][]float64{{-1}, {0}, {3}},
 		}},
 	}
 }
@@ -75,6 +76,8 @@ func TestHostileProfiles(t *testing.T) {
 		{`"saliency": [7,8,9]`, `"salience": [7,8,9]`, "salience"},
 		{`"importance": 0.25`, `"importance": -1`, "importance is -1"},
 		{`[3,3,0]`, `[3,3]`, "a row of 2"},
+		{"\n[-1,2],", "\n[-1],", "input_sums of expert 0 has 1 columns"},
+		{"\n[-1],\n[0],", "\n[0],", "hidden_sums of 2 experts"},
 		{`[3,3,0]`, `[3,3,1]`, "experts 1 and 2"},
 		{`[3,3,0]`, `[3,2,0]`, "experts 1 and 1"},
 		{`[3,3,0],`, ``, "together has 2 rows"},
