@@ -59,7 +59,7 @@ and for diff.`,
 	f.StringArrayVar(&p.texts, "text", nil, `file of text, any number of times; "-" or none = standard input`)
 	f.Int64Var(&p.tokens, "tokens", 0, "read at most so many tokens; 0 = all")
 	f.IntVar(&p.length, "length", 512, "tokens of a sequence")
-	f.BoolVar(&p.columns, "columns", false, "sum the squares of every column of the experts' inputs and hidden rows too: large files")
+	f.BoolVar(&p.columns, "columns", false, "sum every column of the experts' inputs and hidden rows too, and its squares: large files")
 	f.StringVarP(&p.out, "output", "o", "", "profile to write")
 	configs.Flags(f, "models", "threads", "cpu", "dtype", "log")
 	return c
