@@ -54,8 +54,10 @@ func sparse(t *testing.T, c *store.Checkpoint, p *compress.Profile, s compress.S
 func TestSparsifyMethods(t *testing.T) {
 	small := pruned()
 	small.Layers[2] = moe.OverlayLayer{Drop: []int{1, 7}, Merge: [][]int{{3, 5}}}
+	fewer := overlay(map[int]moe.OverlayLayer{0: {Drop: []int{0, 4, 5}}, 2: {Drop: []int{7}}})
 	for name, c := range map[string]*store.Checkpoint{
 		"fewer experts": apply(t, demoModel(t), small, compress.Writing{}), "folder": opened(t, fixture),
+		"folder of fewer": apply(t, opened(t, fixture), fewer, compress.Writing{}),
 	} {
 		s := study(t, c, fast(t), 50)
 		p, err := compress.Observe(t.Context(), s)
@@ -147,6 +149,36 @@ func layerOfTensor(name string) int {
 		return -1
 	}
 	return int(name[at] - '0')
+}
+
+// Of an expert that no token chose nothing changes, by no method, and it is named; the others get their zeros of as few tokens as there are.
+func TestDeadExpertsStay(t *testing.T) {
+	c := opened(t, fixture)
+	s := study(t, c, fast(t), 50)
+	s.Text = said([][]int32{{5, 9, 7}}, nil)
+	p, err := compress.Observe(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []compress.Pruning{compress.ByWanda, compress.BySparseGPT} {
+		for _, r := range []compress.Repair{"", compress.ByDSnoT} {
+			made, z := sparse(t, c, &p, compress.Sparsity{Share: 0.5, Method: m, Repair: r, Seeing: compress.Seeing{Study: s}})
+			for layer, l := range p.Layers {
+				if len(z.Dead[layer]) < 2 {
+					t.Errorf("%s %s: layer %d: dead %v after three tokens", m, r, layer, z.Dead[layer])
+				}
+				for e, n := range l.Usage {
+					for _, part := range []string{"gate", "up", "down"} {
+						_, was, _ := matricesOf(t, c, layer, e, part)
+						_, is, _ := matricesOf(t, made, layer, e, part)
+						if dead := slices.Contains(z.Dead[layer], e); dead != (n == 0) || dead != bytes.Equal(was, is) {
+							t.Errorf("%s %s: layer %d: expert %d of %d tokens: dead %v, its %s is as it was: %v", m, r, layer, e, n, dead, part, bytes.Equal(was, is))
+						}
+					}
+				}
+			}
+		}
+	}
 }
 
 // Nothing asked for is an equal copy of all tensors, whatever the method.
