@@ -30,10 +30,15 @@ type expertHessians struct {
 	waits          [2][][]float32 // inputs and hidden rows
 }
 
-// hessianSizes are the columns of a layer's inputs and of its hidden rows.
+// hessianSizes are the columns of a layer's inputs and of its hidden rows, as experts that tokens chose have them.
 func (x *sparsifier) hessianSizes(layer int) (inputs, hidden int) {
 	p := &x.profile.Layers[layer]
-	return columnsOf(p.Inputs), columnsOf(p.Hidden)
+	for row, n := range p.Usage {
+		if n > 0 {
+			return len(p.Inputs[row]), len(p.Hidden[row])
+		}
+	}
+	return 0, 0
 }
 
 // newHessians prepares those of a layer.
