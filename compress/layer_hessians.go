@@ -88,6 +88,9 @@ func (x *sparsifier) planHessians(layers []int) error {
 		limit = hessianBytes
 	}
 	for _, layer := range layers {
+		if p := &x.profile.Layers[layer]; len(p.Inputs) != len(p.Usage) || len(p.Hidden) != len(p.Usage) {
+			return fmt.Errorf("%w: layer %d: columns of inputs and of hidden rows have to be observed", ErrCalibration, layer)
+		}
 		inputs, hidden := x.hessianSizes(layer)
 		live := map[place]bool{}
 		for row, at := range x.layers[layer].place {
