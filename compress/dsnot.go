@@ -12,7 +12,7 @@ type Columns struct {
 const mostSwaps = 50 // of a row: as DSnoT's authors do
 
 // DSnoT exchanges zeros of an output row for weights that stay, as long as that lowers the error of the row's outputs; the number of zeros stays,
-// and no weight changes (Zhang et al., Dynamic Sparse No Training, arXiv 2310.08915, section 3). The mean error of a row is the sum of w * mean
+// and no weight changes (Zhang et al., Dynamic Sparse No Training, arXiv 2310.08915). The mean error of a row is the sum of w * mean
 // over its zeros. In turn, and at most 50 times, the zero comes back of those that bring the mean error nearer to 0 whose |w * mean| / variance is
 // highest, the growing criterion; then of the weights that do so when they go the one goes whose |w| * norm is lowest, the pruning criterion.
 // A weight moves once.

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-const sparseBlock = 128 // columns of which the zeros are chosen at once: SparseGPT, section 3.2
+const sparseBlock = 128 // columns of which the zeros are chosen at once, as the authors do
 
 // SparseGPT makes weights of a matrix zero and changes those to their right so that the matrix's outputs, over the inputs that h has seen, change
-// little: the update of optimal brain surgeons, column by column (Frantar and Alistarh, arXiv 2301.00774, section 3). w holds float64 rows of as
+// little: the update of optimal brain surgeons, column by column (Frantar and Alistarh, arXiv 2301.00774). w holds float64 rows of as
 // many columns as h. Of each block of 128 columns go those of the lowest w² / [U]², U being what h becomes, so many that the whole matrix has
 // exactly rows * floor(share * columns) of them, as Wanda has, but not each row. Rows are independent once a block is chosen, and come in parallel.
 //
