@@ -47,7 +47,7 @@ func (p Plan) Merged() moe.Overlay {
 // In is what a plan is made of. A method reads what it needs and refuses when that is missing.
 type In struct {
 	Spec    model.Spec // of the model as its file has it, whose experts are all there
-	Weights Weights    // STUN's and the hybrid's
+	Weights *Weights   // STUN's and the hybrid's
 	Profile *Profile   // nil = nothing was observed
 	Model   string     // fingerprint that the overlay is made out to; "" = any model
 

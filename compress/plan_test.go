@@ -11,6 +11,8 @@ import (
 
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/moe"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
 )
 
 // modelOf is a model of a layer for each router; a router without experts makes a dense layer.
@@ -36,20 +38,37 @@ func grouped(n, k, groups, kept int) moe.RouterSpec {
 	return r
 }
 
-// madeUp are weights that a test makes up: by layer the router and the experts, each expert one piece.
+// madeUp are weights that a test makes up: by layer the router and the experts; of a layer without experts nobody may read any.
 type madeUp struct {
 	router  [][]float32
 	experts [][][]float32
-	reads   int
 }
 
-func (m *madeUp) Router(layer int) ([]float32, error) { return m.router[layer], nil }
-
-func (m *madeUp) Chunks(int) int { return 1 }
-
-func (m *madeUp) Chunk(dst []float32, layer, expert, _ int) ([]float32, error) {
-	m.reads++
-	return append(dst, m.experts[layer][expert]...), nil
+// of is a checkpoint of a model with these weights. An expert's stand in its gate matrix, and all else is 0.
+func (m *madeUp) of(s model.Spec) *Weights {
+	c := &store.Checkpoint{Path: "made up", Kind: store.GGUF, Meta: store.Meta{"general.architecture": s.Arch}, Tensors: map[string]store.Tensor{}}
+	put := func(name string, values []float32) {
+		c.Tensors[name] = store.Tensor{Name: name, Format: quant.F32, Shape: []int{len(values)}, Data: encoded(quant.F32, values)}
+	}
+	for l, router := range m.router {
+		if router == nil {
+			continue
+		}
+		put(fmt.Sprintf("blk.%d.ffn_gate_inp.weight", l), router)
+		if m.experts == nil {
+			continue
+		}
+		size := s.Layers[l].ExpertWidth * s.Dim
+		gate := make([]float32, len(m.experts[l])*size)
+		for e, values := range m.experts[l] {
+			copy(gate[e*size:(e+1)*size], values)
+		}
+		put(fmt.Sprintf("blk.%d.ffn_gate_exps.weight", l), gate)
+		for _, part := range []string{"up", "down"} {
+			put(fmt.Sprintf("blk.%d.ffn_%s_exps.weight", l, part), make([]float32, len(gate)))
+		}
+	}
+	return NewWeights(c, s)
 }
 
 // drawn are random weights for a model.
@@ -141,7 +160,7 @@ func TestEveryMethod(t *testing.T) {
 		for name, spec := range models {
 			for _, ragged := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/ragged=%v", method, name, ragged), func(t *testing.T) {
-					in := In{Spec: spec, Weights: drawn(spec, 7), Profile: watched(spec, 8), Ragged: ragged || method == "stun" || method == "hybrid", Seed: 9}
+					in := In{Spec: spec, Weights: drawn(spec, 7).of(spec), Profile: watched(spec, 8), Ragged: ragged || method == "stun" || method == "hybrid", Seed: 9}
 					promises(t, method, in)
 				})
 			}
@@ -247,7 +266,7 @@ func TestFewest(t *testing.T) {
 func TestRefusalsOfPlans(t *testing.T) {
 	plain, bare := modelOf(topK(8, 2), topK(8, 2)), modelOf(moe.RouterSpec{})
 	good := func(change func(*In)) In {
-		in := In{Spec: plain, Weights: drawn(plain, 1), Profile: watched(plain, 2), Keep: 0.75}
+		in := In{Spec: plain, Weights: drawn(plain, 1).of(plain), Profile: watched(plain, 2), Keep: 0.75}
 		change(&in)
 		return in
 	}

@@ -8,21 +8,11 @@ import (
 	"github.com/winnow-llm/winnow/store"
 )
 
-// Weights reads what plans need of a model's weights, a little at a time.
-type Weights interface {
-	// Router is the layer's router: experts x width, row by row.
-	Router(layer int) ([]float32, error)
-	// Chunks is in how many pieces an expert of the layer comes.
-	Chunks(layer int) int
-	// Chunk appends a piece of an expert's weights to dst; a piece has the same place and size in every expert of the layer.
-	Chunk(dst []float32, layer, expert, piece int) ([]float32, error)
-}
-
 // chunkValues is the most values of a piece of an expert; every format's block divides it.
 const chunkValues = 4096
 
-// CheckpointWeights reads the experts of a checkpoint, which must stay open. One goroutine at a time.
-type CheckpointWeights struct {
+// Weights reads what plans need of a checkpoint's experts, a little at a time. The checkpoint must stay open. One goroutine at a time.
+type Weights struct {
 	c      *store.Checkpoint
 	spec   model.Spec
 	at     int         // the layer that is laid out
@@ -37,13 +27,13 @@ type stack struct {
 	data   [][]byte // by expert
 }
 
-// NewCheckpointWeights reads a checkpoint that model.Describe has described so.
-func NewCheckpointWeights(c *store.Checkpoint, spec model.Spec) *CheckpointWeights {
-	return &CheckpointWeights{c: c, spec: spec, whole: map[int]int{}}
+// NewWeights reads a checkpoint that model.Describe has described so.
+func NewWeights(c *store.Checkpoint, spec model.Spec) *Weights {
+	return &Weights{c: c, spec: spec, whole: map[int]int{}}
 }
 
-// Router widens the layer's router.
-func (w *CheckpointWeights) Router(layer int) ([]float32, error) {
+// Router is the layer's router: experts x width, row by row.
+func (w *Weights) Router(layer int) ([]float32, error) {
 	t, err := model.Tensor(w.c, fmt.Sprintf("blk.%d.ffn_gate_inp.weight", layer))
 	if err != nil {
 		return nil, err
@@ -57,16 +47,16 @@ func (w *CheckpointWeights) Router(layer int) ([]float32, error) {
 	return out, nil
 }
 
-// Chunks counts the pieces of the gate, the up and the down matrix.
-func (w *CheckpointWeights) Chunks(layer int) int {
+// Chunks is in how many pieces an expert of the layer comes: those of the gate, the up and the down matrix.
+func (w *Weights) Chunks(layer int) int {
 	l := w.spec.Layers[layer]
 	return 3 * pieces(l.ExpertWidth*w.spec.Dim)
 }
 
 func pieces(values int) int { return (values + chunkValues - 1) / chunkValues }
 
-// Chunk widens a piece of a matrix.
-func (w *CheckpointWeights) Chunk(dst []float32, layer, expert, piece int) ([]float32, error) {
+// Chunk appends a piece of an expert's weights to dst; a piece has the same place and size in every expert of the layer.
+func (w *Weights) Chunk(dst []float32, layer, expert, piece int) ([]float32, error) {
 	if err := w.open(layer); err != nil {
 		return dst, err
 	}
@@ -80,7 +70,7 @@ func (w *CheckpointWeights) Chunk(dst []float32, layer, expert, piece int) ([]fl
 }
 
 // Bytes is what an expert of the layer takes in the file.
-func (w *CheckpointWeights) Bytes(layer int) (int64, error) {
+func (w *Weights) Bytes(layer int) (int64, error) {
 	if err := w.open(layer); err != nil {
 		return 0, err
 	}
@@ -92,7 +82,7 @@ func (w *CheckpointWeights) Bytes(layer int) (int64, error) {
 }
 
 // open finds and checks the matrices of a layer, and lets go of the pages of the one before.
-func (w *CheckpointWeights) open(layer int) error {
+func (w *Weights) open(layer int) error {
 	if w.stacks != nil && w.at == layer {
 		return nil
 	}
@@ -115,7 +105,7 @@ func (w *CheckpointWeights) open(layer int) error {
 	return nil
 }
 
-func (w *CheckpointWeights) stack(name string, experts, values int) (stack, error) {
+func (w *Weights) stack(name string, experts, values int) (stack, error) {
 	s := stack{values: values, data: make([][]byte, experts)}
 	if w.c.Kind == store.GGUF {
 		t, err := model.Tensor(w.c, name)
@@ -149,7 +139,7 @@ func (w *CheckpointWeights) stack(name string, experts, values int) (stack, erro
 }
 
 // sized refuses a tensor of another size, and one that holds no numbers. Whole rows are whole blocks, and so are whole experts.
-func (w *CheckpointWeights) sized(t store.Tensor, values int) error {
+func (w *Weights) sized(t store.Tensor, values int) error {
 	n := 1
 	for _, d := range t.Shape {
 		n *= d

@@ -32,7 +32,7 @@ func described(t *testing.T, c *store.Checkpoint) model.Spec {
 }
 
 // whole is all of an expert, piece after piece.
-func whole(t *testing.T, w Weights, layer, expert int) (all []float32) {
+func whole(t *testing.T, w *Weights, layer, expert int) (all []float32) {
 	t.Helper()
 	for piece := range w.Chunks(layer) {
 		before := len(all)
@@ -49,7 +49,7 @@ func whole(t *testing.T, w Weights, layer, expert int) (all []float32) {
 
 func TestWeightsOfStackedExperts(t *testing.T) {
 	c, spec := openedDemo(t)
-	w := NewCheckpointWeights(c, spec)
+	w := NewWeights(c, spec)
 	for _, layer := range []int{0, 5, 0} {
 		for e := range 8 {
 			var want []float32
@@ -78,7 +78,7 @@ func TestWeightsOfSingleExperts(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec := described(t, c)
-	w := NewCheckpointWeights(c, spec)
+	w := NewWeights(c, spec)
 	for e := range spec.Layers[1].Router.Experts {
 		var want []float32
 		for _, part := range []string{"gate", "up", "down"} {
@@ -96,12 +96,12 @@ func TestWeightsOfSingleExperts(t *testing.T) {
 func TestWeightsThatContradictTheSpec(t *testing.T) {
 	c, spec := openedDemo(t)
 	spec.Layers[2].ExpertWidth = 64
-	w := NewCheckpointWeights(c, spec)
+	w := NewWeights(c, spec)
 	if _, err := w.Chunk(nil, 2, 0, 0); !errors.Is(err, model.ErrSpec) || !strings.Contains(err.Error(), `"blk.2.ffn_gate_exps.weight"`) {
 		t.Error(err)
 	}
 	spec.Dim = 100
-	if _, err := NewCheckpointWeights(c, spec).Router(1); !errors.Is(err, model.ErrSpec) {
+	if _, err := NewWeights(c, spec).Router(1); !errors.Is(err, model.ErrSpec) {
 		t.Error(err)
 	}
 }
@@ -110,7 +110,7 @@ func TestSTUNOfTheDemo(t *testing.T) {
 	c, spec := openedDemo(t)
 	var last Plan
 	for _, keep := range []float64{0.9, 0.75, 0.5, 0.3} {
-		p, err := STUN(In{Spec: spec, Weights: NewCheckpointWeights(c, spec), Keep: keep, Model: c.Fingerprint()})
+		p, err := STUN(In{Spec: spec, Weights: NewWeights(c, spec), Keep: keep, Model: c.Fingerprint()})
 		if err != nil || leaving(p) != 48-(In{Keep: keep}).staying(48) {
 			t.Fatal(p, err)
 		}

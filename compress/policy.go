@@ -8,6 +8,7 @@ import (
 
 	"github.com/winnow-llm/winnow/moe"
 	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
 )
 
 // Policy is what an allocation says, in the form of a file: the formats of experts by layer, of the other units by name of tensor.
@@ -109,7 +110,7 @@ var ErrWritable = errors.New("compress: no format to quantise to")
 // such as W4G32, have no type in a GGUF.
 func Writable(name string) (*quant.Format, error) {
 	f := quant.ByName(name)
-	if _, known := ggufKinds[name]; f == nil || !known || f.Encode == nil || f.Decode == nil {
+	if f == nil || !store.HasGGUFType(name) || f.Encode == nil || f.Decode == nil {
 		return nil, fmt.Errorf("%w: %.40q", ErrWritable, name)
 	}
 	return f, nil

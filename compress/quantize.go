@@ -2,11 +2,8 @@ package compress
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
+	"iter"
 	"regexp"
 	"runtime"
 	"strings"
@@ -22,7 +19,8 @@ type Quantization struct {
 	To      *quant.Format           // of all matrices but the exceptions that Quantize names
 	Policy  *moe.Overlay            // formats by layer, expert and tensor; all else is copied
 	Threads int                     // goroutines at work; 0 = one a core
-	See     func(done, total int64) // bytes written; called in turn; nil = nobody asks
+	Replace bool                    // what is in the file's place goes when the new one is whole; else nothing may be there
+	See     func(done, total int64) // bytes made; called in turn; nil = nobody asks
 }
 
 // Quantized is what was written.
@@ -31,7 +29,7 @@ type Quantized struct {
 	Replaced map[string]int // tensors by "Q4_K as Q5_0": what rows that are no whole number of blocks are stored in instead
 }
 
-// Quantize writes a GGUF checkpoint to a file in other formats. The file takes the place of what is at path when it is whole.
+// Quantize writes a GGUF checkpoint to a file in other formats.
 //
 // To one format: matrices get it, but what a token is looked up in and what logits come from at least Q6_K, as llama.cpp does. By a
 // policy: the experts of a layer that have more than one format, or of which some are dropped, are stored in banks. In both, norms, routers,
@@ -42,7 +40,8 @@ type Quantized struct {
 // experts x 2, has the bank and the row in it of every expert that the router knows; -1, -1 of those that are dropped.
 //
 // The result depends on the checkpoint and the formats only. ErrUnsupported: the checkpoint is no GGUF, or holds tensors that Winnow cannot
-// read. ErrWritable, moe.ErrOverlay: what is asked for cannot be.
+// read. ErrWritable, moe.ErrOverlay: what is asked for cannot be. store.ErrExists: path is taken, and is not to be replaced. What fails or is
+// cancelled leaves nothing, and what was at path as it was.
 func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantization) (Quantized, error) {
 	if (q.To == nil) == (q.Policy == nil) {
 		return Quantized{}, fmt.Errorf("%w: one of a format and a policy is needed", ErrWritable)
@@ -58,46 +57,25 @@ func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantizat
 			return Quantized{}, err
 		}
 	}
-	w := &quantizing{ctx: ctx, c: c, q: q, out: Quantized{Replaced: map[string]int{}}}
+	w := &quantizing{c: c, q: q, out: Quantized{Replaced: map[string]int{}}}
 	if w.q.Threads < 1 {
 		w.q.Threads = runtime.GOMAXPROCS(0)
 	}
 	if err := w.plan(); err != nil {
 		return Quantized{}, fmt.Errorf("quantise %s: %w", c.Path, err)
 	}
-	err := replaceFile(path, func(f io.Writer) error { return writeGGUF(f, describe(c, w.tensors), w.tensors) })
-	if err != nil {
+	g := store.NewGGUF{Meta: describe(c, w.tensors), Keys: []string{"general.architecture"}, Tensors: w.tensors, Replace: q.Replace}
+	if err := store.WriteGGUF(ctx, path, g, nil); err != nil {
 		return Quantized{}, fmt.Errorf("quantise %s to %s: %w", c.Path, path, err)
 	}
 	return w.out, nil
 }
 
-// replaceFile writes a file beside its place and puts it there when it is whole and on the disk.
-func replaceFile(path string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "winnow-temp-*")
-	if err != nil {
-		return err
-	}
-	err = write(f)
-	if err == nil {
-		err = errors.Join(f.Chmod(0o644), f.Sync())
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		err = errors.Join(err, os.Remove(f.Name()))
-	}
-	return err
-}
-
 // quantizing is a file as far as it is written.
 type quantizing struct {
-	ctx     context.Context
 	c       *store.Checkpoint
 	q       Quantization
-	tensors []outTensor
-	total   int64
+	tensors []store.NewTensor
 	done    int64
 	out     Quantized
 }
@@ -190,59 +168,68 @@ func (w *quantizing) count(t store.Tensor, asked, to *quant.Format) {
 
 // add enters a tensor that is made of others, one after the other, in one format.
 func (w *quantizing) add(name string, shape []int, from []store.Tensor, to *quant.Format) {
-	t := outTensor{name: name, format: to, shape: shape}
-	t.write = func(out io.Writer) error {
+	w.enter(store.NewTensor{Name: name, Format: to, Shape: shape, Pieces: func(yield func([]byte) bool) {
 		for _, f := range from {
-			if err := w.encode(out, f, to); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+			for piece := range w.encoded(f, to) {
+				if !yield(piece) {
+					return
+				}
 			}
 			w.c.Release(f.Data)
 		}
-		return nil
-	}
+	}})
+}
+
+func (w *quantizing) enter(t store.NewTensor) {
 	w.tensors = append(w.tensors, t)
-	w.total += t.size()
-	w.out.Bytes += t.size()
+	w.out.Bytes += tensorBytes(t)
+}
+
+// tensorBytes is how much room a tensor takes.
+func tensorBytes(t store.NewTensor) int64 {
+	n := int64(1)
+	for _, d := range t.Shape {
+		n *= int64(d)
+	}
+	return n / int64(t.Format.Block) * int64(t.Format.Bytes)
 }
 
 // stride is how many values a goroutine encodes at a time.
 const stride = 1 << 17
 
-// encode writes a tensor in a format, so many rows at a time as the goroutines share.
-func (w *quantizing) encode(out io.Writer, t store.Tensor, to *quant.Format) error {
+// encoded is a tensor in a format, so many rows at a time as the goroutines share.
+func (w *quantizing) encoded(t store.Tensor, to *quant.Format) iter.Seq[[]byte] {
 	cols := cols(t)
 	rows, from, into := numbers(t)/cols, t.Format.RowBytes(cols), to.RowBytes(cols)
 	each := max(1, stride/cols)
-	var buf []byte
-	if t.Format != to {
-		buf = make([]byte, min(rows, each*w.q.Threads)*into)
-	}
-	for r := 0; r < rows; r += each * w.q.Threads {
-		if w.ctx.Err() != nil {
-			return context.Cause(w.ctx)
-		}
-		n := min(rows-r, each*w.q.Threads)
-		src := t.Data[r*from : (r+n)*from]
-		dst := src
+	return func(yield func([]byte) bool) {
+		var buf []byte
 		if t.Format != to {
-			dst = buf[:n*into]
-			var group sync.WaitGroup
-			for i := 0; i < n; i += each {
-				m := min(each, n-i)
-				group.Go(func() {
-					values := make([]float32, m*cols)
-					t.Format.Decode(values, src[i*from:(i+m)*from])
-					to.Encode(dst[i*into:(i+m)*into], values)
-				})
+			buf = make([]byte, min(rows, each*w.q.Threads)*into)
+		}
+		for r := 0; r < rows; r += each * w.q.Threads {
+			n := min(rows-r, each*w.q.Threads)
+			src := t.Data[r*from : (r+n)*from]
+			dst := src
+			if t.Format != to {
+				dst = buf[:n*into]
+				var group sync.WaitGroup
+				for i := 0; i < n; i += each {
+					m := min(each, n-i)
+					group.Go(func() {
+						values := make([]float32, m*cols)
+						t.Format.Decode(values, src[i*from:(i+m)*from])
+						to.Encode(dst[i*into:(i+m)*into], values)
+					})
+				}
+				group.Wait()
 			}
-			group.Wait()
-		}
-		if _, err := out.Write(dst); err != nil {
-			return err
-		}
-		if w.done += int64(len(dst)); w.q.See != nil {
-			w.q.See(w.done, w.total)
+			if w.done += int64(len(dst)); w.q.See != nil {
+				w.q.See(w.done, w.out.Bytes)
+			}
+			if !yield(dst) {
+				return
+			}
 		}
 	}
-	return nil
 }

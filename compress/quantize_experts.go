@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/winnow-llm/winnow/moe"
@@ -180,12 +179,5 @@ func (w *quantizing) table(layer int, banks []bank, place []int) {
 		binary.LittleEndian.PutUint32(raw[8*e:], uint32(int32(b)))
 		binary.LittleEndian.PutUint32(raw[8*e+4:], uint32(int32(r)))
 	}
-	t := outTensor{name: fmt.Sprintf("blk.%d.ffn_exps_map", layer), format: quant.I32, shape: []int{len(place), 2}}
-	t.write = func(out io.Writer) error {
-		_, err := out.Write(raw)
-		return err
-	}
-	w.tensors = append(w.tensors, t)
-	w.total += t.size()
-	w.out.Bytes += t.size()
+	w.enter(store.NewTensor{Name: fmt.Sprintf("blk.%d.ffn_exps_map", layer), Format: quant.I32, Shape: []int{len(place), 2}, Pieces: one(raw)})
 }

@@ -229,7 +229,7 @@ func TestQuantizeIsDeterministic(t *testing.T) {
 	for i, threads := range []int{1, 5} {
 		last := int64(0)
 		path := filepath.Join(dir, "out.gguf") // the second takes the place of the first
-		_, err := Quantize(t.Context(), openDemo(t), path, Quantization{Policy: p, Threads: threads, See: func(done, total int64) {
+		_, err := Quantize(t.Context(), openDemo(t), path, Quantization{Policy: p, Threads: threads, Replace: true, See: func(done, total int64) {
 			if done <= last || done > total {
 				t.Errorf("%d bytes of %d after %d", done, total, last)
 			}
@@ -291,7 +291,10 @@ func TestQuantizeCancelled(t *testing.T) {
 	if err := os.WriteFile(path, []byte("before"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Quantize(ctx, openDemo(t), path, Quantization{To: quant.Q4_0, See: func(done, total int64) {
+	if _, err := Quantize(ctx, openDemo(t), path, Quantization{To: quant.Q4_0}); !errors.Is(err, store.ErrExists) {
+		t.Errorf("%v, want ErrExists", err)
+	}
+	_, err := Quantize(ctx, openDemo(t), path, Quantization{To: quant.Q4_0, Replace: true, See: func(done, total int64) {
 		if done > total/2 {
 			cancel()
 		}

@@ -179,7 +179,7 @@ func climbs(layer int, grown [][]merge) ladder {
 // central names, for each merge, the one of the two survivors before it that is closer to the mean of the union, by all weights; the lower of
 // equals, which two single experts always are. That a survivor of a union survived before keeps plans nested: keeping more never loses an
 // expert. The weights of a cluster of three or more are read once, a piece of all its members at a time.
-func central(w Weights, layer int, merges []merge) ([]int, error) {
+func central(w *Weights, layer int, merges []merge) ([]int, error) {
 	far := make([]map[int]float64, len(merges)) // squared distance of each member of a union to its mean
 	sets := make([][]int, len(merges))          // members of each union, rising
 	within := map[int][]int{}
@@ -231,7 +231,7 @@ func central(w Weights, layer int, merges []merge) ([]int, error) {
 }
 
 // spread reads experts piece by piece and shows see each piece of all of them.
-func spread(w Weights, layer int, members []int, see func(map[int][]float32)) error {
+func spread(w *Weights, layer int, members []int, see func(map[int][]float32)) error {
 	read := map[int][]float32{}
 	for piece := range w.Chunks(layer) {
 		for _, e := range members {

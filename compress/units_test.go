@@ -3,9 +3,9 @@ package compress
 import (
 	"bytes"
 	"errors"
-	"io"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -28,7 +28,7 @@ func openDemo(t *testing.T) *store.Checkpoint {
 }
 
 // random is a tensor of normally distributed values.
-func random(r *rand.Rand, name string, f *quant.Format, shape ...int) outTensor {
+func random(r *rand.Rand, name string, f *quant.Format, shape ...int) store.NewTensor {
 	n := 1
 	for _, d := range shape {
 		n *= d
@@ -39,32 +39,33 @@ func random(r *rand.Rand, name string, f *quant.Format, shape ...int) outTensor 
 	}
 	raw := make([]byte, n/f.Block*f.Bytes)
 	f.Encode(raw, values)
-	return outTensor{name, f, shape, func(w io.Writer) error { _, err := w.Write(raw); return err }}
+	return store.NewTensor{Name: name, Format: f, Shape: shape, Pieces: one(raw)}
 }
 
 // made is a checkpoint of tensors, of an architecture that uses 2 experts for a token.
-func made(t *testing.T, tensors ...outTensor) *store.Checkpoint {
+func made(t *testing.T, tensors ...store.NewTensor) *store.Checkpoint {
 	t.Helper()
-	var buf bytes.Buffer
-	keys := []outKey{{"general.architecture", "x"}, {"x.expert_used_count", uint32(2)}, {"split.count", uint16(0)}, {"general.name", "made"}}
-	if err := writeGGUF(&buf, keys, tensors); err != nil {
+	path := filepath.Join(t.TempDir(), "made.gguf")
+	meta := store.Meta{"general.architecture": "x", "x.expert_used_count": uint32(2), "split.count": uint16(0), "general.name": "made"}
+	if err := store.WriteGGUF(t.Context(), path, store.NewGGUF{Meta: meta, Tensors: tensors}, nil); err != nil {
 		t.Fatal(err)
 	}
-	c, err := store.OpenBytes("made", buf.Bytes())
+	c, err := store.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Close() })
 	return c
 }
 
 // expertsOf is the stacks of a layer with 6 experts, or its shared expert, of 256 columns, and the 512 of down.
-func expertsOf(r *rand.Rand, layer, kind string, f *quant.Format) []outTensor {
+func expertsOf(r *rand.Rand, layer, kind string, f *quant.Format) []store.NewTensor {
 	shape := []int{6}
 	if kind == "_shexp" {
 		shape = nil
 	}
 	name := func(part string) string { return "blk." + layer + ".ffn_" + part + kind + ".weight" }
-	return []outTensor{
+	return []store.NewTensor{
 		random(r, name("gate"), f, append(slices.Clone(shape), 512, 256)...), random(r, name("up"), f, append(slices.Clone(shape), 512, 256)...),
 		random(r, name("down"), f, append(slices.Clone(shape), 256, 512)...),
 	}
@@ -200,13 +201,13 @@ func TestMeasureWithProfile(t *testing.T) {
 func TestMeasureRefuses(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	for name, tt := range map[string]struct {
-		tensors []outTensor
+		tensors []store.NewTensor
 		want    error
 	}{
-		"no up":      {[]outTensor{random(r, "blk.0.ffn_gate.weight", quant.F32, 8, 32)}, store.ErrNoTensor},
-		"a matrix":   {[]outTensor{random(r, "blk.0.ffn_gate_exps.weight", quant.F32, 8, 32)}, store.ErrFormat},
+		"no up":      {[]store.NewTensor{random(r, "blk.0.ffn_gate.weight", quant.F32, 8, 32)}, store.ErrNoTensor},
+		"a matrix":   {[]store.NewTensor{random(r, "blk.0.ffn_gate_exps.weight", quant.F32, 8, 32)}, store.ErrFormat},
 		"fewer ups":  {append(expertsOf(r, "0", "_exps", quant.F32)[:1], random(r, "blk.0.ffn_up_exps.weight", quant.F32, 5, 512, 256)), store.ErrFormat},
-		"with banks": {[]outTensor{random(r, "blk.0.ffn_gate_exps.q0.weight", quant.F32, 2, 8, 32)}, store.ErrUnsupported},
+		"with banks": {[]store.NewTensor{random(r, "blk.0.ffn_gate_exps.q0.weight", quant.F32, 2, 8, 32)}, store.ErrUnsupported},
 	} {
 		if _, err := Measure(t.Context(), made(t, tt.tensors...), nil, Measurement{}); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)

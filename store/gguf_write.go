@@ -16,19 +16,25 @@ type NewGGUF struct {
 	Meta    Meta     // values of the types that Meta lists
 	Keys    []string // the order of Meta; keys that are missing here follow in alphabetical order
 	Tensors []NewTensor
+	Replace bool // what is in the file's place goes when the new one is whole; else nothing may be there
 }
 
-// WriteGGUF makes a GGUF file at path, where nothing may be, with tensors in the order given. A file that Winnow has read and that is written
+// WriteGGUF makes a GGUF file at path, with tensors in the order given. A file that Winnow has read and that is written
 // unchanged has the same keys, tensors and bytes of weights. see is told how it goes on; it may be nil.
 //
-// ErrExists: path is taken. ErrFormat, ErrUnsupported: no GGUF can hold that. What fails or is cancelled leaves nothing.
+// ErrExists: path is taken, and is not to be replaced. ErrFormat, ErrUnsupported: no GGUF can hold that. What fails or is cancelled leaves
+// nothing, and what was at path as it was.
 func WriteGGUF(ctx context.Context, path string, g NewGGUF, see func(Progress)) error {
 	e := &ggufEncoder{file: path, seen: map[string]bool{}}
 	head := e.head(&g)
 	if e.err != nil {
 		return e.err
 	}
-	return writeNew(path, func(file io.Writer) error {
+	put := writeNew
+	if g.Replace {
+		put = writeFile
+	}
+	return put(path, func(file io.Writer) error {
 		w := newWriting(ctx, path, e.total, see)
 		b := bufio.NewWriterSize(file, 1<<20)
 		w.w = b
@@ -57,6 +63,9 @@ var ggufIDs = func() map[string]uint32 {
 	}
 	return ids
 }()
+
+// HasGGUFType says whether a GGUF file can hold tensors of a format, by its name.
+func HasGGUFType(format string) bool { _, ok := ggufIDs[format]; return ok }
 
 // ggufEncoder writes the description of a file. The first failure sticks.
 type ggufEncoder struct {

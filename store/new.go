@@ -55,6 +55,11 @@ func writeNew(path string, write func(io.Writer) error) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fileError(path, err)
 	}
+	return writeFile(path, write)
+}
+
+// writeFile makes a file at path, whole and on the disk, in place of what is there, or not at all.
+func writeFile(path string, write func(io.Writer) error) error {
 	temp, err := writeTemp(filepath.Dir(path), write)
 	if err != nil {
 		return err

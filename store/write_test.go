@@ -85,7 +85,7 @@ func TestWriteGGUF(t *testing.T) {
 		}
 		path := filepath.Join(t.TempDir(), "again.gguf")
 		told := Progress{}
-		err = WriteGGUF(t.Context(), path, NewGGUF{c.Meta, c.Keys, again(c, 0)}, func(p Progress) { told = p })
+		err = WriteGGUF(t.Context(), path, NewGGUF{Meta: c.Meta, Keys: c.Keys, Tensors: again(c, 0)}, func(p Progress) { told = p })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,6 +223,12 @@ func TestWriteStops(t *testing.T) {
 	if b, err := os.ReadFile(path); err != nil || string(b) != "mine" {
 		t.Errorf("%q, %v", b, err)
 	}
+	if err := WriteGGUF(t.Context(), path, NewGGUF{Replace: true}, nil); err != nil {
+		t.Error(err)
+	}
+	if c, err := Open(path); err != nil || c.Close() != nil || len(names(t, root)) != 1 {
+		t.Errorf("not replaced: %v, %v", err, names(t, root))
+	}
 }
 
 // TestWriteOnAFullDisk runs out of space at every page in turn; nothing is left behind.
@@ -260,7 +266,7 @@ func FuzzWriteGGUF(f *testing.F) {
 			return
 		}
 		path := filepath.Join(root, "x.gguf")
-		if err := WriteGGUF(t.Context(), path, NewGGUF{c.Meta, c.Keys, again(c, 0)}, nil); err != nil {
+		if err := WriteGGUF(t.Context(), path, NewGGUF{Meta: c.Meta, Keys: c.Keys, Tensors: again(c, 0)}, nil); err != nil {
 			t.Fatal(err)
 		}
 		got, err := Open(path)

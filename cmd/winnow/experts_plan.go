@@ -86,7 +86,7 @@ func (p *planning) run(c *cobra.Command, name string) error {
 	if p.in.Spec, err = model.Describe(ck); err != nil {
 		return err
 	}
-	weights := compress.NewCheckpointWeights(ck, p.in.Spec)
+	weights := compress.NewWeights(ck, p.in.Spec)
 	p.in.Weights, p.in.Model = weights, ck.Fingerprint()
 	if p.profile != "" {
 		seen, err := compress.ReadProfile(p.profile)
@@ -126,7 +126,7 @@ func writeOverlay(path string, o moe.Overlay) error {
 }
 
 // print says who goes, what that saves, and how much the profile has seen.
-func (p *planning) print(out io.Writer, plan compress.Plan, ck *store.Checkpoint, weights *compress.CheckpointWeights) error {
+func (p *planning) print(out io.Writer, plan compress.Plan, ck *store.Checkpoint, weights *compress.Weights) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "LAYER\tEXPERTS\tSTAY\tGO")
 	all, gone, known, saved := 0, 0, true, int64(0)

@@ -18,6 +18,7 @@ import (
 
 func quantizeVerb() *cobra.Command {
 	var to, policy, out string
+	var force bool
 	c := &cobra.Command{
 		Use:   "quantize MODEL (--to FORMAT | --policy POLICY.json) -o OUT.gguf",
 		Short: "Write a model in other number formats",
@@ -34,7 +35,7 @@ rows that are no whole number of 256 values get a format of 32, which is said.`,
 			if err != nil {
 				return fmt.Errorf("quantize: %w", err)
 			}
-			q.Threads = cfg.Threads
+			q.Threads, q.Replace = cfg.Threads, force
 			ck, err := openCheckpoint(cfg.Models, args[0])
 			if err != nil {
 				return err
@@ -61,7 +62,8 @@ rows that are no whole number of 256 values get a format of 32, which is said.`,
 	f := c.Flags()
 	f.StringVar(&to, "to", "", "one format of all matrices: Q8_0, Q6_K, Q5_K, Q4_K, Q3_K, Q2_K, IQ4_XS, IQ4_NL, MXFP4, ...")
 	f.StringVar(&policy, "policy", "", "file that says which tensors and experts get which format")
-	f.StringVarP(&out, "output", "o", "", "file to write")
+	f.StringVarP(&out, "output", "o", "", "file to write; nothing may be there")
+	f.BoolVar(&force, "force", false, "replace the file that is there, once the new one is whole")
 	c.MarkFlagsOneRequired("to", "policy")
 	c.MarkFlagsMutuallyExclusive("to", "policy")
 	if err := c.MarkFlagRequired("output"); err != nil {

@@ -28,7 +28,7 @@ func TestQuantizedModelsRun(t *testing.T) {
 	}
 	before := measure("demo")
 	for _, format := range []string{"q4_k", "Q2_K", "IQ4_NL"} {
-		must(t, "", "quantize", "demo", "--to", format, "-o", "out.gguf")
+		must(t, "", "quantize", "demo", "--to", format, "-o", "out.gguf", "--force")
 		if after := measure("out.gguf"); !(after > before/1.2 && after < before*1.2) {
 			t.Errorf("%s: perplexity %v, before %v", format, after, before)
 		}
@@ -68,6 +68,7 @@ func TestQuantizeAsksForSense(t *testing.T) {
 	}
 	for line, want := range map[string]string{
 		"quantize demo -o x.gguf":                                "to policy",
+		"quantize demo --to Q4_0 -o bad.json":                    "name is taken",
 		"quantize demo --to Q4_0":                                "output",
 		"quantize demo --to W4G32 -o x.gguf":                     "W4G32",
 		"quantize demo --to Q4_0 --policy bad.json -o x.gguf":    "to policy",
