@@ -41,7 +41,7 @@ var kernels = table(
 	on(fillTally),
 	byReference[*moe.RouteDSelect]("no published language model routes so, and its sums are few"),
 	byReference[*moe.RouteHash]("a few layers of few models route so, and the table itself costs nothing"),
-	byReference[*moe.RouteShortlist]("it is off by default: the router it stands for is a hundredth of a step"),
+	byReference[*moe.RouteShortlist]("no model has one unless asked for: the router it stands for is a hundredth of a step"),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 

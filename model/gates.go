@@ -24,12 +24,14 @@ import (
 // and keys under the architecture's prefix: expert_router_type, expert_tree_gamma (one, or one a layer of the file), expert_tree_eps,
 // expert_tree_leaf_shared, expert_tree_weight_mode. Shapes are slowest dimension first.
 
-// Kinds of routers that the key expert_router_type of a GGUF file names. A layer is of the kind whose tensors it has: with a file of trees or
-// tables, layers that have neither choose by top-k.
+// Kinds of routers that the key expert_router_type of a GGUF file names; gates_shortlist.go has another. A layer is of the kind whose tensors it
+// has: with a file of trees, tables or shortlists, layers that have none choose by top-k.
 const (
 	topK   = "topk"
 	byTree = "tree"
 	byHash = "hash"
+
+	routerType = "expert_router_type"
 )
 
 const (
@@ -56,13 +58,13 @@ func gateExperts(name string, rows, k int) int {
 
 // routed says how layer i chooses its experts, where that is not by its K best of one matrix; k is what the file calls experts a token.
 func (m *metadata) routed(l *LayerSpec, i, k int) error {
-	kind, block := m.text("expert_router_type", topK), fmt.Sprintf("blk.%d.", i)
-	if m.err == nil && kind != topK && kind != byTree && kind != byHash {
-		return fmt.Errorf("%w: %sexpert_router_type %q, want %q, %q or %q", ErrAssumption, m.prefix, kind, topK, byTree, byHash)
+	kind, block := m.text(routerType, topK), fmt.Sprintf("blk.%d.", i)
+	if m.err == nil && !slices.Contains([]string{topK, byTree, byHash, byShortlist}, kind) {
+		return fmt.Errorf("%w: %s%s %q, want %q, %q, %q or %q", ErrAssumption, m.prefix, routerType, kind, topK, byTree, byHash, byShortlist)
 	}
-	for _, other := range []struct{ kind, tensor string }{{byTree, treeTensor}, {byHash, hashTensor}} {
+	for _, other := range []struct{ kind, tensor string }{{byTree, treeTensor}, {byHash, hashTensor}, {byShortlist, shortNodes}} {
 		if m.err == nil && m.c.Has(block+other.tensor) && kind != other.kind {
-			return fmt.Errorf("%w: tensor %q in a file of %sexpert_router_type %q", ErrSpec, block+other.tensor, m.prefix, kind)
+			return fmt.Errorf("%w: tensor %q in a file of %s%s %q", ErrSpec, block+other.tensor, m.prefix, routerType, kind)
 		}
 	}
 	switch {
@@ -72,6 +74,8 @@ func (m *metadata) routed(l *LayerSpec, i, k int) error {
 		return m.trees(l, i, k)
 	case m.c.Has(block + hashTensor):
 		l.Hash = true
+	case m.c.Has(block + shortNodes):
+		return m.shortlisted(l, i)
 	}
 	return nil
 }
@@ -142,6 +146,11 @@ func (l *loader) router(s *LayerSpec, m *Model, name func(string) string, c choi
 			X: sc.h, Tokens: m.batch.IDs, Table: l.upload(l.table(name(hashTensor), m.spec.Vocab, r.K, r.CheckTable)), Phys: c.phys,
 			W: l.upload(widened(l.host(name(gateTensor), r.Experts, dim))), Logits: c.logits, IDs: c.ids, Weights: c.weights, N: n, Spec: r,
 		}
+	case s.Shortlist > 0:
+		o := l.shortlist(s, dim, name)
+		o.X, o.Phys, o.IDs, o.Weights, o.Read, o.N = sc.h, c.phys, c.ids, c.weights, sc.active, n
+		o.Wish, o.Of, o.Mass, o.Layer = m.batch.wishes.lines, m.batch.wishes.of, c.mass, c.at
+		return o
 	}
 	return &moe.Route{
 		X: sc.h, W: l.load(widened(l.host(name(gateTensor), r.Experts, dim))), Phys: c.phys,

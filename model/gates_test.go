@@ -52,6 +52,17 @@ func byTokens() *store.Checkpoint {
 	return c
 }
 
+// byShortlist chooses among the four likeliest of the six experts.
+func byShortlist() *store.Checkpoint {
+	c := gated()
+	c.Meta["qwen3moe.expert_router_type"], c.Meta["qwen3moe.expert_shortlist_size"] = "shortlist", []int32{0, 4}
+	floats(c, "blk.1.ffn_gate_inp.weight", 6, 8)
+	floats(c, "blk.1.ffn_gate_shortlist.weight", 5, 8)
+	floats(c, "blk.1.ffn_gate_shortlist.bias", 5)
+	ints(c, "blk.1.ffn_gate_shortlist_map.weight", []int{6, 1}, []int32{5, 3, 0, 1, 2, 4})
+	return c
+}
+
 func floats(c *store.Checkpoint, name string, shape ...int) {
 	n := 1
 	for _, d := range shape {
@@ -159,6 +170,46 @@ func TestHashRouterRuns(t *testing.T) {
 	}
 }
 
+// A file of shortlists chooses among the experts that the tree finds, with the router's own weights; of all experts it is the router; a wish for
+// fewer holds; and every device runs it as the reference does.
+func TestShortlistRuns(t *testing.T) {
+	ids := []int32{1, 5, 3, 9, 0, 7}
+	whole, all := byShortlist(), byShortlist()
+	delete(whole.Meta, "qwen3moe.expert_router_type")
+	for _, part := range []string{".weight", ".bias", "_map.weight"} {
+		delete(whole.Tensors, "blk.1.ffn_gate_shortlist"+part)
+	}
+	all.Meta["qwen3moe.expert_shortlist_size"] = uint32(6)
+	router := logitsOf(t, written(t, whole), ids)
+	if !slices.Equal(router, logitsOf(t, written(t, all), ids)) {
+		t.Error("a shortlist of all experts gives other logits than the router")
+	}
+	c := written(t, byShortlist())
+	if slices.Equal(router, logitsOf(t, c, ids)) {
+		t.Error("a random tree finds all that the router chooses")
+	}
+	reads := 0
+	watched := tensor.Observed(tensor.Reference(), func(op tensor.Op, read func(tensor.Mat) []byte) {
+		if o, ok := op.(*moe.RouteShortlist); ok {
+			for _, n := range tensor.HostMat("", quant.I32, o.Read.Rows, o.Read.Cols, read(o.Read)).I32()[:2*len(ids)] {
+				reads = max(reads, int(n))
+			}
+		}
+	})
+	lim := model.Limits{Rows: 8, Sequences: 1, Wanted: 8, Pages: 1, Context: 64}
+	for _, d := range append(devices(t), watched) {
+		m, err := model.Load(c, model.Placement{Device: tensor.Shadowed(d, func(m tensor.Mismatch) { t.Errorf("%s: %v", d.Name(), m) })}, model.Options{Limits: lim})
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(m, ids, 0)
+		m.Close()
+	}
+	if reads < 7 || reads > 9 { // four experts and three to five nodes
+		t.Errorf("a row reads up to %d rows of matrices", reads)
+	}
+}
+
 // Routers that contradict themselves are refused by an error that names file and place.
 func TestGatesRefuse(t *testing.T) {
 	key := func(key string, v any) func(*store.Checkpoint) {
@@ -170,7 +221,8 @@ func TestGatesRefuse(t *testing.T) {
 	table := func(name string, shape []int, v ...int32) func(*store.Checkpoint) {
 		return func(c *store.Checkpoint) { ints(c, name, shape, v) }
 	}
-	const leafMap, hash = "blk.1.ffn_gate_leaf_map.weight", "blk.1.ffn_gate_tid2eid"
+	const leafMap, hash, shortMap = "blk.1.ffn_gate_leaf_map.weight", "blk.1.ffn_gate_tid2eid", "blk.1.ffn_gate_shortlist_map.weight"
+	const shortSize = "expert_shortlist_size"
 	for _, test := range []struct {
 		name   string
 		make   func() *store.Checkpoint
@@ -201,6 +253,21 @@ func TestGatesRefuse(t *testing.T) {
 		{"table of other vocabulary", byTokens, table(hash, []int{9, 2}, make([]int32, 18)...), hash, model.ErrSpec},
 		{"table out of range", byTokens, table(hash, []int{10, 2}, slices.Repeat([]int32{6}, 20)...), "expert 6", model.ErrSpec},
 		{"table of floats", byTokens, func(c *store.Checkpoint) { floats(c, hash, 10, 2) }, hash, model.ErrSpec},
+		{"shortlist in a file of top-k", byShortlist, gone("qwen3moe.expert_router_type"), "ffn_gate_shortlist", model.ErrSpec},
+		{"shortlist of no size", byShortlist, gone("qwen3moe.expert_shortlist_size"), shortSize, model.ErrSpec},
+		{"shortlist of text", byShortlist, key(shortSize, "4"), shortSize, model.ErrSpec},
+		{"shortlist of one layer", byShortlist, key(shortSize, []int32{}), shortSize, model.ErrSpec},
+		{"shortlist below K", byShortlist, key(shortSize, []int32{4, 1}), "is 1 for a choice of 2 of 6", model.ErrSpec},
+		{"shortlist beyond all", byShortlist, key(shortSize, []int64{4, 1 << 40}), "of 6 experts", model.ErrSpec},
+		{"shortlist of a router that needs all", byShortlist, key("expert_weights_norm", false), "not renormalised", model.ErrAssumption},
+		{"shortlist without nodes", byShortlist, func(c *store.Checkpoint) { floats(c, "blk.1.ffn_gate_shortlist.weight", 4, 8) }, "ffn_gate_shortlist", model.ErrSpec},
+		{"shortlist without offsets", byShortlist, gone("blk.1.ffn_gate_shortlist.bias"), "shortlist.bias", store.ErrNoTensor},
+		{"shortlist without its router", byShortlist, func(c *store.Checkpoint) { floats(c, "blk.1.ffn_gate_inp.weight", 6, 9) }, "ffn_gate_inp", model.ErrSpec},
+		{"shortlist map of other shape", byShortlist, table(shortMap, []int{5, 1}, 0, 1, 2, 3, 4), shortMap, model.ErrSpec},
+		{"shortlist map out of range", byShortlist, table(shortMap, []int{6, 1}, 0, 1, 2, 3, 4, 6), "expert 6", model.ErrSpec},
+		{"shortlist map below range", byShortlist, table(shortMap, []int{6, 1}, 0, 1, 2, 3, 4, -1), "expert -1", model.ErrSpec},
+		{"shortlist map with one twice", byShortlist, table(shortMap, []int{6, 1}, 0, 1, 2, 3, 4, 4), "or another leaf does", model.ErrSpec},
+		{"shortlist map of floats", byShortlist, func(c *store.Checkpoint) { floats(c, shortMap, 6, 1) }, shortMap, model.ErrSpec},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := test.make()
@@ -211,7 +278,7 @@ func TestGatesRefuse(t *testing.T) {
 			}
 		})
 	}
-	for _, good := range []*store.Checkpoint{byTrees(), byTokens()} {
+	for _, good := range []*store.Checkpoint{byTrees(), byTokens(), byShortlist()} {
 		if err := load(good); err != nil {
 			t.Error(err)
 		}

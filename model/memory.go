@@ -27,6 +27,9 @@ func (s *Spec) BufferBytes(opt Options) (int64, error) {
 			if t := ls.Tree; t != nil {
 				l.alloc(quant.I32, t.Trees*(2*t.Experts-1), 2) // which leaf is where
 			}
+			if ls.Shortlist > 0 {
+				l.alloc(quant.I32, 1, 2*ls.Router.Experts-1) // likewise
+			}
 		}
 	}
 	return d.bytes, l.err

@@ -45,6 +45,7 @@ type LayerSpec struct {
 	Router                  *moe.RouterSpec // nil in a dense layer
 	Tree                    *TreeSpec       // a router of trees, of which Router has experts and the most that a row takes; nil = by Router
 	Hash                    bool            // tokens choose by a table, and Router weighs
+	Shortlist               int             // experts of whom a tree finds the likeliest for Router to choose among; 0 = it chooses among all
 	Map                     moe.ExpertMap   // which experts exist
 	Banks                   []int           // experts in each of the stacks that the checkpoint has; nil = one of as many as the router has rows
 	ExpertWidth             int             // hidden width of an expert

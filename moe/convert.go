@@ -35,53 +35,79 @@ type Figures struct {
 	Rows    int     // that this is the mean over
 }
 
-// WantedRecall is the share of weights that a shortlist must find.
-const WantedRecall = 0.97
+// Fitting is what a shortlist is asked to be.
+type Fitting struct {
+	Sizes  []int   // experts whose logits are read: the first that finds enough is taken
+	Recall float64 // share of the router's weights that it must find
+	Seed   uint64
+}
 
 // ErrConvert is wrapped by what says that a router cannot have a shortlist at all, or not from the rows given.
 var ErrConvert = errors.New("moe: convert router")
 
-// LowRecall says that a shortlist was fitted and misses too much of its router's choices.
-type LowRecall struct{ Figures }
+// LowRecall says that a shortlist was fitted and misses too much of its router's choices. Its figures are those of the last size tried.
+type LowRecall struct {
+	Figures
+	Size   int
+	Wanted float64
+}
 
 func (e *LowRecall) Error() string {
-	return fmt.Sprintf("the shortlist finds %.4f of the router's weights, want %.2f (%.3f of its experts, %.1f rows read, over %d rows held out)",
-		e.Recall, WantedRecall, e.Overlap, e.Read, e.Rows)
+	return fmt.Sprintf("a shortlist of %d experts finds %.5f of the router's weights, want %v (%.3f of its experts, %.1f rows read, over %d rows held out)",
+		e.Size, e.Recall, e.Wanted, e.Overlap, e.Read, e.Rows)
 }
 
 const (
 	fitPasses    = 12
 	fitRate      = 0.1
 	rowsAnExpert = 20 // captured rows that a fit needs at least
+	heldAnExpert = 4  // rows that a figure needs at least
 )
 
-// Shortlist fits a tree to the router's choices on captured inputs, rows x dim, of which every fifth is held out; it finds size experts a row. It is
-// the same for the same seed. A tree that finds less than WantedRecall of the weights is refused by a *LowRecall, whose figures say how good it is.
-func (g Gate) Shortlist(x tensor.Mat, size int, seed uint64) (*Shortlist, error) {
+// check refuses routers that have no shortlist, and captures that say too little of one.
+func (g Gate) check(x, held tensor.Mat, ask Fitting) error {
 	s := g.Spec
 	switch err := errors.Join(s.Check(), s.Subset()); {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrConvert, err)
-	case s.Experts < 2 || size < s.K || size > s.Experts:
-		return nil, fmt.Errorf("%w: a shortlist of %d of %d experts for a choice of %d", ErrConvert, size, s.Experts, s.K)
+		return fmt.Errorf("%w: %w", ErrConvert, err)
+	case s.Experts < 2 || len(ask.Sizes) == 0 || slices.Min(ask.Sizes) < s.K || slices.Max(ask.Sizes) > s.Experts:
+		return fmt.Errorf("%w: shortlists of %d of %d experts for a choice of %d", ErrConvert, ask.Sizes, s.Experts, s.K)
 	case g.Select != nil && s.Score == Softmax:
-		return nil, fmt.Errorf("%w: a selection bias beside a softmax over all experts", ErrConvert)
+		return fmt.Errorf("%w: a selection bias beside a softmax over all experts", ErrConvert)
 	case x.Rows < rowsAnExpert*s.Experts || x.Cols != g.W.Cols || g.W.Rows != s.Experts:
-		return nil, fmt.Errorf("%w: captured %s for a router of %s, want %d rows or more", ErrConvert, x, g.W, rowsAnExpert*s.Experts)
+		return fmt.Errorf("%w: captured %s for a router of %s, want %d rows or more", ErrConvert, x, g.W, rowsAnExpert*s.Experts)
+	case held.Rows < heldAnExpert*s.Experts || held.Cols != x.Cols:
+		return fmt.Errorf("%w: held out %s for a router of %s, want %d rows or more", ErrConvert, held, g.W, heldAnExpert*s.Experts)
 	}
-	f := &fit{gate: g, x: x, random: rand.New(rand.NewPCG(seed, uint64(s.Experts)))}
-	if err := f.choose(); err != nil {
+	return nil
+}
+
+// Shortlist fits a tree to the router's choices on captured inputs, rows x dim, and measures it on others that are held out. It is the same for
+// the same seed. Where no size finds enough it is refused by a *LowRecall.
+func (g Gate) Shortlist(x, held tensor.Mat, ask Fitting) (*Shortlist, error) {
+	if err := g.check(x, held, ask); err != nil {
 		return nil, err
 	}
-	out := &Shortlist{Size: size, Leaves: f.bisect()}
+	f := &fit{gate: g, x: x, random: rand.New(rand.NewPCG(ask.Seed, uint64(g.Spec.Experts)))}
+	var err error
+	if f.ids, f.weights, err = g.choices(x); err != nil {
+		return nil, err
+	}
+	out := &Shortlist{Leaves: f.bisect()}
 	f.start(out)
 	for range fitPasses {
 		f.pass(out)
 	}
-	if out.Figures = f.measure(out); !(out.Figures.Recall >= WantedRecall) {
-		return nil, &LowRecall{out.Figures}
+	ids, weights, err := g.choices(held)
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	for _, out.Size = range ask.Sizes {
+		if out.Figures = out.measure(g, held, ids, weights); out.Figures.Recall >= ask.Recall {
+			return out, nil
+		}
+	}
+	return nil, &LowRecall{out.Figures, out.Size, ask.Recall}
 }
 
 // Op is the shortlist as an operation on the host, for rows of a capture; Phys lets every expert live.
@@ -113,27 +139,31 @@ type fit struct {
 	squares []float64 // of gradients so far, nodes x (dim+1)
 }
 
-func heldOut(row int) bool { return row%5 == 4 }
-
 func (f *fit) row(i int) []float32 { return f.x.F32()[i*f.x.Cols : (i+1)*f.x.Cols] }
 
-// choose runs the router on all rows.
-func (f *fit) choose() error {
-	s, dim := f.gate.Spec, f.x.Cols
-	f.ids, f.weights = make([]int32, f.x.Rows*s.K), make([]float32, f.x.Rows*s.K)
-	z, phys := make([]float32, s.Experts), EveryExpert(s.Experts).Phys
-	for i := range f.x.Rows {
-		for e := range z {
-			z[e] = float32(wideDot(f.row(i), f.gate.W.F32()[e*dim:(e+1)*dim]))
-			if f.gate.Bias != nil {
-				z[e] += f.gate.Bias[e]
-			}
-		}
-		if s.Choose(z, f.gate.Select, phys, Choice{f.ids[i*s.K : (i+1)*s.K], f.weights[i*s.K : (i+1)*s.K]}) > 0 {
-			return fmt.Errorf("%w: captured row %d gives logits that are no numbers", ErrConvert, i)
+// Logits are those of one row of inputs, one an expert.
+func (g Gate) Logits(x []float32) []float32 {
+	z, dim := make([]float32, g.Spec.Experts), g.W.Cols
+	for e := range z {
+		z[e] = float32(wideDot(x, g.W.F32()[e*dim:(e+1)*dim]))
+		if g.Bias != nil {
+			z[e] += g.Bias[e]
 		}
 	}
-	return nil
+	return z
+}
+
+// choices runs the router on all rows: rows x K.
+func (g Gate) choices(x tensor.Mat) (ids []int32, weights []float32, err error) {
+	k, phys := g.Spec.K, EveryExpert(g.Spec.Experts).Phys
+	ids, weights = make([]int32, x.Rows*k), make([]float32, x.Rows*k)
+	for i := range x.Rows {
+		z := g.Logits(x.F32()[i*x.Cols : (i+1)*x.Cols])
+		if g.Spec.Choose(z, g.Select, phys, Choice{ids[i*k : (i+1)*k], weights[i*k : (i+1)*k]}) > 0 {
+			return nil, nil, fmt.Errorf("%w: captured row %d gives logits that are no numbers", ErrConvert, i)
+		}
+	}
+	return ids, weights, nil
 }
 
 // bisect gives each leaf an expert so that neighbours are alike: the rows of the router under a node are sorted along their first principal
@@ -240,9 +270,6 @@ func (f *fit) pass(l *Shortlist) {
 	n, k, dim := f.gate.Spec.Experts, f.gate.Spec.K, f.x.Cols
 	sides := make([][2]float64, n-1)
 	for _, i := range f.random.Perm(f.x.Rows) {
-		if heldOut(i) {
-			continue
-		}
 		var total float64
 		var touched []int
 		for slot, e := range f.ids[i*k : (i+1)*k] {
@@ -289,33 +316,26 @@ func (f *fit) step(l *Shortlist, q int, slope float64, x []float32) {
 	l.NodeBias[q] -= move(dim, slope)
 }
 
-// measure compares choices on the rows held out.
-func (f *fit) measure(l *Shortlist) (out Figures) {
-	k, dim := f.gate.Spec.K, f.x.Cols
-	var rows []float32
-	var at []int
-	for i := range f.x.Rows {
-		if heldOut(i) {
-			rows, at = append(rows, f.row(i)...), append(at, i)
-		}
-	}
-	o := l.Op(f.gate, tensor.FromF32(len(at), dim, rows))
+// measure compares choices with the router's own on rows held out.
+func (l *Shortlist) measure(g Gate, held tensor.Mat, ids []int32, weights []float32) (out Figures) {
+	k := g.Spec.K
+	o := l.Op(g, held)
 	o.Reference()
-	for n, i := range at {
+	for i := range held.Rows {
 		var found, whole, both, count float64
-		for slot, e := range f.ids[i*k : (i+1)*k] {
+		for slot, e := range ids[i*k : (i+1)*k] {
 			if e < 0 {
 				break
 			}
-			w := math.Abs(float64(f.weights[i*k+slot]))
+			w := math.Abs(float64(weights[i*k+slot]))
 			whole, count = whole+w, count+1
-			if slices.Contains(o.IDs.I32()[n*k:(n+1)*k], e) {
+			if slices.Contains(o.IDs.I32()[i*k:(i+1)*k], e) {
 				found, both = found+w, both+1
 			}
 		}
 		if whole > 0 {
 			out.Recall, out.Overlap, out.Rows = out.Recall+found/whole, out.Overlap+both/count, out.Rows+1
-			out.Read += float64(o.Read.I32()[2*n])
+			out.Read += float64(o.Read.I32()[2*i])
 		}
 	}
 	mean := 1 / float64(max(out.Rows, 1))

@@ -38,16 +38,18 @@ func captured(experts, k, rows int, clustered float64) (Gate, tensor.Mat) {
 // A router whose inputs come in clusters gets a shortlist that reads fewer rows than it has experts, the same for the same seed; where both choose
 // the same experts the weights are the router's.
 func TestShortlist(t *testing.T) {
-	g, x := captured(32, 2, 4000, 1)
-	l, err := g.Shortlist(x, 8, 1)
+	g, all := captured(32, 2, 4000, 1)
+	x, held := all.Slice(0, 3200), all.Slice(3200, 4000)
+	ask := Fitting{Sizes: []int{8, 32}, Recall: 0.97, Seed: 1}
+	l, err := g.Shortlist(x, held, ask)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%+v", l.Figures)
-	if f := l.Figures; f.Recall < WantedRecall || f.Recall > 1 || f.Read >= 32 || f.Rows != 800 || f.Overlap > 1 {
+	if f := l.Figures; l.Size != 8 || f.Recall < 0.97 || f.Recall > 1 || f.Read >= 32 || f.Rows != 800 || f.Overlap > 1 {
 		t.Errorf("figures %+v", f)
 	}
-	again, err := g.Shortlist(x, 8, 1)
+	again, err := g.Shortlist(x, held, ask)
 	if err != nil || !slices.Equal(again.Nodes, l.Nodes) || !slices.Equal(again.Leaves, l.Leaves) || again.Figures != l.Figures {
 		t.Errorf("the same seed gives another shortlist: %v", err)
 	}
@@ -55,21 +57,21 @@ func TestShortlist(t *testing.T) {
 	if slices.Sort(leaves); len(slices.Compact(leaves)) != 32 || leaves[0] != 0 || leaves[31] != 31 {
 		t.Errorf("leaves %v", l.Leaves)
 	}
-	o := l.Op(g, x)
+	o := l.Op(g, all)
 	o.Reference()
-	exact := fit{gate: g, x: x}
-	if err := exact.choose(); err != nil {
+	ids, weights, err := g.choices(all)
+	if err != nil {
 		t.Fatal(err)
 	}
 	same := 0
-	for i := range x.Rows {
-		if !slices.Equal(o.IDs.I32()[2*i:2*i+2], exact.ids[2*i:2*i+2]) {
+	for i := range all.Rows {
+		if !slices.Equal(o.IDs.I32()[2*i:2*i+2], ids[2*i:2*i+2]) {
 			continue
 		}
 		same++
 		for slot := 2 * i; slot < 2*i+2; slot++ {
-			if math.Abs(float64(o.Weights.F32()[slot]-exact.weights[slot])) > 1e-6 {
-				t.Fatalf("row %d: weights %v, the router's are %v", i, o.Weights.F32()[2*i:2*i+2], exact.weights[2*i:2*i+2])
+			if math.Abs(float64(o.Weights.F32()[slot]-weights[slot])) > 1e-6 {
+				t.Fatalf("row %d: weights %v, the router's are %v", i, o.Weights.F32()[2*i:2*i+2], weights[2*i:2*i+2])
 			}
 		}
 	}
@@ -80,8 +82,8 @@ func TestShortlist(t *testing.T) {
 
 // Of all experts the shortlist is the router.
 func TestWholeShortlistIsTheRouter(t *testing.T) {
-	g, x := captured(9, 3, 200, 0)
-	l, err := g.Shortlist(x, 9, 3)
+	g, x := captured(9, 3, 220, 0)
+	l, err := g.Shortlist(x.Slice(0, 180), x.Slice(180, 220), Fitting{Sizes: []int{3, 9}, Recall: 1, Seed: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,11 +96,12 @@ func TestWholeShortlistIsTheRouter(t *testing.T) {
 func TestShortlistRefuses(t *testing.T) {
 	g, x := captured(64, 4, 2000, 0)
 	var low *LowRecall
-	if _, err := g.Shortlist(x, 8, 1); !errors.As(err, &low) || !(low.Recall > 0.1 && low.Recall < WantedRecall) || low.Rows != 400 {
+	ask := Fitting{Sizes: []int{4, 8}, Recall: 0.97}
+	if _, err := g.Shortlist(x.Slice(0, 1600), x.Slice(1600, 2000), ask); !errors.As(err, &low) || low.Size != 8 || !(low.Recall > 0.1 && low.Recall < 0.97) || low.Rows != 400 {
 		t.Errorf("a shortlist of noise: %v", err)
 	}
 	good, x := captured(8, 2, 200, 1)
-	nan := slices.Clone(x.F32())
+	good32, nan := x.Slice(0, 32), slices.Clone(x.F32())
 	nan[77] = float32(math.NaN())
 	for name, change := range map[string]func(g *Gate, x *tensor.Mat, size *int){
 		"not renormalised": func(g *Gate, _ *tensor.Mat, _ *int) { g.Spec.Norm = false },
@@ -114,8 +117,16 @@ func TestShortlistRefuses(t *testing.T) {
 	} {
 		g, x, size := good, x, 4
 		change(&g, &x, &size)
-		if _, err := g.Shortlist(x, size, 1); !errors.Is(err, ErrConvert) {
+		if _, err := g.Shortlist(x, good32, Fitting{Sizes: []int{size}}); !errors.Is(err, ErrConvert) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	for name, held := range map[string]tensor.Mat{"none held out": x.Slice(0, 0), "too few held out": x.Slice(0, 31), "no numbers held out": tensor.FromF32(200, 24, nan)} {
+		if _, err := good.Shortlist(x, held, Fitting{Sizes: []int{4}}); !errors.Is(err, ErrConvert) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := good.Shortlist(x, good32, Fitting{}); !errors.Is(err, ErrConvert) {
+		t.Errorf("no sizes: %v", err)
 	}
 }

@@ -25,6 +25,11 @@ type RouteShortlist struct {
 	N        tensor.Mat // 1 x 1, I32: rows in use
 	Spec     RouterSpec // see Subset
 	Size     int        // experts whose logits are read, K or more
+
+	Wish  tensor.Mat // see Route, as the three that follow
+	Of    tensor.Mat
+	Mass  tensor.Mat
+	Layer int
 }
 
 // Subset says why a router's weights and choice among some experts are not those that it gives to them among all; nil when they are.
@@ -56,7 +61,11 @@ func (o *RouteShortlist) Reference() {
 				z[e] += o.Bias.F32()[e]
 			}
 		}
-		bad := o.Spec.Choose(z, floats(o.Select), some, Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]})
+		out := Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]}
+		share, bad := o.Spec.choose(z, floats(o.Select), some, out, wishOf(o.Wish, o.Of, i, o.Layer))
+		if o.Mass.Present() {
+			o.Mass.F32()[i] = float32(share)
+		}
 		o.Read.I32()[2*i], o.Read.I32()[2*i+1] = int32(nodes+len(listed)), int32(bad+w.bad)
 	}
 }
@@ -90,10 +99,10 @@ func (o *RouteShortlist) list(w *visit) (experts []int32, nodes int) {
 	return experts, nodes
 }
 
-// Operands lists inputs, tree, router, map and count, then ids, factors and what was read.
+// Operands lists inputs, tree, router, map, wishes and count, then ids, factors, what was read and shares.
 func (o *RouteShortlist) Operands() (in, out []*tensor.Mat) {
-	in = []*tensor.Mat{&o.X, &o.Nodes, &o.NodeBias, &o.Leaves, &o.W, &o.Bias, &o.Select, &o.Phys, &o.N}
-	return in, []*tensor.Mat{&o.IDs, &o.Weights, &o.Read}
+	in = []*tensor.Mat{&o.X, &o.Nodes, &o.NodeBias, &o.Leaves, &o.W, &o.Bias, &o.Select, &o.Phys, &o.Wish, &o.Of, &o.N}
+	return in, []*tensor.Mat{&o.IDs, &o.Weights, &o.Read, &o.Mass}
 }
 
 // Cost counts the rows of experts that are read and a path to each, and two operations a product.

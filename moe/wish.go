@@ -1,6 +1,10 @@
 package moe
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/winnow-llm/winnow/tensor"
+)
 
 // Columns of Route.Wish. Those from WishK on are the most experts a token takes, one column a layer; 0 in a column is the model's own.
 const (
@@ -20,16 +24,15 @@ type Wish struct {
 }
 
 // wish is the one of a row.
-func (o *Route) wish(row int) Wish {
-	if !o.Of.Present() {
+func (o *Route) wish(row int) Wish { return wishOf(o.Wish, o.Of, row, o.Layer) }
+
+// wishOf is the one of a row for a layer: see Route.Wish and Route.Of.
+func wishOf(lines, of tensor.Mat, row, layer int) Wish {
+	if !of.Present() || of.I32()[row] == 0 {
 		return Wish{}
 	}
-	of := int(o.Of.I32()[row])
-	if of == 0 {
-		return Wish{}
-	}
-	w := o.Wish.F32()[(of-1)*o.Wish.Cols:][:o.Wish.Cols]
-	return Wish{K: int(w[WishK+o.Layer]), MinP: w[WishMinP], Skip: w[WishSkip], Mass: w[WishMass]}
+	w := lines.F32()[(int(of.I32()[row])-1)*lines.Cols:][:lines.Cols]
+	return Wish{K: int(w[WishK+layer]), MinP: w[WishMinP], Skip: w[WishSkip], Mass: w[WishMass]}
 }
 
 // keep says which chosen experts are left by their factors before norm, in the order of choice, and the share of the factors' sum that these have:

@@ -128,6 +128,18 @@ func (c *Checkpoint) Names() []string {
 	return names
 }
 
+// With is c with some keys and tensors more, or others of the same names, as if its file had them. It ends with c and need not be closed.
+func (c *Checkpoint) With(meta Meta, tensors []Tensor) *Checkpoint {
+	out := *c
+	out.Meta, out.Tensors, out.unmap = maps.Clone(c.Meta), maps.Clone(c.Tensors), nil
+	maps.Copy(out.Meta, meta)
+	for _, t := range tensors {
+		out.size += int64(len(t.Data) - len(out.Tensors[t.Name].Data))
+		out.Tensors[t.Name] = t
+	}
+	return &out
+}
+
 // Size is the bytes of all tensors.
 func (c *Checkpoint) Size() int64 { return c.size }
 

@@ -24,7 +24,8 @@ func gates() []tensortest.Case {
 	}
 	for _, f := range []string{"mixtral", "gpt-oss", "glm", "bad"} {
 		for _, s := range []size{{9, 5, 2, 7}, {3, 40, 8, 64}, {17, 128, 2, 33}} {
-			cases = append(cases, shortlist(families[slices.IndexFunc(families, func(x family) bool { return x.name == f })], s))
+			short := shortlist(families[slices.IndexFunc(families, func(x family) bool { return x.name == f })], s)
+			cases = append(cases, short, wishing(short))
 		}
 	}
 	return append(cases, hash(family{name: "no gate"}, size{9, 16, 2, 32}), dselect(size{5, 96, 4, 100}, 1), dselect(size{2, 1024, 2, 48}, 10))

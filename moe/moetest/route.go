@@ -113,14 +113,21 @@ func spoil(w *tensortest.World, v []float32) {
 	}
 }
 
-// wishing is a route whose rows make do with fewer experts, each in its own way, and of which one row has inputs that are no numbers.
+// wishing is a route, or a shortlist, whose rows make do with fewer experts, each in its own way, and of which one row has inputs that are no numbers.
 func wishing(c tensortest.Case) tensortest.Case {
 	const layers, wishes = 3, 4
 	within := c.Make
 	c.Name += " wishing"
 	c.Make = func(w *tensortest.World) tensortest.Trial {
 		trial := within(w)
-		o := trial.Op.(*moe.Route)
+		var k int
+		var x *tensor.Mat
+		switch o := trial.Op.(type) {
+		case *moe.Route:
+			k, x = o.Spec.K, &o.X
+		case *moe.RouteShortlist:
+			k, x = o.Spec.K, &o.X
+		}
 		cols := moe.WishK + layers
 		table := make([]float32, wishes*cols)
 		for i := range wishes {
@@ -130,18 +137,24 @@ func wishing(c tensortest.Case) tensortest.Case {
 				row[moe.WishMinP], row[moe.WishSkip] = 0.3, 0.6
 			}
 			for l := range layers {
-				row[moe.WishK+l] = float32(w.IntN(o.Spec.K + 2)) // also more than there are
+				row[moe.WishK+l] = float32(w.IntN(k + 2)) // also more than there are
 			}
 		}
 		of := w.Ints(1, wishes+1)
-		o.Wish, o.Of, o.Layer = tensor.FromF32(wishes, cols, table), w.Pick(of), w.IntN(layers)
-		o.Mass = w.Output(quant.F32, 1, 1)
+		lines, picked, layer, mass := tensor.FromF32(wishes, cols, table), w.Pick(of), w.IntN(layers), w.Output(quant.F32, 1, 1)
 		for i, row := range w.Picked {
 			if row == 3 {
-				o.X.F32()[i*o.X.Cols] = float32(math.NaN())
+				x.F32()[i*x.Cols] = float32(math.NaN())
 			}
 		}
-		trial.ByRow = append(trial.ByRow, &o.Mass)
+		switch o := trial.Op.(type) {
+		case *moe.Route:
+			o.Wish, o.Of, o.Layer, o.Mass = lines, picked, layer, mass
+			trial.ByRow = append(trial.ByRow, &o.Mass)
+		case *moe.RouteShortlist:
+			o.Wish, o.Of, o.Layer, o.Mass = lines, picked, layer, mass
+			trial.ByRow = append(trial.ByRow, &o.Mass)
+		}
 		return trial
 	}
 	return c
