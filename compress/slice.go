@@ -3,6 +3,7 @@ package compress
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/winnow-llm/winnow/moe"
@@ -222,14 +223,7 @@ func (s *slicing) pad(rows int) {
 }
 
 // layersOf lists the layers in order.
-func layersOf(all map[int]*slicing) []int {
-	out := make([]int, 0, len(all))
-	for layer := range all {
-		out = append(out, layer)
-	}
-	slices.Sort(out)
-	return out
-}
+func layersOf[T any](all map[int]T) []int { return slices.Sorted(maps.Keys(all)) }
 
 // census is what a file says of its experts.
 type census struct {

@@ -17,6 +17,7 @@ func expertsVerb() *cobra.Command {
 		expertsBitsVerb(),
 		expertsApplyVerb(),
 		expertsVerifyVerb(),
+		expertsShortlistVerb(),
 	)
 	return c
 }
