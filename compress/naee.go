@@ -1,6 +1,8 @@
 package compress
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -10,6 +12,46 @@ import (
 
 // mostExhaustive is the most experts of a layer of which every subset is tried.
 const mostExhaustive = 16
+
+// NAEE keeps of each layer the experts without the others of which its outputs move least, of all subsets of so many.
+var NAEE = registerMethod("naee", func(in In) (Plan, error) {
+	layers, err := in.layers()
+	if err != nil {
+		return Plan{}, err
+	}
+	if in.Ragged {
+		return Plan{}, fmt.Errorf("%w: method naee searches layer by layer, and keeps as many experts in each", ErrPlan)
+	}
+	gone := map[int][]int{}
+	for _, l := range layers {
+		r := in.Spec.Layers[l].Router
+		if err := searchable(r); err != nil {
+			return Plan{}, fmt.Errorf("%w: layer %d: %w", ErrPlan, l, err)
+		}
+		if in.Samples[l] == nil {
+			return Plan{}, fmt.Errorf("%w: layer %d: method naee needs the outputs of all experts on a text", ErrPlan, l)
+		}
+		stay := in.staying(r.Experts)
+		if least := in.fewest(r); stay < least {
+			return Plan{}, fmt.Errorf("%w: layer %d: %d of %d experts are to stay, at least %d must", ErrPlan, l, stay, r.Experts, least)
+		}
+		if gone[l], err = in.Samples[l].Exhaustive(stay); err != nil {
+			return Plan{}, fmt.Errorf("layer %d: %w", l, err)
+		}
+	}
+	return in.plan("naee", gone), nil
+})
+
+// searchable says why the subsets of a layer's experts cannot all be tried.
+func searchable(r *moe.RouterSpec) error {
+	switch {
+	case r.Experts > mostExhaustive:
+		return fmt.Errorf("every subset of %d experts, at most %d are searched; reap and stun plan for more", r.Experts, mostExhaustive)
+	case r.Groups > 1:
+		return errors.New("a search of subsets may leave groups of unequal size")
+	}
+	return nil
+}
 
 // Sample is what an exhaustive search needs to know of a layer on a calibration text: for each token the router's logits and how the outputs
 // of all experts lie to each other. It holds n + n^2 numbers a token and no outputs, and is not part of a Profile, for which only chosen
@@ -23,10 +65,7 @@ type Sample struct {
 
 // NewSample is empty. The selection bias may be nil. ErrPlan: more than 16 experts.
 func NewSample(router moe.RouterSpec, bias []float32) (*Sample, error) {
-	if router.Experts > mostExhaustive {
-		return nil, fmt.Errorf("%w: every subset of %d experts, at most %d are searched", ErrPlan, router.Experts, mostExhaustive)
-	}
-	if err := router.Check(); err != nil {
+	if err := cmp.Or(searchable(&router), router.Check()); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPlan, err)
 	}
 	if bias != nil && len(bias) != router.Experts {

@@ -46,10 +46,11 @@ func (p Plan) Merged() moe.Overlay {
 
 // In is what a plan is made of. A method reads what it needs and refuses when that is missing.
 type In struct {
-	Spec    model.Spec // of the model as its file has it, whose experts are all there
-	Weights *Weights   // STUN's and the hybrid's
-	Profile *Profile   // nil = nothing was observed
-	Model   string     // fingerprint that the overlay is made out to; "" = any model
+	Spec    model.Spec      // of the model as its file has it, whose experts are all there
+	Weights *Weights        // STUN's and the hybrid's
+	Profile *Profile        // nil = nothing was observed
+	Samples map[int]*Sample // NAEE's, by layer
+	Model   string          // fingerprint that the overlay is made out to; "" = any model
 
 	Keep   float64 // share of experts that stay, above 0, at most 1
 	Floor  int     // fewest experts of a layer; never fewer than a token takes

@@ -313,7 +313,7 @@ func TestRefusalsOfPlans(t *testing.T) {
 			}
 		}
 	}
-	if _, err := MethodByName("best"); !errors.Is(err, ErrPlan) || !strings.Contains(err.Error(), "frequency, hybrid, random, reap, stun") {
+	if _, err := MethodByName("best"); !errors.Is(err, ErrPlan) || !strings.Contains(err.Error(), "frequency, hybrid, naee, random, reap, stun") {
 		t.Error(err)
 	}
 }

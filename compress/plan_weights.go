@@ -2,10 +2,12 @@ package compress
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
+	"github.com/winnow-llm/winnow/tensor"
 )
 
 // chunkValues is the most values of a piece of an expert; every format's block divides it.
@@ -79,6 +81,18 @@ func (w *Weights) Bytes(layer int) (int64, error) {
 		sum += int64(len(s.data[0]))
 	}
 	return sum, nil
+}
+
+// Matrices are the gate, the up and the down matrix of an expert, as they lie in the file: hidden width x dim, twice, and dim x hidden width.
+func (w *Weights) Matrices(layer, expert int) (gate, up, down tensor.Mat, err error) {
+	if err := w.open(layer); err != nil {
+		return gate, up, down, err
+	}
+	dim, width := w.spec.Dim, w.spec.Layers[layer].ExpertWidth
+	of := func(s stack, rows, cols int) tensor.Mat {
+		return tensor.HostMat("", s.format, rows, cols, slices.Clone(s.data[expert])) // which the file need not align
+	}
+	return of(w.stacks[0], width, dim), of(w.stacks[1], width, dim), of(w.stacks[2], dim, width), nil
 }
 
 // open finds and checks the matrices of a layer, and lets go of the pages of the one before.

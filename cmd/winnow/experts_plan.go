@@ -29,6 +29,7 @@ type planning struct {
 	merge   bool
 	lambda  []float64
 	in      compress.In
+	sample  sampling // naee's
 }
 
 func expertsPlanVerb() *cobra.Command {
@@ -40,7 +41,8 @@ func expertsPlanVerb() *cobra.Command {
 
 --method says who chooses. reap keeps the experts whose output weighs most where they are chosen, as many in every layer; stun keeps one of
 each cluster of alike ones, by the router and the weights alone; hybrid lets reap choose from stun's clusters; frequency keeps those that most
-tokens chose; random is what the others must beat. reap, hybrid and frequency need --profile, and a text that reached every expert.`,
+tokens chose; random is what the others must beat. reap, hybrid and frequency need --profile, and a text that reached every expert. naee tries
+every subset of at most 16 experts a layer, and keeps the one with which the layer's outputs on --text, of all experts, move least.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return p.run(c, args[0]) },
 	}
@@ -59,12 +61,13 @@ tokens chose; random is what the others must beat. reap, hybrid and frequency ne
 	if err := c.MarkFlagRequired("output"); err != nil {
 		panic("winnow: bug: " + err.Error())
 	}
-	configs.Flags(f, "models")
+	p.sample.flags(f)
+	configs.Flags(f, "models", "threads", "cpu", "dtype", "log")
 	return c
 }
 
 func (p *planning) run(c *cobra.Command, name string) error {
-	cfg, _, err := settings(c)
+	cfg, log, err := settings(c)
 	if err != nil {
 		return err
 	}
@@ -95,9 +98,17 @@ func (p *planning) run(c *cobra.Command, name string) error {
 		}
 		p.in.Profile = &seen
 	}
+	if p.method == "naee" {
+		if p.in.Samples, err = p.sample.run(c, ck, cfg, log); err != nil {
+			return fmt.Errorf("plan: %w", err)
+		}
+	}
 	plan, err := method(p.in)
 	if err != nil {
 		return err
+	}
+	if p.in.Samples != nil {
+		plan.Overlay.Calibration = &p.sample.read
 	}
 	overlay := plan.Overlay
 	if p.merge {

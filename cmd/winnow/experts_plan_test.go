@@ -134,6 +134,24 @@ func TestPlanFromAProfile(t *testing.T) {
 	}
 }
 
+func TestPlanOfEverySubset(t *testing.T) {
+	alone(t)
+	writeFile(t, "text.txt", story)
+	out := must(t, "", "experts", "plan", "demo", "--method", "naee", "--text", "text.txt", "--tokens", "20", "--length", "8", "-o", "o.json", "--log", "warn")
+	if !strings.Contains(out, "\n36 of 48 experts stay; ") {
+		t.Error(out)
+	}
+	o := checkedOverlay(t, "o.json")
+	for l := range 6 {
+		if len(o.Layers[l].Drop) != 2 {
+			t.Errorf("layer %d: %v", l, o.Layers[l])
+		}
+	}
+	if o.Method != "naee" || o.Calibration == nil || o.Calibration.Tokens != 20 {
+		t.Errorf("%+v", o)
+	}
+}
+
 func TestPlansThatAreRefused(t *testing.T) {
 	alone(t)
 	demoProfile(t, "short.json", 400, func(*compress.Profile) {})
@@ -143,7 +161,7 @@ func TestPlansThatAreRefused(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"demo", `"output" not set`},
 		{"demo -o o.json", "method reap needs a profile"},
-		{"demo -o o.json --method best", `method "best", want one of frequency, hybrid, random, reap, stun`},
+		{"demo -o o.json --method best", `method "best", want one of frequency, hybrid, naee, random, reap, stun`},
 		{"demo -o o.json --method stun --keep 0", "keep 0"},
 		{"demo -o o.json --method stun --keep 0.1", "more than floors, groups and protected experts allow"},
 		{"demo -o o.json --method stun --lambda 1", "--lambda has 1 numbers, want 2"},
@@ -155,6 +173,10 @@ func TestPlansThatAreRefused(t *testing.T) {
 		{"demo -o o.json --profile broken.json", "broken.json"},
 		{"demo -o o.json --profile missing.json", "missing.json"},
 		{"nowhere -o o.json", "nowhere"},
+		{"demo -o o.json --method naee --tokens 0", "--tokens 0, want at least 1"},
+		{"demo -o o.json --method naee", "the text is empty"},
+		{"demo -o o.json --method naee --text broken.json --ragged", "keeps as many experts in each"},
+		{"demo -o o.json --method naee --text broken.json --keep 0.1", "layer 0: 1 of 8 experts are to stay, at least 2 must"},
 	} {
 		_, _, err := winnow(t, "", append([]string{"experts", "plan"}, strings.Fields(c.args)...)...)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

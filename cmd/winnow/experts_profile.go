@@ -123,6 +123,9 @@ func (p *profiling) keep(c *cobra.Command, profile compress.Profile) error {
 	if coverage := profile.Coverage(compress.LeastTokens); coverage.Experts > 0 {
 		report = coverage.String()
 	}
+	if skip := skipping(profile); skip != "" {
+		report += "\n" + skip
+	}
 	_, err := fmt.Fprintf(c.OutOrStdout(), "%s: %d tokens\n%s\n", p.out, profile.Calibration.Tokens, report)
 	return err
 }

@@ -82,6 +82,7 @@ is merged. Where the output is no terminal it writes a line for each layer, for 
 type expertMap struct {
 	title string
 	rows  []expertRow
+	foot  string // a line of its own; "" = none
 }
 
 type expertRow struct {
@@ -118,7 +119,22 @@ func readMap(path, of string) (*expertMap, error) {
 			m.rows = append(m.rows, profileRow(l, value(lp)))
 		}
 	}
+	m.foot = skipping(p)
 	return m, nil
+}
+
+// skipping says of each layer below which share of the first expert's weight the second one's is in half of the tokens; "" where nothing was seen.
+func skipping(p compress.Profile) string {
+	var b strings.Builder
+	for l, lp := range p.Layers {
+		if v := lp.SkipBelow(); v > 0 {
+			fmt.Fprintf(&b, " %d:%.2f", l, v)
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "skip_beta with which half of a layer's tokens run their first expert alone:" + b.String()
 }
 
 // profileRow has cells in units of the largest, and a line in thousandths of the sum.

@@ -17,6 +17,7 @@ func (m *expertMap) text(out io.Writer) error {
 	for _, r := range m.rows {
 		fmt.Fprintln(w, r.line)
 	}
+	m.end(w)
 	return w.Flush()
 }
 
@@ -43,7 +44,15 @@ func (m *expertMap) draw(out io.Writer, columns int, screen configs.Screen) erro
 			w.WriteString("|\n")
 		}
 	}
+	m.end(w)
 	return w.Flush()
+}
+
+// end writes what stands below a map.
+func (m *expertMap) end(w io.Writer) {
+	if m.foot != "" {
+		fmt.Fprintln(w, m.foot)
+	}
 }
 
 // cellsOf writes cells, with colours where they are welcome.

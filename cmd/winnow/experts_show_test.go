@@ -35,6 +35,13 @@ func TestShowProfiles(t *testing.T) {
 	if out := must(t, "", "experts", "show", "p.json", "--of", "largest"); !strings.HasSuffix(out, "\nlayer 0: 0.0 0.0 0.0 0.0 0.0 0.0 0.0 0.0\n") {
 		t.Errorf("%q", out)
 	}
+	demoProfile(t, "q.json", 1<<16, func(p *compress.Profile) { p.Layers[2].Skips[32], p.Layers[3].Skips[5] = 1000, 10 })
+	foot := "\nskip_beta with which half of a layer's tokens run their first expert alone: 2:0.51 3:0.09\n"
+	for _, how := range []string{"", "--map"} {
+		if out := must(t, "", append([]string{"experts", "show", "q.json"}, strings.Fields(how)...)...); !strings.HasSuffix(out, foot) {
+			t.Errorf("%q", out)
+		}
+	}
 	must(t, "", "experts", "show", "p.json", "--svg", "p.svg")
 	if cells := checkSVG(t, "p.svg"); cells != 8 {
 		t.Errorf("%d cells", cells)
