@@ -126,6 +126,7 @@ type Objective struct {
 	Load, Apart float64
 	Loads       []float64 // by expert
 	Together    [][]int64 // tokens that chose both, of which the half below the diagonal is read; nil = not counted
+	Within      []int     // by expert: Improve swaps those of one number only; nil = any
 }
 
 // Cost is that of a placement: device[e] is where expert e is, from 0.
@@ -155,7 +156,7 @@ func (o Objective) Improve(device []int) []int {
 		improved = false
 		for i := range out {
 			for j := i + 1; j < len(out); j++ {
-				if out[i] != out[j] && s.gain(i, j) < -1e-12*(1+s.scale) {
+				if out[i] != out[j] && s.may(i, j) && s.gain(i, j) < -1e-12*(1+s.scale) {
 					s.swap(i, j)
 					improved = true
 				}
@@ -214,6 +215,8 @@ func (s *search) gain(i, j int) float64 {
 	}
 	return s.Load*(after-before) + s.Apart*apart
 }
+
+func (s *search) may(i, j int) bool { return s.Within == nil || s.Within[i] == s.Within[j] }
 
 func (s *search) swap(i, j int) {
 	p, q := s.device[i], s.device[j]

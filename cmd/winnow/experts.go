@@ -18,6 +18,7 @@ func expertsVerb() *cobra.Command {
 		expertsApplyVerb(),
 		expertsVerifyVerb(),
 		expertsShortlistVerb(),
+		expertsPlaceVerb(),
 	)
 	return c
 }

@@ -123,12 +123,16 @@ func (p *planning) run(c *cobra.Command, name string) error {
 // numberLists are the lists of an overlay that hold no others.
 var numberLists = regexp.MustCompile(`\[[^][{}"]*\]`)
 
+// oneLine puts each list of numbers of a JSON file on one line.
+func oneLine(raw []byte) []byte {
+	return numberLists.ReplaceAllFunc(raw, func(list []byte) []byte { return bytes.Join(bytes.Fields(list), nil) })
+}
+
 // writeOverlay writes an overlay as JSON for people, each list of experts on one line.
 func writeOverlay(path string, o moe.Overlay) error {
 	raw, err := json.MarshalIndent(o, "", " ")
 	if err == nil {
-		raw = numberLists.ReplaceAllFunc(raw, func(list []byte) []byte { return bytes.Join(bytes.Fields(list), nil) })
-		err = os.WriteFile(path, append(raw, '\n'), 0o644)
+		err = os.WriteFile(path, append(oneLine(raw), '\n'), 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("write overlay: %w", err)
