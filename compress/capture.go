@@ -33,7 +33,7 @@ type Captured struct {
 
 // plain says whether a layer chooses experts by its K best.
 func plain(l *model.LayerSpec) bool {
-	return l.Router != nil && l.Tree == nil && !l.Hash && l.Shortlist == 0
+	return l.Router != nil && l.Tree == nil && l.DSelect == nil && !l.Hash && l.Shortlist == 0
 }
 
 // Capture runs a model over a text and keeps, by layer, the inputs of those routers that choose by their K best. ErrText as of Observe.

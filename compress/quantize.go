@@ -131,7 +131,7 @@ func (w *quantizing) all(p *moe.Overlay, banked map[int]bool) error {
 }
 
 // exact names what stays in F32: each of its numbers decides much, and there are few.
-var exact = regexp.MustCompile(`_norm\.|\.ffn_gate_inp|\.ffn_gate_tree|\.ffn_gate_leaf|\.ffn_gate_shortlist|exp_probs_b|\.bias$|rope_freqs|\.ssm_`)
+var exact = regexp.MustCompile(`_norm\.|\.ffn_gate_inp|\.ffn_gate_tree|\.ffn_gate_leaf|\.ffn_gate_shortlist|\.ffn_gate_digit|\.ffn_gate_share\.|exp_probs_b|\.bias$|rope_freqs|\.ssm_`)
 
 // quantisable says whether a tensor is one that is quantised.
 func quantisable(t store.Tensor) bool {

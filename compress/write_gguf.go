@@ -38,7 +38,7 @@ var (
 	blockTensors = regexp.MustCompile(`^blk\.(\d{1,4})\.(.+)$`)
 	stackTensors = regexp.MustCompile(`^ffn_(?:gate|up|down|gate_up)_exps(\.q[0-3])?\.(?:weight|bias|scale)$`)
 	splitTensors = regexp.MustCompile(`^(ffn_(?:gate|up|down)\.)(\d{1,4})(\.(?:weight|bias))$`)
-	otherExperts = regexp.MustCompile(`exps|exp_|tid2eid|gate_tree|gate_shortlist|gate_inp\.`) // of a layer, and not known what to do with
+	otherExperts = regexp.MustCompile(`exps|exp_|tid2eid|gate_tree|gate_shortlist|gate_digit|gate_inp\.`) // of a layer, and not known what to do with
 )
 
 const (

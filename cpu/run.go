@@ -39,7 +39,7 @@ var kernels = table(
 	on(fillSelectWindow),
 	on(fillSum),
 	on(fillTally),
-	byReference[*moe.RouteDSelect]("no published language model routes so, and its sums are few"),
+	byReference[*moe.RouteDSelect]("no published language model routes so, and what it reads is small"),
 	byReference[*moe.RouteHash]("a few layers of few models route so, and the table itself costs nothing"),
 	byReference[*moe.RouteShortlist]("no model has one unless asked for: the router it stands for is a hundredth of a step"),
 	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),

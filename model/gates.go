@@ -24,8 +24,8 @@ import (
 // and keys under the architecture's prefix: expert_router_type, expert_tree_gamma (one, or one a layer of the file), expert_tree_eps,
 // expert_tree_leaf_shared, expert_tree_weight_mode. Shapes are slowest dimension first.
 
-// Kinds of routers that the key expert_router_type of a GGUF file names; gates_shortlist.go has another. A layer is of the kind whose tensors it
-// has: with a file of trees, tables or shortlists, layers that have none choose by top-k.
+// Kinds of routers that the key expert_router_type of a GGUF file names; gates_shortlist.go and gates_dselect.go have more. A layer is of the kind whose tensors it
+// has: with a file of another kind, layers that have none choose by top-k.
 const (
 	topK   = "topk"
 	byTree = "tree"
@@ -42,16 +42,22 @@ const (
 
 // gate is the name of the tensor that makes layer i one of experts.
 func (m *metadata) gate(i int) string {
-	if name := fmt.Sprintf("blk.%d.%s", i, treeTensor); m.c.Has(name) {
-		return name
+	for _, part := range []string{treeTensor, digitTensor} {
+		if name := fmt.Sprintf("blk.%d.%s", i, part); m.c.Has(name) {
+			return name
+		}
 	}
 	return fmt.Sprintf("blk.%d.%s", i, gateTensor)
 }
 
-// gateExperts is how many experts a gate of so many rows chooses from: trees have a row a node, one fewer than leaves.
-func gateExperts(name string, rows, k int) int {
-	if strings.HasSuffix(name, treeTensor) {
-		return rows/max(k, 1) + 1
+// gateExperts is how many experts a gate of so many rows chooses from: trees have a row a node, one fewer than leaves; selectors a row a bit, and
+// their file has to say.
+func gateExperts(name string, rows int, said moe.RouterSpec) int {
+	switch {
+	case strings.HasSuffix(name, treeTensor):
+		return rows/max(said.K, 1) + 1
+	case strings.HasSuffix(name, digitTensor):
+		return said.Experts
 	}
 	return rows
 }
@@ -59,10 +65,10 @@ func gateExperts(name string, rows, k int) int {
 // routed says how layer i chooses its experts, where that is not by its K best of one matrix; k is what the file calls experts a token.
 func (m *metadata) routed(l *LayerSpec, i, k int) error {
 	kind, block := m.text(routerType, topK), fmt.Sprintf("blk.%d.", i)
-	if m.err == nil && !slices.Contains([]string{topK, byTree, byHash, byShortlist}, kind) {
-		return fmt.Errorf("%w: %s%s %q, want %q, %q, %q or %q", ErrAssumption, m.prefix, routerType, kind, topK, byTree, byHash, byShortlist)
+	if m.err == nil && !slices.Contains([]string{topK, byTree, byHash, byShortlist, byDSelect}, kind) {
+		return fmt.Errorf("%w: %s%s %q, want %q, %q, %q, %q or %q", ErrAssumption, m.prefix, routerType, kind, topK, byTree, byHash, byShortlist, byDSelect)
 	}
-	for _, other := range []struct{ kind, tensor string }{{byTree, treeTensor}, {byHash, hashTensor}, {byShortlist, shortNodes}} {
+	for _, other := range []struct{ kind, tensor string }{{byTree, treeTensor}, {byHash, hashTensor}, {byShortlist, shortNodes}, {byDSelect, digitTensor}} {
 		if m.err == nil && m.c.Has(block+other.tensor) && kind != other.kind {
 			return fmt.Errorf("%w: tensor %q in a file of %s%s %q", ErrSpec, block+other.tensor, m.prefix, routerType, kind)
 		}
@@ -76,6 +82,8 @@ func (m *metadata) routed(l *LayerSpec, i, k int) error {
 		l.Hash = true
 	case m.c.Has(block + shortNodes):
 		return m.shortlisted(l, i)
+	case m.c.Has(block + digitTensor):
+		return m.selectors(l, i, k)
 	}
 	return nil
 }
@@ -105,13 +113,7 @@ func (m *metadata) trees(l *LayerSpec, i, k int) error {
 	if err := t.Check(); err != nil {
 		return fmt.Errorf("%w: layer %d, keys %q: %w", ErrSpec, i, m.prefix+"expert_tree_*", err)
 	}
-	live := 0
-	for _, p := range l.Map.Phys {
-		if p >= 0 {
-			live++
-		}
-	}
-	l.Tree, l.Router.K = t, min(live, 2*k, moe.MostActive)
+	l.Tree, l.Router.K = t, min(l.Map.Live(), 2*k, moe.MostActive)
 	return nil
 }
 
@@ -130,7 +132,7 @@ type choice struct {
 // router prepares the choice of experts.
 func (l *loader) router(s *LayerSpec, m *Model, name func(string) string, c choice) tensor.Op {
 	sc, n, dim, r := &m.scratch, m.batch.Layout.Rows, m.spec.Dim, *s.Router
-	if s.Tree != nil || s.Hash { // which know no wishes, and leave all
+	if s.Tree != nil || s.Hash || s.DSelect != nil { // which know no wishes, and leave all
 		whole := tensor.FromF32(c.mass.Rows, 1, slices.Repeat([]float32{1}, c.mass.Rows))
 		if l.err == nil {
 			l.queue.Write(c.mass.Buf, c.mass.Off, whole.Raw())
@@ -146,6 +148,10 @@ func (l *loader) router(s *LayerSpec, m *Model, name func(string) string, c choi
 			X: sc.h, Tokens: m.batch.IDs, Table: l.upload(l.table(name(hashTensor), m.spec.Vocab, r.K, r.CheckTable)), Phys: c.phys,
 			W: l.upload(widened(l.host(name(gateTensor), r.Experts, dim))), Logits: c.logits, IDs: c.ids, Weights: c.weights, N: n, Spec: r,
 		}
+	case s.DSelect != nil:
+		o := l.dselect(s, dim, name)
+		o.X, o.Phys, o.IDs, o.Weights, o.Active, o.N = sc.h, c.phys, c.ids, c.weights, sc.active, n
+		return o
 	case s.Shortlist > 0:
 		o := l.shortlist(s, dim, name)
 		o.X, o.Phys, o.IDs, o.Weights, o.Read, o.N = sc.h, c.phys, c.ids, c.weights, sc.active, n
@@ -198,8 +204,14 @@ func (l *loader) tree(s *LayerSpec, dim int, name func(string) string) *moe.Rout
 		return host
 	}
 	host.Places = tensor.FromI32(len(places)/2, 2, places)
-	if err := l.probe(*host, s.Router.K, name); err != nil {
-		l.fail(err)
+	probe := *host
+	probe.X, probe.IDs, probe.Weights, probe.Active, probe.N = l.random(dim, s.Router.K, name)
+	if l.err != nil {
+		return host
+	}
+	probe.Reference()
+	if err := probe.Saturated(); err != nil {
+		l.fail(fmt.Errorf("%w: tensor %q: %w", ErrAssumption, name(treeTensor), err))
 		return host
 	}
 	for _, m := range []*tensor.Mat{&host.Nodes, &host.NodeBias, &host.Leaves, &host.LeafBias, &host.Places} {
@@ -210,29 +222,19 @@ func (l *loader) tree(s *LayerSpec, dim int, name func(string) string) *moe.Rout
 	return host
 }
 
-// probe runs trees on the host over normed random rows: trees that are not saturated would run most experts for every token.
-func (l *loader) probe(o moe.RouteTree, k int, name func(string) string) error {
+// random is normed random rows on the host and what a router writes of them: routers that run most experts for every row are refused by it.
+func (l *loader) random(dim, k int, name func(string) string) (x, ids, weights, active, n tensor.Mat) {
 	const rows = 100
-	dim := o.Leaves.Cols
-	if o.Nodes.Present() {
-		dim = o.Nodes.Cols
-	}
 	norm := widened(l.host(name("ffn_norm.weight"), 1, dim))
 	if l.err != nil {
-		return l.err
+		return x, ids, weights, active, n
 	}
-	r, x := rand.New(rand.NewPCG(1, uint64(dim))), make([]float32, rows*dim)
-	for i := range x {
-		x[i] = float32(r.NormFloat64()) * norm.F32()[i%dim]
+	r, v := rand.New(rand.NewPCG(1, uint64(dim))), make([]float32, rows*dim)
+	for i := range v {
+		v[i] = float32(r.NormFloat64()) * norm.F32()[i%dim]
 	}
-	o.X, o.N = tensor.FromF32(rows, dim, x), tensor.FromI32(1, 1, []int32{rows})
-	o.IDs, o.Weights = tensor.FromI32(rows, k, make([]int32, rows*k)), tensor.FromF32(rows, k, make([]float32, rows*k))
-	o.Active = tensor.FromI32(rows, 2, make([]int32, 2*rows))
-	o.Reference()
-	if err := o.Saturated(); err != nil {
-		return fmt.Errorf("%w: tensor %q: %w", ErrAssumption, name(treeTensor), err)
-	}
-	return nil
+	ids, weights = tensor.FromI32(rows, k, make([]int32, rows*k)), tensor.FromF32(rows, k, make([]float32, rows*k))
+	return tensor.FromF32(rows, dim, v), ids, weights, tensor.FromI32(rows, 2, make([]int32, 2*rows)), tensor.FromI32(1, 1, []int32{rows})
 }
 
 // table finds a tensor of integers in the file and checks its shape, and its numbers if there is a check.

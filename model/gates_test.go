@@ -52,6 +52,16 @@ func byTokens() *store.Checkpoint {
 	return c
 }
 
+// bySelectors has two selectors of three bits, so sharp that most rows spell one number each.
+func bySelectors() *store.Checkpoint {
+	c := gated()
+	c.Meta["qwen3moe.expert_router_type"], c.Meta["qwen3moe.expert_dselect_gamma"] = "dselect", float32(0.1)
+	floats(c, "blk.1.ffn_gate_digit.weight", 6, 8)
+	floats(c, "blk.1.ffn_gate_digit.bias", 6)
+	floats(c, "blk.1.ffn_gate_share.weight", 2, 8)
+	return c
+}
+
 // byShortlist chooses among the four likeliest of the six experts.
 func byShortlist() *store.Checkpoint {
 	c := gated()
@@ -150,6 +160,39 @@ func TestTreeRouterRuns(t *testing.T) {
 	}
 }
 
+// A file of selectors chooses by spelling few numbers as by all; and every device runs it as the reference does.
+func TestSelectorsRun(t *testing.T) {
+	c, ids, lim := written(t, bySelectors()), []int32{1, 5, 3, 9, 0, 7}, model.Limits{Rows: 8, Sequences: 1, Wanted: 8, Pages: 1, Context: 64}
+	ran := 0
+	logits := func(d tensor.Device) []float32 {
+		dense := tensor.Observed(d, func(op tensor.Op, _ func(tensor.Mat) []byte) {
+			if o, ok := op.(*moe.RouteDSelect); ok {
+				sparse := slices.Concat(o.IDs.I32()[:6*o.IDs.Cols], o.Active.I32()[:12])
+				o.Dense()
+				if !slices.Equal(sparse, slices.Concat(o.IDs.I32()[:6*o.IDs.Cols], o.Active.I32()[:12])) {
+					t.Error("all numbers choose otherwise than those that have mass")
+				}
+				ran++
+			}
+		})
+		m, err := model.Load(c, model.Placement{Device: dense}, model.Options{Limits: lim})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		if l := m.Spec().Layers[1]; l.DSelect == nil || l.DSelect.Experts != 6 || l.DSelect.Selectors != 2 || l.Router.K != 4 {
+			t.Fatalf("the layer of selectors is %+v with %+v", l.DSelect, l.Router)
+		}
+		return run(m, ids, 0)
+	}
+	if a, b := logits(tensor.Reference()), logits(tensor.Reference()); !slices.Equal(a, b) || ran != 2 {
+		t.Errorf("%d layers of selectors ran, or logits differ", ran)
+	}
+	for _, d := range devices(t) {
+		logits(tensor.Shadowed(d, func(m tensor.Mismatch) { t.Errorf("%s: %v", d.Name(), m) }))
+	}
+}
+
 // A file of tables chooses by token: the same tokens in another order have the same experts.
 func TestHashRouterRuns(t *testing.T) {
 	c := written(t, byTokens())
@@ -231,7 +274,17 @@ func TestGatesRefuse(t *testing.T) {
 		is     error
 	}{
 		{"kind unknown", byTrees, key("expert_router_type", "forest"), "forest", model.ErrAssumption},
-		{"kind not covered", byTrees, key("expert_router_type", "dselect"), "dselect", model.ErrAssumption},
+		{"selectors in a file of trees", bySelectors, key("expert_router_type", "tree"), "ffn_gate_digit", model.ErrSpec},
+		{"no gamma of selectors", bySelectors, gone("qwen3moe.expert_dselect_gamma"), "width 0", model.ErrSpec},
+		{"selectors cut at 1", bySelectors, key("expert_dselect_eps", float32(1)), "mass 1", model.ErrSpec},
+		{"selectors of one expert", bySelectors, func(c *store.Checkpoint) {
+			c.Meta["qwen3moe.expert_count"], c.Meta["qwen3moe.expert_used_count"] = uint32(1), uint32(1)
+		}, "selectors of 1 experts", model.ErrSpec},
+		{"selectors of more experts than there are", bySelectors, key("expert_count", uint32(7)), "ffn_gate_exps", model.ErrSpec},
+		{"selectors of other width", bySelectors, func(c *store.Checkpoint) { floats(c, "blk.1.ffn_gate_digit.weight", 6, 9) }, "ffn_gate_digit", model.ErrSpec},
+		{"selectors of fewer bits", bySelectors, func(c *store.Checkpoint) { floats(c, "blk.1.ffn_gate_digit.weight", 4, 8) }, "ffn_gate_digit", model.ErrSpec},
+		{"selectors without shares", bySelectors, gone("blk.1.ffn_gate_share.weight"), "ffn_gate_share", store.ErrNoTensor},
+		{"selectors so wide that most experts run", bySelectors, key("expert_dselect_gamma", float32(1000)), "not saturated", model.ErrAssumption},
 		{"kind is a number", byTrees, key("expert_router_type", uint32(1)), "expert_router_type", model.ErrSpec},
 		{"trees in a file of top-k", byTrees, gone("qwen3moe.expert_router_type"), "ffn_gate_tree", model.ErrSpec},
 		{"tables in a file of trees", byTokens, key("expert_router_type", "tree"), "tid2eid", model.ErrSpec},
@@ -278,7 +331,7 @@ func TestGatesRefuse(t *testing.T) {
 			}
 		})
 	}
-	for _, good := range []*store.Checkpoint{byTrees(), byTokens(), byShortlist()} {
+	for _, good := range []*store.Checkpoint{byTrees(), byTokens(), byShortlist(), bySelectors()} {
 		if err := load(good); err != nil {
 			t.Error(err)
 		}

@@ -42,7 +42,7 @@ type scratch struct {
 	logits  tensor.Mat // rows x experts: the router's
 	routing routing
 	weights tensor.Mat // rows x K
-	active  tensor.Mat // rows x 2, I32: of trees and shortlists
+	active  tensor.Mat // rows x 2, I32: of trees, selectors and shortlists
 	hidden  tensor.Mat // rows*K x expert width
 	out     tensor.Mat // rows*K x dim
 	plan    *moe.DispatchPlan
@@ -231,7 +231,7 @@ func (l *loader) experts(s *LayerSpec, m *Model, out *layer, name func(string) s
 	ids, mass, counts := sc.routing.layer(at, &r)
 	logits, weights := narrow(sc.logits, r.Experts), narrow(sc.weights, r.K)
 	counted := logits
-	if s.Tree != nil || s.Shortlist > 0 { // which write none
+	if s.Tree != nil || s.DSelect != nil || s.Shortlist > 0 { // which write none
 		counted = tensor.Mat{}
 	}
 	out.ffn = []tensor.Op{

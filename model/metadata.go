@@ -179,7 +179,7 @@ func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
 		}
 		r := router
 		if len(t.Shape) == 2 {
-			r.Experts = gateExperts(name, t.Shape[0], r.K)
+			r.Experts = gateExperts(name, t.Shape[0], r)
 		}
 		if counts != nil {
 			if counts[i] != int64(r.Experts) {

@@ -40,15 +40,16 @@ type LayerSpec struct {
 	WholeNorm               bool    // ... or all heads of a row as one
 	QKVBias, OutBias        bool
 	Rope                    Rope
-	Width                   int             // hidden width of the dense network; 0 in a layer of experts
-	FFNBias                 bool            // of the dense network
-	Router                  *moe.RouterSpec // nil in a dense layer
-	Tree                    *TreeSpec       // a router of trees, of which Router has experts and the most that a row takes; nil = by Router
-	Hash                    bool            // tokens choose by a table, and Router weighs
-	Shortlist               int             // experts of whom a tree finds the likeliest for Router to choose among; 0 = it chooses among all
-	Map                     moe.ExpertMap   // which experts exist
-	Banks                   []int           // experts in each of the stacks that the checkpoint has; nil = one of as many as the router has rows
-	ExpertWidth             int             // hidden width of an expert
+	Width                   int              // hidden width of the dense network; 0 in a layer of experts
+	FFNBias                 bool             // of the dense network
+	Router                  *moe.RouterSpec  // nil in a dense layer
+	Tree                    *TreeSpec        // a router of trees, of which Router has experts and the most that a row takes; nil = by Router
+	DSelect                 *moe.DSelectSpec // a router of selectors, likewise
+	Hash                    bool             // tokens choose by a table, and Router weighs
+	Shortlist               int              // experts of whom a tree finds the likeliest for Router to choose among; 0 = it chooses among all
+	Map                     moe.ExpertMap    // which experts exist
+	Banks                   []int            // experts in each of the stacks that the checkpoint has; nil = one of as many as the router has rows
+	ExpertWidth             int              // hidden width of an expert
 }
 
 // architecture is a family: how its files describe it. Each has its own file here, which holds its names and asserts its assumptions.

@@ -104,6 +104,11 @@ func (o *RouteDSelect) every(w *visit, ones []float64, score float64) {
 	}
 }
 
+// Saturated says whether at most twice as many experts are active as there are selectors: see RouteTree.Saturated.
+func (o *RouteDSelect) Saturated() error {
+	return saturated(o.Active, tensor.Live(o.N, o.X.Rows), o.Spec.Selectors)
+}
+
 func (o *RouteDSelect) take(w *visit, p pair) {
 	if o.Phys.I32()[p.expert] >= 0 {
 		w.add(p)

@@ -339,25 +339,28 @@ func (o *RouteTree) Cost() (bytes, flops int64) {
 	return 4*products + rows*int64(o.X.RowBytes()), 2 * products
 }
 
-// Unsaturated says that trees are no sparse router: most of their paths have mass.
+// Unsaturated says that trees, or selectors, are no sparse router: most of their paths have mass.
 type Unsaturated struct {
 	Mean    float64 // experts that are active for a row
 	Allowed float64
 }
 
 func (e *Unsaturated) Error() string {
-	return fmt.Sprintf("trees are not saturated: %.1f experts active a row, at most %.0f are allowed", e.Mean, e.Allowed)
+	return fmt.Sprintf("the router is not saturated: %.1f experts active a row, at most %.0f are allowed", e.Mean, e.Allowed)
 }
 
 // Saturated says whether at most twice as many experts are active as there are trees, in the mean over the rows that the op has run on. The
 // error is an *Unsaturated. Its operands are on the host.
 func (o *RouteTree) Saturated() error {
+	return saturated(o.Active, tensor.Live(o.N, o.X.Rows), o.Spec.Trees)
+}
+
+func saturated(active tensor.Mat, rows, trees int) error {
 	var sum float64
-	rows := tensor.Live(o.N, o.X.Rows)
 	for i := range rows {
-		sum += float64(o.Active.I32()[2*i])
+		sum += float64(active.I32()[2*i])
 	}
-	if mean, allowed := sum/float64(max(rows, 1)), float64(2*o.Spec.Trees); mean > allowed {
+	if mean, allowed := sum/float64(max(rows, 1)), float64(2*trees); mean > allowed {
 		return &Unsaturated{Mean: mean, Allowed: allowed}
 	}
 	return nil
