@@ -23,7 +23,7 @@ func fillRoute(e *entry, o *moe.Route) {
 	}
 	w := weights(&o.W)
 	e.runs(e.kernels.route)
-	e.operands(o.X, o.W, o.Bias, o.Select, o.Phys, o.Logits, o.IDs, o.Weights, o.N, o.Wish, o.Of, o.Mass, o.Scales, o.Bad)
+	e.operands(o.X, o.W, o.Bias, o.Select, o.Phys, o.Logits, o.IDs, o.Weights, o.N, o.Wish, o.Of, o.Mass)
 	e.numbers(o.X.Rows, o.X.Cols, s.Experts, int(w.kind), s.K, score, weight, max(s.Groups, 1), s.GroupsKept)
 	top2, norm := 0, 0
 	if s.GroupScore == moe.GroupTop2Sum {

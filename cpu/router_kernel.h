@@ -1,5 +1,4 @@
-// Route: p = x, weights, bias, selection bias, phys, logits, ids, factors, n, wishes, lines of wishes, shares, scales, bad;
-// d = rows, dim, experts, kind of the
+// Route: p = x, weights, bias, selection bias, phys, logits, ids, factors, n, wishes, lines of wishes, shares; d = rows, dim, experts, kind of the
 // weights, k, score, weight, groups (1 = none), groups kept, 1 where a group is judged by its two best, 1 where factors are normed, rows and
 // columns of wishes, the column of the layer's k; f = scale, eps, band. First the logits, by tiles of experts, then the choice of each row, in double
 // precision.
@@ -111,16 +110,14 @@ static void WN(factors)(double *w, double *z, const double *score, const int32_t
 }
 
 // weigh writes factors with their norm and scale.
-static void WN(weigh)(const double *w, const int32_t *ids, int64_t count, float *out, const wn_op *op) {
+static void WN(weigh)(const double *w, int64_t count, float *out, const wn_op *op) {
 	double factor = op->f[0];
 	if (op->d[10]) {
 		double sum = op->f[1];
 		for (int64_t i = 0; i < count; i++) sum += w[i];
 		if (sum > 0) factor /= sum; // else all are 0
 	}
-	const float *scales = op->p[12];
 	for (int64_t i = 0; i < count; i++) out[i] = (float)(w[i] * factor);
-	for (int64_t i = 0; scales && i < count; i++) out[i] *= scales[ids[i]];
 }
 
 // heaviest leaves of the kept ones the fewest heaviest whose sum reaches goal, and at least one: equals in the order of choice.
@@ -160,7 +157,7 @@ static double WN(drop)(const double *w, int32_t *ids, int64_t count, int64_t *le
 
 static void WN(route_choose)(void *arg, int64_t row, int worker) {
 	const wn_op *op = ((WN(route_job) *)arg)->op;
-	int64_t n = op->d[2], k = op->d[4], count = 0, bad = 0;
+	int64_t n = op->d[2], k = op->d[4], count = 0;
 	const float *choice = op->p[3], *logits = (const float *)op->p[5] + row * n;
 	const int32_t *phys = op->p[4];
 	int32_t *ids = (int32_t *)op->p[6] + row * k;
@@ -171,11 +168,8 @@ static void WN(route_choose)(void *arg, int64_t row, int worker) {
 	(void)worker;
 	z[0] = -INFINITY; // there is at least one expert
 	for (int64_t e = 0; e < n; e++) {
-		int none = !(logits[e] < INFINITY);
-		bad += phys[e] >= 0 && none;
-		z[e] = phys[e] < 0 || none ? -INFINITY : logits[e];
+		z[e] = phys[e] < 0 || !(logits[e] < INFINITY) ? -INFINITY : logits[e];
 	}
-	if (op->p[13]) ((int32_t *)op->p[13])[row] = (int32_t)bad;
 	WN(score_all)(score, z, n, op->d[5]);
 	for (int64_t e = 0; e < n; e++) {
 		u[e] = score[e] + (choice ? choice[e] : 0);
@@ -194,7 +188,7 @@ static void WN(route_choose)(void *arg, int64_t row, int worker) {
 		share = WN(drop)(w, ids, chosen, &count, (const float *)op->p[9] + (of[row] - 1) * op->d[12], op);
 		if (count < chosen) WN(factors)(w, z, score, ids, count, op);
 	}
-	WN(weigh)(w, ids, count, factors, op);
+	WN(weigh)(w, count, factors, op);
 	if (shares) shares[row] = (float)share;
 }
 

@@ -26,10 +26,7 @@ func (o *Route) Bound(out *tensor.Mat) func(i int) float64 {
 		}
 		return b
 	}
-	bias, scales := most(o.Bias), 1.0
-	if o.Scales.Present() {
-		scales = most(o.Scales)
-	}
+	bias := most(o.Bias)
 	logit := func(row int) float64 { return tol*x[row]*widest + tensor.Roundoff*bias }
 	return func(i int) float64 {
 		row := i / out.Cols
@@ -38,13 +35,13 @@ func (o *Route) Bound(out *tensor.Mat) func(i int) float64 {
 			return logit(row)
 		case o.tied(row, 4*(logit(row)+tensor.Roundoff)):
 			return math.Inf(1)
-		case out == &o.IDs || out == &o.Bad:
+		case out == &o.IDs:
 			return 0
 		}
 		if out == &o.Mass {
 			return 4 * (logit(row) + tensor.Roundoff)
 		}
-		scale := max(math.Abs(float64(o.Spec.Scale))*scales, math.Abs(float64(o.Weights.F32()[i])))
+		scale := max(math.Abs(float64(o.Spec.Scale)), math.Abs(float64(o.Weights.F32()[i])))
 		return 4 * (logit(row) + tensor.Roundoff) * scale
 	}
 }

@@ -19,7 +19,6 @@ type RouteHash struct {
 	Logits  tensor.Mat // rows x experts, F32: written where there is a matrix
 	IDs     tensor.Mat // rows x K, I32: experts in the table's order, -1 where fewer are left
 	Weights tensor.Mat // rows x K, F32: their factors, 0 beside -1
-	Bad     tensor.Mat // rows x 1, I32: how many logits of live experts are NaN or +inf, which are never chosen; may be absent
 	N       tensor.Mat // 1 x 1, I32: rows in use
 	Spec    RouterSpec // K columns of the table; groups do not count
 }
@@ -52,16 +51,13 @@ func (o *RouteHash) Reference() {
 		}
 		token := int(o.Tokens.I32()[i])
 		out := Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]}
-		bad := o.choose(logits, o.Table.I32()[token*k:(token+1)*k], out)
-		if o.Bad.Present() {
-			o.Bad.I32()[i] = int32(bad)
-		}
+		o.choose(logits, o.Table.I32()[token*k:(token+1)*k], out)
 	}
 }
 
 // choose takes those of the token's experts that can be chosen.
-func (o *RouteHash) choose(logits []float32, token []int32, out Choice) (bad int) {
-	z, bad := live(logits, o.Phys.I32())
+func (o *RouteHash) choose(logits []float32, token []int32, out Choice) {
+	z, _ := live(logits, o.Phys.I32())
 	next := 0
 	for i := range out.IDs {
 		out.IDs[i], out.Weights[i] = -1, 0
@@ -74,17 +70,16 @@ func (o *RouteHash) choose(logits []float32, token []int32, out Choice) (bad int
 	}
 	if o.W.Present() {
 		o.Spec.weigh(o.Spec.factors(z, o.Spec.scores(z), out.IDs), out.Weights)
-		return bad
+		return
 	}
 	for i := range next {
 		out.Weights[i] = o.Spec.Scale
 	}
-	return bad
 }
 
-// Operands lists inputs, table, gate, map and count, then logits, ids, factors and the count of bad logits.
+// Operands lists inputs, table, gate, map and count, then logits, ids and factors.
 func (o *RouteHash) Operands() (in, out []*tensor.Mat) {
-	return []*tensor.Mat{&o.X, &o.Tokens, &o.Table, &o.W, &o.Bias, &o.Phys, &o.N}, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights, &o.Bad}
+	return []*tensor.Mat{&o.X, &o.Tokens, &o.Table, &o.W, &o.Bias, &o.Phys, &o.N}, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights}
 }
 
 // Cost counts one read of the gate and of the inputs, and two operations a product.

@@ -93,12 +93,10 @@ type Route struct {
 	W       tensor.Mat // experts x dim, F32, as the device loads weights
 	Bias    tensor.Mat // 1 x experts, F32: part of the logits; may be absent
 	Select  tensor.Mat // 1 x experts, F32: added to scores for the choice only; may be absent
-	Scales  tensor.Mat // 1 x experts, F32: factors of each expert's weight, after all else; may be absent
 	Phys    tensor.Mat // 1 x experts, I32: see ExpertMap; -1 is never chosen
 	Logits  tensor.Mat // rows x experts, F32: written, for who wants to see them
 	IDs     tensor.Mat // rows x K, I32: router rows by falling score, -1 where fewer are left
 	Weights tensor.Mat // rows x K, F32: their factors, 0 beside -1
-	Bad     tensor.Mat // rows x 1, I32: how many logits of live experts are NaN or +inf, which are never chosen; may be absent
 	N       tensor.Mat // 1 x 1, I32: rows in use
 	Spec    RouterSpec
 
@@ -111,7 +109,7 @@ type Route struct {
 // Reference routes row by row.
 func (o *Route) Reference() {
 	n, k, dim := o.Spec.Experts, o.Spec.K, o.X.Cols
-	bias, choice, scales := floats(o.Bias), floats(o.Select), floats(o.Scales)
+	bias, choice := floats(o.Bias), floats(o.Select)
 	for i := range tensor.Live(o.N, o.X.Rows) {
 		x, z := o.X.F32()[i*dim:(i+1)*dim], o.Logits.F32()[i*n:(i+1)*n]
 		for e := range z {
@@ -125,17 +123,9 @@ func (o *Route) Reference() {
 			}
 		}
 		out := Choice{o.IDs.I32()[i*k : (i+1)*k], o.Weights.F32()[i*k : (i+1)*k]}
-		share, bad := o.Spec.choose(z, choice, o.Phys.I32(), out, o.wish(i))
+		share, _ := o.Spec.choose(z, choice, o.Phys.I32(), out, o.wish(i))
 		if o.Mass.Present() {
 			o.Mass.F32()[i] = float32(share)
-		}
-		if o.Bad.Present() {
-			o.Bad.I32()[i] = int32(bad)
-		}
-		for slot, e := range out.IDs {
-			if e >= 0 && scales != nil {
-				out.Weights[slot] *= scales[e]
-			}
 		}
 	}
 }
@@ -362,10 +352,10 @@ func largest(v []float64) int {
 	return best
 }
 
-// Operands lists inputs, weights, biases, scales, map, wishes and count, then logits, ids, factors, shares and the count of bad logits.
+// Operands lists inputs, weights, biases, map, wishes and count, then logits, ids, factors and shares.
 func (o *Route) Operands() (in, out []*tensor.Mat) {
-	in = []*tensor.Mat{&o.X, &o.W, &o.Bias, &o.Select, &o.Scales, &o.Phys, &o.Wish, &o.Of, &o.N}
-	return in, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights, &o.Mass, &o.Bad}
+	in = []*tensor.Mat{&o.X, &o.W, &o.Bias, &o.Select, &o.Phys, &o.Wish, &o.Of, &o.N}
+	return in, []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights, &o.Mass}
 }
 
 // Cost counts one read of weights and inputs, and two operations a product.

@@ -47,10 +47,10 @@ func hash(f family, s size) tensortest.Case {
 		}
 		o := &moe.RouteHash{
 			X: w.Batch(1, s.dim), Tokens: w.Pick(w.Ints(1, vocab)), Table: tensor.FromI32(vocab, s.k, table), Phys: pruned(w, s.experts, s.k), N: w.Count(),
-			IDs: w.Output(quant.I32, 1, s.k), Weights: w.Output(quant.F32, 1, s.k), Bad: w.Output(quant.I32, 1, 1), Spec: f.spec,
+			IDs: w.Output(quant.I32, 1, s.k), Weights: w.Output(quant.F32, 1, s.k), Spec: f.spec,
 		}
 		o.Spec.Experts, o.Spec.K, o.Spec.Scale = s.experts, s.k, max(f.spec.Scale, 1)
-		byRow := []*tensor.Mat{&o.IDs, &o.Weights, &o.Bad}
+		byRow := []*tensor.Mat{&o.IDs, &o.Weights}
 		if f.spec.Score != "" {
 			o.W, o.Logits = w.Floats(s.experts, s.dim), w.Output(quant.F32, 1, s.experts)
 			byRow = append(byRow, &o.Logits)
@@ -58,7 +58,7 @@ func hash(f family, s size) tensortest.Case {
 		if f.bias {
 			o.Bias = w.Floats(1, s.experts)
 		}
-		if f.more.bad {
+		if f.bad {
 			spoil(w, o.Bias.F32())
 		}
 		return tensortest.Trial{Op: o, ByRow: byRow}
@@ -104,7 +104,7 @@ func shortlist(f family, s size) tensortest.Case {
 		if f.pick {
 			o.Select = w.Floats(1, s.experts)
 		}
-		if f.more.bad {
+		if f.bad {
 			spoil(w, o.Bias.F32())
 		}
 		return tensortest.Trial{Op: o, ByRow: []*tensor.Mat{&o.IDs, &o.Weights, &o.Read}}

@@ -19,28 +19,21 @@ type family struct {
 	spec moe.RouterSpec
 	bias bool // has a bias of the logits
 	pick bool // has a selection bias
-	more extra
-}
-
-// extra is what few families have.
-type extra struct {
-	scales bool // factors of each expert's weight
-	bad    bool // some logits are no numbers, and are counted
+	bad  bool // some logits are no numbers
 }
 
 var families = []family{
-	{"mixtral", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, false, false, extra{}},
-	{"olmoe", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Scale: 1}, false, false, extra{}},
-	{"gpt-oss", moe.RouterSpec{Score: moe.Softmax, Weight: moe.SoftmaxTopK, Scale: 1}, true, false, extra{}},
-	{"ernie", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, NormEps: 1e-12, Scale: 1}, false, true, extra{}},
-	{"glm", moe.RouterSpec{Score: moe.Sigmoid, Weight: moe.FromScore, Norm: true, NormMinK: 2, NormEps: 1e-20, Scale: 2.5}, false, true, extra{}},
-	{"llama4", moe.RouterSpec{Score: moe.Identity, Weight: moe.SigmoidTopK, Scale: 1}, false, false, extra{}},
-	{"softplus", moe.RouterSpec{Score: moe.SqrtSoftplus, Weight: moe.FromScore, Norm: true, NormMinK: 2, Scale: 1.5}, true, true, extra{}},
-	{"phi", moe.RouterSpec{Score: moe.Identity, Weight: moe.SparseMixer, Scale: 1, Band: 0.01}, false, false, extra{}},
-	{"phi with a wide band", moe.RouterSpec{Score: moe.Identity, Weight: moe.SparseMixer, Scale: 1, Band: 0.3}, true, false, extra{}},
-	{"gemma", moe.RouterSpec{Score: moe.Softmax, Weight: moe.SoftmaxTopK, Scale: 1}, false, false, extra{scales: true}},
-	{"bad", moe.RouterSpec{Score: moe.Sigmoid, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, true, true, extra{scales: true, bad: true}},
-	{"bad softmax", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, true, false, extra{bad: true}},
+	{"mixtral", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, false, false, false},
+	{"olmoe", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Scale: 1}, false, false, false},
+	{"gpt-oss", moe.RouterSpec{Score: moe.Softmax, Weight: moe.SoftmaxTopK, Scale: 1}, true, false, false},
+	{"ernie", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, NormEps: 1e-12, Scale: 1}, false, true, false},
+	{"glm", moe.RouterSpec{Score: moe.Sigmoid, Weight: moe.FromScore, Norm: true, NormMinK: 2, NormEps: 1e-20, Scale: 2.5}, false, true, false},
+	{"llama4", moe.RouterSpec{Score: moe.Identity, Weight: moe.SigmoidTopK, Scale: 1}, false, false, false},
+	{"softplus", moe.RouterSpec{Score: moe.SqrtSoftplus, Weight: moe.FromScore, Norm: true, NormMinK: 2, Scale: 1.5}, true, true, false},
+	{"phi", moe.RouterSpec{Score: moe.Identity, Weight: moe.SparseMixer, Scale: 1, Band: 0.01}, false, false, false},
+	{"phi with a wide band", moe.RouterSpec{Score: moe.Identity, Weight: moe.SparseMixer, Scale: 1, Band: 0.3}, true, false, false},
+	{"bad", moe.RouterSpec{Score: moe.Sigmoid, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, true, true, true},
+	{"bad softmax", moe.RouterSpec{Score: moe.Softmax, Weight: moe.FromScore, Norm: true, NormMinK: 1, Scale: 1}, true, false, true},
 }
 
 // grouped splits a router's experts into groups, where they divide.
@@ -91,16 +84,10 @@ func route(f family, s size) tensortest.Case {
 		if f.pick {
 			o.Select = named(w.Floats(1, s.experts))
 		}
-		if f.more.scales {
-			o.Scales = named(w.Floats(1, s.experts))
-		}
-		byRow := []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights}
-		if f.more.bad {
-			o.Bad = w.Output(quant.I32, 1, 1)
-			byRow = append(byRow, &o.Bad)
+		if f.bad {
 			spoil(w, o.Bias.F32())
 		}
-		return tensortest.Trial{Op: o, ByRow: byRow}
+		return tensortest.Trial{Op: o, ByRow: []*tensor.Mat{&o.Logits, &o.IDs, &o.Weights}}
 	}}
 }
 
