@@ -84,6 +84,9 @@ func TestNAEE(t *testing.T) {
 			t.Error("the only expert that was chosen goes")
 		}
 	}
+	if wide := modelOf(moe.RouterSpec{}, topK(17, 2)); !errors.Is(allSearchable(&wide), ErrPlan) || !strings.Contains(allSearchable(&wide).Error(), "layer 1: every subset of 17") {
+		t.Error(allSearchable(&wide))
+	}
 	for want, change := range map[string]func(*In){
 		"layer 1: every subset of 17 experts": func(in *In) { in.Spec = modelOf(moe.RouterSpec{}, topK(17, 1)) },
 		"layer 0: a search of subsets":        func(in *In) { in.Spec = modelOf(grouped(8, 2, 4, 2)) },

@@ -344,6 +344,35 @@ func TestGatesRefuse(t *testing.T) {
 	}
 }
 
+// FuzzGates gives routers any numbers: they are refused by an error, or run.
+func FuzzGates(f *testing.F) {
+	f.Add(int32(4), float32(0.1), []byte{5, 3, 0, 1, 2, 4})
+	f.Add(int32(-1), float32(math.NaN()), []byte{0, 0, 255, 1, 2, 4, 9})
+	f.Fuzz(func(t *testing.T, size int32, gamma float32, leaves []byte) {
+		short, trees, selectors := byShortlist(), byTrees(), bySelectors()
+		v := make([]int32, len(leaves))
+		for i, b := range leaves {
+			v[i] = int32(int8(b))
+		}
+		short.Meta["qwen3moe.expert_shortlist_size"] = []int32{0, size}
+		ints(short, "blk.1.ffn_gate_shortlist_map.weight", []int{len(v), 1}, v)
+		trees.Meta["qwen3moe.expert_tree_gamma"] = gamma
+		ints(trees, "blk.1.ffn_gate_leaf_map.weight", []int{2, len(v)}, slices.Concat(v, v))
+		selectors.Meta["qwen3moe.expert_dselect_gamma"], selectors.Meta["qwen3moe.expert_count"] = gamma, size
+		for _, c := range []*store.Checkpoint{short, trees, selectors} {
+			if err := load(c); err != nil {
+				if !strings.Contains(err.Error(), "small.gguf") {
+					t.Error(err)
+				}
+				continue
+			}
+			if v := logitsOf(t, c, []int32{4, 8, 1}); len(v) == 0 {
+				t.Error("no logits")
+			}
+		}
+	})
+}
+
 // Leaves that share the gate's rows choose and weigh as leaves that each have a copy of them.
 func TestSharedLeaves(t *testing.T) {
 	shared, apart := byTrees(), byTrees()

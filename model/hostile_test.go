@@ -116,6 +116,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"expert_used_count beyond", key("expert_used_count", uint32(5)), "5 of 4 experts", model.ErrSpec},
 		{"router of other width", shape("blk.1.ffn_gate_inp.weight", 4, 9), "ffn_gate_inp", model.ErrSpec},
 		{"router without rows", shape("blk.1.ffn_gate_inp.weight", 0, 8), "ffn_gate_inp", model.ErrSpec},
+		{"router of more rows than any model's", shape("blk.1.ffn_gate_inp.weight", 1025, 8), "1025 experts, want 1 to 1024", model.ErrSpec},
 		{"experts fewer than the router", shape("blk.1.ffn_up_exps.weight", 3, 6, 8), "ffn_up_exps", model.ErrSpec},
 		{"embedding of one dimension", shape("token_embd.weight", 8), "token_embd", model.ErrSpec},
 		{"vocabulary 0", shape("token_embd.weight", 0, 8), "vocabulary", model.ErrSpec},

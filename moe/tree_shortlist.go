@@ -26,10 +26,10 @@ type RouteShortlist struct {
 	Spec     RouterSpec // see Subset
 	Size     int        // experts whose logits are read, K or more
 
-	Wish  tensor.Mat // see Route, as the three that follow
-	Of    tensor.Mat
-	Mass  tensor.Mat
-	Layer int
+	Wish  tensor.Mat // wishes x WishK+layers, F32: see Route
+	Of    tensor.Mat // rows x 1, I32: likewise
+	Mass  tensor.Mat // rows x 1, F32: likewise
+	Layer int        // which of the layers of Wish this is
 }
 
 // Subset says why a router's weights and choice among some experts are not those that it gives to them among all; nil when they are.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,7 +55,18 @@ func (s *sampling) run(c *cobra.Command, ck *store.Checkpoint, cfg configs.Confi
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	seen, err := s.capture(ctx, c, ck, m, text, model.DType(cfg.DType))
+	total, err := text.count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.read = moe.Calibration{Tokens: total, SHA256: text.sha256}
+	bar := showTokens(c, total)
+	bar.see(0)
+	seen, err := compress.Capture(ctx, compress.Listening{
+		Checkpoint: ck, Device: m.device, Text: compress.Text{SHA256: text.sha256, Sequences: text.sequences}, Tokens: total, Progress: bar.see,
+		Options: model.Options{DType: model.DType(cfg.DType), Limits: model.Limits{Context: s.length}},
+	})
+	bar.close()
 	if err != nil {
 		return nil, err
 	}
@@ -64,20 +74,5 @@ func (s *sampling) run(c *cobra.Command, ck *store.Checkpoint, cfg configs.Confi
 		if 10*done/total > 10*(done-1)/total {
 			fmt.Fprintf(c.ErrOrStderr(), "%d of %d experts\n", done, total)
 		}
-	})
-}
-
-func (s *sampling) capture(ctx context.Context, c *cobra.Command, ck *store.Checkpoint, m *machine, text *corpus, dtype model.DType) (map[int]*compress.Captured, error) {
-	total, err := text.count(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.read = moe.Calibration{Tokens: total, SHA256: text.sha256}
-	bar := showTokens(c, total)
-	defer bar.close()
-	bar.see(0)
-	return compress.Capture(ctx, compress.Listening{
-		Checkpoint: ck, Device: m.device, Text: compress.Text{SHA256: text.sha256, Sequences: text.sequences}, Tokens: total, Progress: bar.see,
-		Options: model.Options{DType: dtype, Limits: model.Limits{Context: s.length}},
 	})
 }

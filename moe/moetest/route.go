@@ -66,6 +66,9 @@ func routes() []tensortest.Case {
 			}
 		}
 	}
+	for _, n := range []int{96, 160, 256, 288, 512, 576, 896} {
+		cases = append(cases, route(families[0], size{3, n, min(n/12, 16), 24}))
+	}
 	return cases
 }
 
