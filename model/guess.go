@@ -32,7 +32,7 @@ const (
 // next prepares guesses of what the next layer needs.
 func (g *guess) next(w *waves, route *moe.Route) {
 	r := *route
-	r.Wish, r.Of, r.Mass, r.Bad = tensor.Mat{}, tensor.Mat{}, tensor.Mat{}, tensor.Mat{}
+	r.Wish, r.Of, r.Mass = tensor.Mat{}, tensor.Mat{}, tensor.Mat{}
 	g.waves, g.route, g.guessed = w, &r, make([]bool, len(w.experts))
 	w.guessedBy = g
 }
