@@ -44,6 +44,11 @@ type Config struct {
 	ExpertMemory   Bytes    `koanf:"expert_memory" help:"memory for the experts of a model, e.g. 2GiB; others are read when tokens choose them; 0 = all, or what memory has room for"`
 	ForceOverlay   bool     `koanf:"force_overlay" help:"take overlays that were made for models with other tensors"`
 
+	Moe          string `koanf:"moe" help:"with how few experts answers make do whose request does not say, as in top_k=4,mass=0.9; empty = the models' own"`
+	MoeLimit     string `koanf:"moe_limit" help:"how far requests may go with fewer experts, field by field, as in top_k=2,mass=0.8; empty = as they like"`
+	MoeRequests  bool   `koanf:"moe_requests" help:"requests may choose with how few experts they make do"`
+	MoeReturnIDs bool   `koanf:"moe_return_ids" help:"requests may ask which experts ran for each token"`
+
 	Hosts        []string      `koanf:"hosts" help:"names under which the server may be called, besides loopback names"`
 	Origins      []string      `koanf:"origins" help:"web origins that may call the API, besides the server's own and local ones; * = all"`
 	Keys         string        `koanf:"keys" help:"file of API keys, which winnow key writes; empty = whoever reaches the server may call"`
@@ -86,6 +91,8 @@ func Default() Config {
 		LoadWait:     2 * time.Minute,
 		CPU:          "auto",
 		DType:        "native",
+		MoeRequests:  true,
+		MoeReturnIDs: true,
 		Requests:     1024,
 		BodyBytes:    8 << 20,
 		BodyTimeout:  30 * time.Second,

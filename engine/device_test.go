@@ -68,7 +68,7 @@ func TestKernelsKeepRowsIndependent(t *testing.T) {
 		}
 		requests[i] = engine.Request{Prompt: prompt, MaxTokens: 12, Alternatives: 3,
 			Sampling: engine.Sampling{Temperature: 0.9, TopP: 0.95, Seed: uint64(i)},
-			Experts:  []*model.Experts{nil, {TopK: []int{1}}, {MinP: 0.6}, nil, {Mass: 0.7}, {SkipBeta: 0.8}}[i%6]}
+			Experts:  []*model.Experts{nil, {TopK: []int{1}}, {MinP: 0.6}, nil, {Mass: 0.7}, {SkipBeta: 0.8}}[i%6], Counted: i%3 == 1}
 	}
 	lim := model.Limits{Rows: 512, Sequences: 16, Wanted: 16, Pages: 160, Context: 512}
 	together, crowd := start(t, lim), make([][]engine.Token, len(requests))

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"slices"
@@ -61,7 +62,7 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 		}
 		r.Alternatives = min(r.Alternatives, e.model.Spec().Vocab) // there are no more ids than that
 		q := newSequence(&r, e.Context())
-		if err := e.wish(q, &r); err != nil {
+		if err := cmp.Or(e.wish(q, r.Experts), e.count(q, &r)); err != nil {
 			yield(Token{}, err)
 			return
 		}
@@ -90,12 +91,15 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 
 // Score computes the logits that follow every one of ids, and hands them to see in order: rows x vocab of them, where row i follows
 // position first+i. See runs on the caller's goroutine and must not keep the slice. Meanwhile the sequence holds its pages and takes part
-// in no step, and others go on. Rows come in chunks of at most the model's Limits.Wanted.
-func (e *Engine) Score(ctx context.Context, ids []int32, see func(first int, logits []float32)) error {
+// in no step, and others go on. Rows come in chunks of at most the model's Limits.Wanted. Ids make do with experts; nil = the model's own.
+func (e *Engine) Score(ctx context.Context, ids []int32, experts *model.Experts, see func(first int, logits []float32)) error {
 	if err := e.checkText(ids); err != nil {
 		return err
 	}
 	q := newScore(ids)
+	if err := e.wish(q, experts); err != nil {
+		return err
+	}
 	leave, err := e.enter(ctx, q)
 	if err != nil {
 		return err

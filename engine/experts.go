@@ -42,18 +42,30 @@ type use struct {
 	seen   [][]bool // by layer of experts, by router row
 }
 
-// wish checks what a request asks of experts, and makes it its sequence's.
-func (e *Engine) wish(q *sequence, r *Request) error {
-	if r.Experts == nil {
+// wish checks with how few experts a sequence is to make do, and makes it the sequence's; nil is all.
+func (e *Engine) wish(q *sequence, x *model.Experts) error {
+	if x == nil {
 		return nil
 	}
 	spec := e.model.Spec()
-	line, err := spec.Wish(r.Experts)
+	line, err := spec.Wish(x)
 	if err != nil {
 		return fmt.Errorf("%w: experts: %w", ErrRequest, err)
 	}
 	if q.wish = line; line != nil {
 		q.experts = fmt.Sprint(line)
+	}
+	return nil
+}
+
+// count lets the loop count what experts do for a sequence, where its request asks for that.
+func (e *Engine) count(q *sequence, r *Request) error {
+	if !r.Counted {
+		return nil
+	}
+	spec := e.model.Spec()
+	if spec.ExpertLayers() == 0 {
+		return fmt.Errorf("%w: experts: %w", ErrRequest, &model.ExpertsError{Why: "this model has no experts"})
 	}
 	q.use = &use{routes: r.Routes}
 	for _, l := range spec.Layers {

@@ -105,7 +105,7 @@ func TestExpertStats(t *testing.T) {
 	}
 	before := -1.0
 	for top := 1; top <= k; top++ {
-		r := Request{Prompt: prompt, MaxTokens: 5, Experts: &model.Experts{TopK: []int{top}}, Routes: true, Alternatives: -1}
+		r := Request{Prompt: prompt, MaxTokens: 5, Experts: &model.Experts{TopK: []int{top}}, Counted: true, Routes: true, Alternatives: -1}
 		got, err := collect(e.Generate(t.Context(), r))
 		if err != nil {
 			t.Fatal(err)
@@ -163,6 +163,31 @@ func TestExpertCounts(t *testing.T) {
 	}
 }
 
+// A text is scored with the experts that the score asks for: as answers are generated with them, and whatever else was scored before.
+func TestExpertsOfScores(t *testing.T) {
+	e, _ := open(t, ample)
+	vocab, ids := e.model.Spec().Vocab, requests(7)[5].Prompt
+	scored := func(x *model.Experts) (all []float32) {
+		if err := e.Score(t.Context(), ids, x, func(_ int, logits []float32) { all = append(all, logits...) }); err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	own, one := scored(nil), scored(&model.Experts{TopK: []int{1}})
+	if slices.Equal(own, one) || !slices.Equal(own, scored(&model.Experts{})) || !slices.Equal(one, scored(&model.Experts{TopK: []int{1}})) {
+		t.Error("scores with one expert a token are those with all, or change from time to time")
+	}
+	for _, n := range []int{1, len(ids) / 2, len(ids)} {
+		got, err := collect(e.Generate(t.Context(), Request{Prompt: ids[:n], MaxTokens: 1, Experts: &model.Experts{TopK: []int{1}}, Alternatives: -1}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row := one[(n-1)*vocab:][:vocab]; row[got[0].ID] != slices.Max(row) {
+			t.Errorf("after %d tokens %d is generated, which is not what scores best", n, got[0].ID)
+		}
+	}
+}
+
 func TestExpertsRefused(t *testing.T) {
 	e, _ := open(t, ample)
 	k, layers := most(t, e)
@@ -178,6 +203,9 @@ func TestExpertsRefused(t *testing.T) {
 		_, err := collect(e.Generate(t.Context(), Request{Prompt: []int32{1}, Experts: &x}))
 		if _, ok := errors.AsType[*model.ExpertsError](err); !ok || !errors.Is(err, ErrRequest) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if scored := e.Score(t.Context(), []int32{1}, &x, nil); scored == nil || scored.Error() != err.Error() {
+			t.Errorf("%s: %v for a score", name, scored)
 		}
 	}
 }

@@ -49,11 +49,9 @@ type Request struct {
 	// Alternatives is how many of the likeliest ids to report beside the chosen one, 0 to model.MostAlternatives, all with
 	// log-probabilities; -1 for none and no log-probability either.
 	Alternatives int
-	// Experts is with how few experts the tokens make do; nil = the model's own. With it, even where it asks for nothing, Stats.Experts says what
-	// experts did.
-	Experts *model.Experts
-	// Routes asks for Stats.Experts.IDs too; it needs Experts.
-	Routes bool
+	Experts      *model.Experts // with how few experts the tokens make do; nil = the model's own
+	Counted      bool           // asks for Stats.Experts: what experts did
+	Routes       bool           // asks for Stats.Experts.IDs too; it needs Counted
 }
 
 // Sampling says how a token is chosen. The zero value takes the likeliest. The steps come in this order: penalties and biases, then
@@ -97,7 +95,7 @@ type Token struct {
 	Logprob  float32       // under the model's own distribution, before Sampling; 0 unless Request.Alternatives asks
 	Best     []Alternative // the likeliest ids, likeliest first
 	Finish   Finish        // set with the last token
-	Stats    *Stats        // set with the first token, and complete with the last; where Request.Experts asks, with all
+	Stats    *Stats        // set with the first token, and complete with the last; where Request.Counted asks, with all
 }
 
 // Alternative is an id that could have been chosen.

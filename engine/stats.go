@@ -19,7 +19,7 @@ type Stats struct {
 	// Sampling is how long its tokens' choices took, within Prefill for the first one and within Decode for others: of each step that chose
 	// one, the whole of the sampling op, which works on the rows of all sequences at once.
 	Sampling time.Duration
-	Experts  *ExpertStats // nil unless Request.Experts asks
+	Experts  *ExpertStats // nil unless Request.Counted asks
 }
 
 // stats sums up a sequence to its newest token.

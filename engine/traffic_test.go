@@ -87,7 +87,7 @@ func drawn(r *rand.Rand) engine.Request {
 		}
 	}
 	if r.IntN(3) == 0 {
-		q.Experts = []*model.Experts{{}, {TopK: []int{1}}, {MinP: 0.5}}[r.IntN(3)]
+		q.Experts, q.Counted = []*model.Experts{{}, {TopK: []int{1}}, {MinP: 0.5}}[r.IntN(3)], r.IntN(2) == 0
 	}
 	return q
 }
@@ -101,7 +101,7 @@ func visit(e *engine.Engine, q engine.Request, r *rand.Rand) (got []engine.Token
 	case 0:
 		defer time.AfterFunc(time.Duration(r.IntN(50))*time.Millisecond, cancel).Stop()
 	case 1:
-		err := e.Score(ctx, q.Prompt, func(first int, _ []float32) {
+		err := e.Score(ctx, q.Prompt, nil, func(first int, _ []float32) {
 			if first > 64 && stay%2 == 0 {
 				cancel()
 			}

@@ -114,7 +114,8 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	if req.Experts, err = m.experts(g); err != nil {
 		return engine.Request{}, err
 	}
-	req.Routes = g.Experts != nil && g.Experts.ReturnIDs
+	req.Counted = g.Experts != nil
+	req.Routes = req.Counted && g.Experts.ReturnIDs
 	if g.Logprobs != nil {
 		req.Alternatives = min(*g.Logprobs, MostAlternatives)
 	}

@@ -58,19 +58,16 @@ func (m *Model) opening(ctx context.Context, prompt []int32, r *CompletionReques
 	if most := m.window(&r.Generation); len(prompt) > most || len(prompt) == most && !r.PromptOnly {
 		return Delta{}, &ContextError{Prompt: len(prompt), Context: most}
 	}
-	if _, err := m.experts(&r.Generation); err != nil || !r.Echo {
+	experts, err := m.experts(&r.Generation)
+	if err != nil || !r.Echo {
 		return Delta{}, err
 	}
 	d := Delta{Text: r.Prompt}
 	if r.IDs != nil {
 		d.Text = m.Decode(prompt)
 	}
-	var err error
 	if r.Logprobs != nil {
-		if err := m.scorable("logprobs", &r.Generation); err != nil {
-			return Delta{}, err
-		}
-		d.Tokens, err = m.score(ctx, prompt, min(*r.Logprobs, MostAlternatives))
+		d.Tokens, err = m.score(ctx, prompt, experts, min(*r.Logprobs, MostAlternatives))
 	}
 	return d, err
 }

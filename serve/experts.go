@@ -29,13 +29,19 @@ const NoExpert = engine.NoExpert
 // Experts is which experts of each layer were chosen since the model was loaded, a second ago or later; nil where there are none or nothing ran.
 func (m *Model) Experts() []ExpertCounts { return m.engine.Experts() }
 
-// experts is what a generation asks of experts, in the engine's words, once the model was found to be able to do it.
+// experts is with how few experts a generation makes do, in the engine's words, once the model was found to be able to do it and its operator to
+// allow it: as the generation says, else as the operator does.
 func (m *Model) experts(g *Generation) (*model.Experts, error) {
 	if g.Experts == nil {
-		return nil, nil
+		return m.usual, nil
 	}
 	x := &model.Experts{TopK: g.Experts.TopK, MinP: g.Experts.MinP, Mass: g.Experts.Mass, SkipBeta: g.Experts.SkipBeta}
-	if _, err := m.net.Spec().Wish(x); err != nil {
+	spec := m.net.Spec()
+	_, err := spec.Wish(x)
+	if err == nil {
+		err = m.policy.allows(g.Experts, spec)
+	}
+	if err != nil {
 		param, why := "moe", err.Error()
 		if e, ok := errors.AsType[*model.ExpertsError](err); ok && e.Field != "" {
 			param, why = "moe."+e.Field, e.Why
@@ -43,14 +49,6 @@ func (m *Model) experts(g *Generation) (*model.Experts, error) {
 		return nil, &RequestError{Param: param, Why: why}
 	}
 	return x, nil
-}
-
-// scorable refuses log-probabilities of a prompt, asked for in param, beside Experts: they are computed with all the model's experts.
-func (m *Model) scorable(param string, g *Generation) error {
-	if g.Experts != nil {
-		return &RequestError{Param: param, Why: "cannot be had of a prompt together with moe"}
-	}
-	return nil
 }
 
 // refusedRoutes is an error of the engine; that ids of experts would be too many is the request's.

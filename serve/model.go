@@ -39,6 +39,7 @@ type Options struct {
 	ForceOverlay bool           // take one that was made for other tensors
 	Apart        bool           // load each expert by itself, so that models share those that they have in common
 	ExpertBytes  int64          // of memory for experts, of which others are read when tokens choose them; 0 = all are loaded
+	Experts      ExpertPolicy   // of requests
 }
 
 // network are the options of the network alone.
@@ -83,8 +84,10 @@ type Model struct {
 	recommended sampling
 	variants    *variants // the same weights under other names
 	cache       *Cache
-	identity    uint64  // no two models have the same
-	pooling     Pooling // as the files say; "" where they do not
+	identity    uint64 // no two models have the same
+	policy      ExpertPolicy
+	usual       *model.Experts // of answers whose request does not say; nil = the model's own
+	pooling     Pooling        // as the files say; "" where they do not
 	engine      *engine.Engine
 	net         *model.Model
 	checkpoint  *store.Checkpoint
@@ -125,6 +128,10 @@ func (m *Model) open(opt Options) error {
 	}
 	if m.spec, err = opt.network(model.Limits{}).Describe(m.checkpoint); err != nil {
 		return err
+	}
+	m.policy = opt.Experts
+	if m.usual, err = opt.Experts.usual(&m.spec); err != nil {
+		return fmt.Errorf("the server's default for experts: %w", err)
 	}
 	if m.pooling, err = declaredPooling(m.checkpoint, m.spec.Arch); err != nil {
 		return err

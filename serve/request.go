@@ -30,7 +30,7 @@ type Generation struct {
 	Context        int      // most tokens of prompt and answer together; 0 = as the model's source says, else as the model has
 	RepeatLast     *int     // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = as the source says, else all
 	ReturnIDs      bool     // the last delta has the ids of prompt and answer
-	Experts        *Experts // with how few experts it makes do, and Usage.Experts; nil = the model's own, and nothing is said
+	Experts        *Experts // with how few experts it makes do, and Usage.Experts; nil = as the operator has it, and nothing is said
 	Otherwise      Defaults
 }
 

@@ -6,12 +6,13 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/text"
 )
 
 // score gives the log-probability of every token of a prompt after those before it, with the top likeliest alternatives. The first has
 // none before it: its log-probability is 0 and means nothing. Control tokens are listed without bytes, as they are no part of the text.
-func (m *Model) score(ctx context.Context, prompt []int32, top int) ([]TokenLogprob, error) {
+func (m *Model) score(ctx context.Context, prompt []int32, experts *model.Experts, top int) ([]TokenLogprob, error) {
 	out := make([]TokenLogprob, len(prompt))
 	d := text.NewDecoder(m.tok)
 	for i, id := range prompt {
@@ -21,7 +22,7 @@ func (m *Model) score(ctx context.Context, prompt []int32, top int) ([]TokenLogp
 		}
 	}
 	vocab := m.spec.Vocab
-	err := m.engine.Score(ctx, prompt, func(first int, logits []float32) {
+	err := m.engine.Score(ctx, prompt, experts, func(first int, logits []float32) {
 		for row := range len(logits) / vocab {
 			if at := first + row + 1; at < len(prompt) {
 				m.judge(&out[at], logits[row*vocab:(row+1)*vocab], top)
@@ -36,10 +37,11 @@ func (m *Model) promptLogprobs(ctx context.Context, prompt []int32, g *Generatio
 	if g.PromptLogprobs == nil {
 		return nil, nil
 	}
-	if err := m.scorable("prompt_logprobs", g); err != nil {
+	experts, err := m.experts(g)
+	if err != nil {
 		return nil, err
 	}
-	return m.score(ctx, prompt, min(*g.PromptLogprobs, MostAlternatives))
+	return m.score(ctx, prompt, experts, min(*g.PromptLogprobs, MostAlternatives))
 }
 
 // judge fills in a token's log-probability and rank under logits, and the likeliest ids, ties by the lower id.

@@ -33,15 +33,17 @@ type benchmark struct {
 	form                           string
 	tokenizer, ops                 bool   // what is measured in place of the tests: the tokenizer; each op of one test of each kind
 	text                           string // file that the tokenizer is measured with; "" = made of its vocabulary
+	experts                        *model.Experts
 }
 
 // benchResult is one test. The first fields have the names and meanings of llama-bench's.
 type benchResult struct {
 	Model     string    `json:"model"`
 	Device    string    `json:"device"`
-	NPrompt   int       `json:"n_prompt"` // tokens of the prompt; 0 in a test of generation
-	NGen      int       `json:"n_gen"`    // tokens generated; 0 in a test of a prompt
-	NDepth    int       `json:"n_depth"`  // tokens cached before them
+	Experts   string    `json:"moe,omitempty"` // as --moe asked
+	NPrompt   int       `json:"n_prompt"`      // tokens of the prompt; 0 in a test of generation
+	NGen      int       `json:"n_gen"`         // tokens generated; 0 in a test of a prompt
+	NDepth    int       `json:"n_depth"`       // tokens cached before them
 	NThreads  int       `json:"n_threads"`
 	AvgTS     float64   `json:"avg_ts"` // tokens a second
 	StddevTS  float64   `json:"stddev_ts"`
@@ -54,11 +56,11 @@ type benchResult struct {
 	RoofGBs       float64 `json:"roof_gb_s"`  // what this machine reads with as many threads, measured in the same run
 	RoofShare     float64 `json:"roof_share"` // GBs / RoofGBs
 
-	Experts *benchExperts `json:"experts,omitempty"` // where not all experts are in memory
+	ExpertsRead *expertsRead `json:"experts_read,omitempty"` // where not all experts are in memory
 }
 
-// benchExperts is what was read of a model's file while it was measured.
-type benchExperts struct {
+// expertsRead is what was read of a model's file while it was measured.
+type expertsRead struct {
 	HitRate       float64 `json:"hit_rate"`                  // share of the experts that steps needed which were in memory
 	BytesPerToken float64 `json:"bytes_read_per_token"`      // from the file, or from what the system has cached of it
 	GuessRate     float64 `json:"guess_precision,omitempty"` // share of the experts read ahead that were needed
@@ -111,6 +113,7 @@ their tokens, and how much longer the prompt takes than alone.`,
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
 	overlayFlag(c)
+	moeFlag(c, &b.experts)
 	configs.Flags(f, "models", "cpu", "dtype", "rows", "log")
 	return c
 }
@@ -170,8 +173,8 @@ func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name st
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
 
-	w := &workout{network: n, meter: meter, draw: rand.New(rand.NewPCG(1, 2))}
-	first := benchResult{Model: name, Device: meter.Name(), NThreads: cfg.Threads, RoofGBs: roof}
+	w := &workout{network: n, meter: meter, draw: rand.New(rand.NewPCG(1, 2)), experts: b.experts}
+	first := benchResult{Model: name, Device: meter.Name(), Experts: askedOf(b.experts), NThreads: cfg.Threads, RoofGBs: roof}
 	for _, depth := range b.depths {
 		for _, test := range b.tests() {
 			r := first
@@ -228,8 +231,9 @@ func (r *benchResult) label() string {
 // workout runs tests on one network.
 type workout struct {
 	*network
-	meter *meter
-	draw  *rand.Rand
+	meter   *meter
+	draw    *rand.Rand
+	experts *model.Experts // with how few tokens make do
 }
 
 // measure warms up with the costs being counted, then takes the samples.
@@ -246,7 +250,7 @@ func (w *workout) measure(ctx context.Context, r *benchResult, repetitions int) 
 		}
 		r.SamplesTS = append(r.SamplesTS, float64(r.NPrompt+r.NGen)/took.Seconds())
 	}
-	r.Experts = readSince(before, w.traffic(), repetitions*(r.NPrompt+r.NGen))
+	r.ExpertsRead = readSince(before, w.traffic(), repetitions*(r.NPrompt+r.NGen))
 	r.AvgTS, r.StddevTS = meanAndDeviation(r.SamplesTS)
 	r.GBs, r.GFlops = r.BytesPerToken*r.AvgTS/1e9, r.FlopsPerToken*r.AvgTS/1e9
 	r.RoofShare = r.GBs / r.RoofGBs
@@ -264,12 +268,12 @@ func (w *workout) traffic() (sum model.ExpertTraffic) {
 }
 
 // readSince is what was read between two looks at the traffic, for so many tokens; nil where all experts are in memory.
-func readSince(before, now model.ExpertTraffic, tokens int) *benchExperts {
+func readSince(before, now model.ExpertTraffic, tokens int) *expertsRead {
 	hits, misses, guessed := now.Hits-before.Hits, now.Misses-before.Misses, now.Guessed-before.Guessed
 	if now.Slots == 0 || hits+misses == 0 {
 		return nil
 	}
-	x := &benchExperts{HitRate: float64(hits) / float64(hits+misses), BytesPerToken: float64(now.Bytes-before.Bytes) / float64(tokens)}
+	x := &expertsRead{HitRate: float64(hits) / float64(hits+misses), BytesPerToken: float64(now.Bytes-before.Bytes) / float64(tokens)}
 	if guessed > 0 {
 		x.GuessRate = float64(now.Came-before.Came) / float64(guessed)
 	}
@@ -342,7 +346,7 @@ func (w *workout) countStep(ctx context.Context, r *benchResult, prompt []int32)
 // ask generates n tokens after a prompt.
 func (w *workout) ask(ctx context.Context, prompt []int32, n int) (*engine.Stats, error) {
 	var stats *engine.Stats
-	for t, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: n, Alternatives: -1}) {
+	for t, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: n, Experts: w.experts, Alternatives: -1}) {
 		if err != nil {
 			return nil, err
 		}
@@ -392,7 +396,7 @@ func printBench(out io.Writer, results []benchResult) error {
 		return err
 	}
 	for _, r := range results {
-		if x := r.Experts; x != nil {
+		if x := r.ExpertsRead; x != nil {
 			if _, err := fmt.Fprintf(out, "%s with %d threads: %.0f %% of the experts needed were in memory, %.1f MB of others read a token\n",
 				r.label(), r.NThreads, 100*x.HitRate, x.BytesPerToken/1e6); err != nil {
 				return err
@@ -405,6 +409,10 @@ func printBench(out io.Writer, results []benchResult) error {
 			roofs = append(roofs, fmt.Sprintf("%.1f GB/s with %d", r.RoofGBs, r.NThreads))
 		}
 	}
-	_, err := fmt.Fprintf(out, "%s on %s; memory reads %s threads\n", results[0].Model, results[0].Device, strings.Join(roofs, ", "))
+	name := results[0].Model
+	if results[0].Experts != "" {
+		name += " with " + results[0].Experts
+	}
+	_, err := fmt.Fprintf(out, "%s on %s; memory reads %s threads\n", name, results[0].Device, strings.Join(roofs, ", "))
 	return err
 }

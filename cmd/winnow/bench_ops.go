@@ -85,7 +85,7 @@ func (b *benchmark) runOps(c *cobra.Command, name string) (err error) {
 	}
 	ctx, stop := interruptible(c)
 	defer stop()
-	w := &workout{network: n, draw: rand.New(rand.NewPCG(1, 2))}
+	w := &workout{network: n, draw: rand.New(rand.NewPCG(1, 2)), experts: b.experts}
 	past := w.ids(b.depths[0])
 	if err := w.cache(ctx, past); err != nil {
 		return err

@@ -29,6 +29,7 @@ const (
 type stallResult struct {
 	Model    string `json:"model"`
 	Device   string `json:"device"`
+	Experts  string `json:"moe,omitempty"` // as --moe asked
 	NThreads int    `json:"n_threads"`
 	Streams  int    `json:"streams"`
 	NPrompt  int    `json:"n_prompt"`
@@ -49,7 +50,7 @@ func (b *benchmark) stall(ctx context.Context, cfg configs.Config, name string, 
 	for _, threads := range b.threads {
 		cfg.Threads = threads
 		for _, prompt := range b.prompts {
-			r, err := b.stallOf(ctx, cfg, stallResult{Model: name, NThreads: threads, Streams: b.streams, NPrompt: prompt, Rounds: b.repetitions}, log)
+			r, err := b.stallOf(ctx, cfg, stallResult{Model: name, Experts: askedOf(b.experts), NThreads: threads, Streams: b.streams, NPrompt: prompt, Rounds: b.repetitions}, log)
 			if err != nil {
 				return nil, fmt.Errorf("stall by a prompt of %d tokens: %w", prompt, err)
 			}
@@ -76,7 +77,7 @@ func (b *benchmark) stallOf(ctx context.Context, cfg configs.Config, r stallResu
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
 	r.Device = m.device.Name()
-	w := &workout{network: n, draw: rand.New(rand.NewPCG(1, 2))}
+	w := &workout{network: n, draw: rand.New(rand.NewPCG(1, 2)), experts: b.experts}
 	if err := w.touch(ctx, long+r.Streams*short); err != nil {
 		return r, err
 	}
@@ -199,7 +200,7 @@ func (w *workout) firstToken(ctx context.Context, prompt []int32) (time.Duration
 
 // stream notes when its tokens come. It tells ready when it has streamAlone, and ends with its last or the first after read was closed.
 func (w *workout) stream(ctx context.Context, prompt []int32, most int, ready, read chan bool) (tokens []time.Time, err error) {
-	for _, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: most, Alternatives: -1}) {
+	for _, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: most, Experts: w.experts, Alternatives: -1}) {
 		if err != nil {
 			return nil, err
 		}

@@ -8,20 +8,21 @@ import (
 	"strings"
 
 	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/serve"
 )
 
 // parameter is a wish about answers: a flag, a word of /set parameter, a key of a saved chat.
 type parameter struct {
-	name  string
-	also  string // another name that users know
-	means string
-	ours  bool                                             // no Modelfile has it
-	most  int                                              // values it takes
-	set   func(g *serve.Generation, values []string) error // the whole wish
-	unset func(g *serve.Generation)
-	wish  func(g *serve.Generation) string // as set takes it; "" = none
-	used  func(s *engine.Sampling) string  // what comes of it; nil = nothing that a model's files could say
+	name    string
+	also    string // another name that users know
+	means   string
+	experts bool                                             // it is about experts: no Modelfile has it, and no flag of its own
+	most    int                                              // values it takes
+	set     func(g *serve.Generation, values []string) error // the whole wish
+	unset   func(g *serve.Generation)
+	wish    func(g *serve.Generation) string // as set takes it; "" = none
+	used    func(s *engine.Sampling) string  // what comes of it; nil = nothing that a model's files could say
 }
 
 // parameters are all there are.
@@ -78,19 +79,20 @@ var parameters = []*parameter{
 	},
 	expertsParameter("moe_min_p", "least factor of an expert beside the heaviest one's", func(x *serve.Experts) *float32 { return &x.MinP }),
 	expertsParameter("moe_mass", "share of the factors that experts must have, the heaviest first", func(x *serve.Experts) *float32 { return &x.Mass }),
+	expertsParameter("moe_skip_beta", "least factor of an expert beside the first one's", func(x *serve.Experts) *float32 { return &x.SkipBeta }),
 	{
-		name: "moe_top_k", means: "most experts a token (default: as many as the model takes)", ours: true, most: 1,
+		name: "moe_top_k", means: "most experts a token, or by layer as 8/8/4 (default: as many as the model takes)", experts: true, most: 1,
 		set: func(g *serve.Generation, values []string) error {
-			n, err := integer(values[0], 1, math.MaxInt16)
-			setExperts(g, func(x *serve.Experts) { x.TopK = []int{int(n)} })
+			k, err := model.ParseTopK(values[0])
+			setExperts(g, func(x *serve.Experts) { x.TopK = k })
 			return err
 		},
 		unset: func(g *serve.Generation) { setExperts(g, func(x *serve.Experts) { x.TopK = nil }) },
 		wish: func(g *serve.Generation) string {
-			if g.Experts == nil || len(g.Experts.TopK) == 0 {
+			if g.Experts == nil {
 				return ""
 			}
-			return strconv.Itoa(g.Experts.TopK[0])
+			return strings.TrimPrefix((&model.Experts{TopK: g.Experts.TopK}).String(), "top_k=")
 		},
 	},
 	{
@@ -137,7 +139,7 @@ func number(name string, limit float64, means string, of func(*serve.Generation)
 // expertsParameter is a share of what experts weigh, which leaves some out; 0 leaves all in.
 func expertsParameter(name, means string, of func(*serve.Experts) *float32) *parameter {
 	return &parameter{
-		name: name, means: means, ours: true, most: 1,
+		name: name, means: means, experts: true, most: 1,
 		set: func(g *serve.Generation, values []string) error {
 			v, err := strconv.ParseFloat(values[0], 32)
 			if err != nil || !(v >= 0 && v <= 1) {
@@ -164,7 +166,7 @@ func setExperts(g *serve.Generation, change func(x *serve.Experts)) {
 		x = *g.Experts
 	}
 	change(&x)
-	if g.Experts = &x; len(x.TopK) == 0 && x.MinP == 0 && x.Mass == 0 {
+	if g.Experts = &x; len(x.TopK) == 0 && x.MinP == 0 && x.Mass == 0 && x.SkipBeta == 0 {
 		g.Experts = nil
 	}
 }

@@ -79,7 +79,7 @@ func (s *session) showModelfile(out io.Writer) error {
 		f.Parameters = map[string]any{}
 	}
 	for _, p := range parameters {
-		if wish := p.wish(&s.generation); wish != "" && !p.ours {
+		if wish := p.wish(&s.generation); wish != "" && !p.experts {
 			f.Parameters[cmp.Or(p.also, p.name)] = wish
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/winnow-llm/winnow/configs"
+	"github.com/winnow-llm/winnow/model"
 )
 
 // evaluation is what winnow eval is asked for.
@@ -16,6 +17,7 @@ type evaluation struct {
 	asJSON     bool
 	logits     string // file of token ids
 	out        string // safetensors file
+	experts    *model.Experts
 }
 
 func evalVerb() *cobra.Command {
@@ -47,6 +49,7 @@ router.LAYER.experts and router.LAYER.weights.`,
 	c.Flags().StringVar(&e.logits, "logits", "", "JSON file of token ids to compute logits of")
 	c.Flags().StringVarP(&e.out, "output", "o", "", "safetensors file to write")
 	overlayFlag(c)
+	moeFlag(c, &e.experts)
 	configs.Flags(c.Flags(), "models", "threads", "cpu", "dtype", "log")
 	return c
 }

@@ -27,6 +27,7 @@ const routed = "s70"
 type asked struct {
 	Sequences map[string][]int32 `json:"sequences"`
 	Greedy    int                `json:"greedy"` // tokens to continue each sequence by
+	experts   *model.Experts
 }
 
 func (e *evaluation) runLogits(c *cobra.Command, name string) (err error) {
@@ -40,6 +41,7 @@ func (e *evaluation) runLogits(c *cobra.Command, name string) (err error) {
 	if err != nil {
 		return err
 	}
+	in.experts = e.experts
 	m, err := openMachine(cfg, log)
 	if err != nil {
 		return err
@@ -97,7 +99,7 @@ func (in *asked) compute(ctx context.Context, n *network, seen *routes) ([]named
 		ids := in.Sequences[name]
 		logits := make([]float32, 0, len(ids)*vocab)
 		seen.recording = name == routed
-		err := n.engine.Score(ctx, ids, func(_ int, rows []float32) { logits = append(logits, rows...) })
+		err := n.engine.Score(ctx, ids, in.experts, func(_ int, rows []float32) { logits = append(logits, rows...) })
 		seen.recording = false
 		if err != nil {
 			return nil, fmt.Errorf("sequence %s: %w", name, err)
@@ -107,7 +109,7 @@ func (in *asked) compute(ctx context.Context, n *network, seen *routes) ([]named
 			continue
 		}
 		var greedy []int32
-		for t, err := range n.engine.Generate(ctx, engine.Request{Prompt: ids, MaxTokens: in.Greedy, Alternatives: -1}) {
+		for t, err := range n.engine.Generate(ctx, engine.Request{Prompt: ids, MaxTokens: in.Greedy, Experts: in.experts, Alternatives: -1}) {
 			if err != nil {
 				return nil, fmt.Errorf("continue %s: %w", name, err)
 			}

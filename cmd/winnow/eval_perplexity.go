@@ -21,6 +21,7 @@ import (
 // perplexity is the result of a measurement.
 type perplexity struct {
 	Model       string  `json:"model"`
+	Experts     string  `json:"moe,omitempty"` // as --moe asked
 	Perplexity  float64 `json:"perplexity"`
 	Uncertainty float64 `json:"uncertainty"` // one standard error
 	Nats        float64 `json:"nats"`        // mean negative log-likelihood of a token
@@ -59,7 +60,7 @@ func (e *evaluation) runPerplexity(c *cobra.Command, name string) (err error) {
 	}
 	started, sum := time.Now(), nll{vocab: talker.Spec().Vocab}
 	for i, ids := range chunks {
-		err := talker.Engine().Score(ctx, ids.fed, func(first int, logits []float32) { sum.add(first, logits, ids.said) })
+		err := talker.Engine().Score(ctx, ids.fed, e.experts, func(first int, logits []float32) { sum.add(first, logits, ids.said) })
 		if err != nil {
 			return fmt.Errorf("chunk %d: %w", i, err)
 		}
@@ -69,7 +70,7 @@ func (e *evaluation) runPerplexity(c *cobra.Command, name string) (err error) {
 	}
 	seconds := time.Since(started).Seconds()
 	p := perplexity{
-		Model: name, Perplexity: math.Exp(sum.mean()), Uncertainty: sum.deviation() * math.Exp(sum.mean()), Nats: sum.mean(),
+		Model: name, Experts: askedOf(e.experts), Perplexity: math.Exp(sum.mean()), Uncertainty: sum.deviation() * math.Exp(sum.mean()), Nats: sum.mean(),
 		Ctx: e.ctx, Chunks: len(chunks), Tokens: sum.count, Seconds: seconds, TokensPerS: float64(e.ctx*len(chunks)) / seconds,
 	}
 	if e.asJSON {

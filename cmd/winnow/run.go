@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/winnow-llm/winnow/configs"
+	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/serve"
 )
 
@@ -19,6 +20,7 @@ type wishes struct {
 	system     string
 	format     string
 	generation serve.Generation
+	experts    *model.Experts
 	verbose    bool
 	nowordwrap bool
 	nohistory  bool
@@ -42,6 +44,9 @@ TERM=dumb are heeded.`,
 	f := c.Flags()
 	f.StringVar(&w.system, "system", "", "system message before the conversation")
 	for _, p := range parameters {
+		if p.experts { // which --moe has
+			continue
+		}
 		f.Var(&parameterFlag{parameter: p, g: &w.generation}, strings.ReplaceAll(p.name, "_", "-"), p.means)
 	}
 	f.BoolVar(&w.verbose, "verbose", false, "print token counts, durations and speed after each answer, on standard error")
@@ -50,6 +55,7 @@ TERM=dumb are heeded.`,
 	f.StringVar(&w.format, "format", "", "hold the answer to a format; refused, since it is not there yet")
 	f.BoolVar(&w.insecure, "insecure", false, "pull over plain HTTP, and from anybody's certificates")
 	overlayFlag(c)
+	moeFlag(c, &w.experts)
 	configs.Flags(f, "models", "identity", "huggingface", "threads", "cpu", "dtype", "context", "cache_bytes", "log")
 	return c
 }
@@ -80,6 +86,9 @@ func run(c *cobra.Command, args []string, w *wishes) (err error) {
 		s.page.columns = func() int { columns, _ := sizeOf(out); return columns }
 	}
 	s.waits = terminalOf(c.ErrOrStderr()) != nil && look.Codes
+	if x := w.experts; x != nil {
+		w.generation.Experts = &serve.Experts{TopK: x.TopK, MinP: x.MinP, Mass: x.Mass, SkipBeta: x.SkipBeta}
+	}
 	s.notes, s.system, s.generation, s.verbose = c.ErrOrStderr(), w.system, w.generation, w.verbose
 	if s.machine, err = openMachine(cfg, log); err != nil {
 		return err

@@ -55,6 +55,9 @@ func runServe(c *cobra.Command, names []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	if m.policy, err = expertPolicy(&cfg); err != nil {
+		return err
+	}
 	library, called, err := m.library(names, log)
 	if err != nil {
 		return err
