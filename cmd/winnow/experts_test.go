@@ -223,9 +223,20 @@ func TestExpertsVerify(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &found); err != nil || found.Tokens != 38 || len(found.Routing) != 6 || found.Whole != found.Changed {
 		t.Errorf("%v %s", err, out)
 	}
+	overlay := written(t, "half", half)
+	must(t, "", "experts", "apply", "demo", "--overlay", overlay, "-o", "half.gguf")
+	file := must(t, "", "experts", "verify", "demo", "./half.gguf", "--text", "text.txt", "--length", "50", "--json")
+	if out := must(t, "", "experts", "verify", "--overlay", overlay, "demo", "--text", "text.txt", "--length", "50", "--json"); out != file {
+		t.Errorf("under an overlay %s with the file that it makes %s", out, file)
+	}
+	if err := json.Unmarshal([]byte(file), &found); err != nil || !(found.KL > 0.01) {
+		t.Errorf("%v %s", err, file)
+	}
+	other := written(t, "other", `"9":{"drop":[0]}`)
 	for _, c := range []struct{ args, want string }{
 		{"demo demo --length 1", "--length is at least 2"}, {"demo demo --tokens -1", "--tokens is -1"}, {"demo nowhere", "nowhere"},
-		{"demo demo --length 5000", "made for 1 to 2048"}, {"demo", "2 arg"},
+		{"demo demo --length 5000", "made for 1 to 2048"}, {"demo", "name the changed model"}, {"demo demo --overlay x", "one model too many"},
+		{"demo --overlay nowhere.json", "nowhere.json"}, {"demo --overlay " + other, "layer 9"},
 	} {
 		if _, _, err := winnow(t, story, append([]string{"experts", "verify"}, strings.Fields(c.args)...)...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.args, err, c.want)

@@ -18,29 +18,37 @@ import (
 
 // verification is what winnow experts verify is asked for.
 type verification struct {
-	texts  []string
-	tokens int64 // most; 0 = all
-	length int   // tokens a sequence
-	asJSON bool
+	texts   []string
+	tokens  int64 // most; 0 = all
+	length  int   // tokens a sequence
+	asJSON  bool
+	overlay string // file; "" = the changed model has one of its own
 }
 
 func expertsVerifyVerb() *cobra.Command {
 	var v verification
 	c := &cobra.Command{
-		Use:   "verify MODEL CHANGED",
+		Use:   "verify MODEL CHANGED | verify --overlay FILE MODEL",
 		Short: "Compare a changed model with the one that it was made of",
 		Long: `verify runs both models over the text of --text, or over standard input, and prints the perplexity of each, how far the probabilities of the
 next token are apart (the mean Kullback-Leibler divergence, in nats), how often both find the same token likeliest, and which share of the
-experts that MODEL chose CHANGED chose too. The text should not be the one that the change was made by. Both models have to fit into memory.`,
-		Args: cobra.ExactArgs(2),
+experts that MODEL chose CHANGED chose too. The text should not be the one that the change was made by. Both models have to fit into memory.
+
+With --overlay, MODEL is compared with itself under an overlay, and no file of the changed model is needed. What both have is in memory once.
+Formats that the overlay names for a file to be written are not applied: of those, apply the overlay and compare the file.`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
+			case len(args) == 2 && v.overlay != "":
+				return errors.New("experts verify: --overlay changes MODEL; CHANGED is one model too many")
+			case len(args) == 1 && v.overlay == "":
+				return errors.New("experts verify: name the changed model too, or give --overlay")
 			case v.length < 2:
 				return fmt.Errorf("experts verify: sequences of %d tokens, --length is at least 2", v.length)
 			case v.tokens < 0:
 				return fmt.Errorf("experts verify: --tokens is %d, want at least 0", v.tokens)
 			}
-			return v.run(c, args[0], args[1])
+			return v.run(c, args[0], args[len(args)-1])
 		},
 	}
 	f := c.Flags()
@@ -48,7 +56,8 @@ experts that MODEL chose CHANGED chose too. The text should not be the one that 
 	f.Int64Var(&v.tokens, "tokens", 0, "read at most so many tokens; 0 = all")
 	f.IntVar(&v.length, "length", 512, "tokens of a sequence")
 	f.BoolVar(&v.asJSON, "json", false, "print JSON")
-	configs.Flags(f, "models", "threads", "cpu", "dtype", "log")
+	f.StringVar(&v.overlay, "overlay", "", "compare MODEL with itself under the overlay in this file")
+	configs.Flags(f, "models", "threads", "cpu", "dtype", "force_overlay", "log")
 	return c
 }
 
@@ -70,16 +79,22 @@ func (v *verification) run(c *cobra.Command, whole, changed string) (err error) 
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	t := compress.Trial{Text: compress.Text{SHA256: text.sha256, Sequences: text.sequences}, Context: v.length}
-	for _, s := range []struct {
-		subject *compress.Subject
-		name    string
-	}{{&t.Whole, whole}, {&t.Changed, changed}} {
-		checkpoint, err := openCheckpoint(cfg.Models, s.name)
-		if err != nil {
+	t.Whole = compress.Subject{Device: m.device, Options: model.Options{DType: model.DType(cfg.DType), Apart: v.overlay != ""}}
+	if t.Whole.Checkpoint, err = openCheckpoint(cfg.Models, whole); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Whole.Checkpoint.Close()) }()
+	t.Changed = t.Whole
+	if v.overlay != "" {
+		t.Changed.Options.ForceOverlay = cfg.ForceOverlay
+		if t.Changed.Options.Overlay, err = readOverlay(v.overlay); err != nil {
+			return fmt.Errorf("experts verify: %w", err)
+		}
+	} else {
+		if t.Changed.Checkpoint, err = openCheckpoint(cfg.Models, changed); err != nil {
 			return err
 		}
-		defer checkpoint.Close()
-		*s.subject = compress.Subject{Checkpoint: checkpoint, Device: m.device, Options: model.Options{DType: model.DType(cfg.DType)}}
+		defer func() { err = errors.Join(err, t.Changed.Checkpoint.Close()) }()
 	}
 	if text.tok, _, err = serve.Text(t.Whole.Checkpoint); err != nil {
 		return err
