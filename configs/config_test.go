@@ -73,8 +73,8 @@ func TestTheExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Hosts) == 0 && len(c.Origins) == 0 && len(c.Pinned) == 0 && len(c.ExpertOverlays) == 0 {
-		c.Hosts, c.Origins, c.Pinned, c.ExpertOverlays = nil, nil, nil, nil
+	if len(c.Hosts) == 0 && len(c.Origins) == 0 && len(c.Pinned) == 0 && len(c.ExpertOverlays)+len(c.ExpertProfiles) == 0 {
+		c.Hosts, c.Origins, c.Pinned, c.ExpertOverlays, c.ExpertProfiles = nil, nil, nil, nil, nil
 	}
 	if !reflect.DeepEqual(c, defaults) {
 		t.Errorf("the example gives\n%+v\nthe defaults are\n%+v", c, defaults)

@@ -151,6 +151,9 @@ type layerHeat struct {
 	NaN       int64   `json:"router_nan"`
 	Variation float64 `json:"load_cv"`
 	Experts   []int64 `json:"experts"` // how many tokens chose each, by its row of the router
+	// Drift is how far the last tokens' choices are from those of the model's profile, and RecentTokens how many these are; nil without a profile.
+	Drift        *float64 `json:"drift,omitempty"`
+	RecentTokens *int64   `json:"recent_tokens,omitempty"`
 }
 
 type modelHeat struct {
@@ -170,7 +173,11 @@ func (s *Server) experts(c *gin.Context) {
 		m := modelHeat{Model: l.Name}
 		for i := range l.Experts {
 			x := &l.Experts[i]
-			m.Layers = append(m.Layers, layerHeat{x.Layer, x.Rows, x.NaN, x.Variation(), x.Chosen})
+			heat := layerHeat{Layer: x.Layer, Tokens: x.Rows, NaN: x.NaN, Variation: x.Variation(), Experts: x.Chosen}
+			if heat.Drift = l.Drift(x); heat.Drift != nil {
+				heat.RecentTokens = new(int64(x.RecentRows))
+			}
+			m.Layers = append(m.Layers, heat)
 		}
 		all.Models = append(all.Models, m)
 	}

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"regexp"
 	"strings"
 	"testing"
@@ -136,6 +137,8 @@ func TestExpertsCounted(t *testing.T) {
 				Tokens  int64
 				CV      float64 `json:"load_cv"`
 				Experts []int64
+				Drift   float64 // from a profile that saw all alike
+				Recent  int64   `json:"recent_tokens"`
 			}
 		}
 	}
@@ -157,6 +160,13 @@ func TestExpertsCounted(t *testing.T) {
 		for _, n := range l.Experts {
 			sum += n
 		}
+		apart := 0.0
+		for _, n := range l.Experts {
+			apart += math.Abs(float64(n)/float64(sum)-1./8) / 2
+		}
+		if math.Abs(l.Drift-apart) > 0.01 || l.Recent > l.Tokens || l.Recent < l.Tokens-1 {
+			t.Errorf("layer %d is %v from even by %d recent tokens, want %v by %d", l.Layer, l.Drift, l.Recent, apart, l.Tokens)
+		}
 		if l.Tokens == 0 || sum < 2*l.Tokens || sum%l.Tokens != 0 || !(l.CV > 0) {
 			t.Errorf("%+v", l)
 		}
@@ -164,7 +174,7 @@ func TestExpertsCounted(t *testing.T) {
 	_, page := r.call("GET", "/metrics", "")
 	for _, want := range []string{
 		`winnow_moe_tokens_total\{layer="0",model="demo-moe"\} [1-9]`, `winnow_moe_expert_load_cv\{layer="0",model="demo-moe"\} 0\.`,
-		`winnow_moe_router_nan_total\{model="demo-moe"\} 0`,
+		`winnow_moe_drift_ratio\{model="demo-moe"\} 0\.`, `winnow_moe_router_nan_total\{model="demo-moe"\} 0`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + want).MatchString(page) {
 			t.Errorf("no %s", want)

@@ -96,6 +96,17 @@ var figures = []figure{
 			return []value{{n: float64(n)}}
 		},
 	},
+	{
+		name: "winnow.moe.drift", unit: "1", what: "How far the last tokens' choices of experts are from those of the model's profile: total variation, the most of any layer",
+		of: func(l *serve.Listing) (all []value) {
+			for i := range l.Experts {
+				if d := l.Drift(&l.Experts[i]); d != nil && (all == nil || *d > all[0].n) {
+					all = []value{{n: *d}}
+				}
+			}
+			return all
+		},
+	},
 	counter("winnow.sequences.failed", "Sequences that a failed step ended", func(l *serve.Listing) int64 { return l.Engine.Failed }),
 }
 

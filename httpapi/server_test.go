@@ -50,6 +50,7 @@ func sources(t *testing.T) []serve.Source {
 			}
 			return serve.Open(name, c, serve.Options{
 				Device: tensor.Reference(), Loop: loop, DType: "f32", Context: 512, Sequences: 4, Rows: 64, Queue: 64, Check: true,
+				Profiles: []serve.ExpertProfile{even(t)},
 			})
 		}}
 	}
@@ -59,6 +60,23 @@ func sources(t *testing.T) []serve.Source {
 		source(chatModel, func() (*store.Checkpoint, error) { return store.OpenBytes(demo.Name, demo.GGUF) }),
 		broken,
 	}
+}
+
+// even is a profile of the demo that saw all its experts chosen equally often.
+func even(t *testing.T) serve.ExpertProfile {
+	c, err := store.OpenBytes(demo.Name, demo.GGUF)
+	if err != nil {
+		t.Error(err)
+		return serve.ExpertProfile{}
+	}
+	p := serve.ExpertProfile{Model: c.Fingerprint(), Usage: make([][]int64, 6)}
+	for i := range p.Usage {
+		p.Usage[i] = []int64{1, 1, 1, 1, 1, 1, 1, 1}
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	return p
 }
 
 func start(t *testing.T, opt Options) *rig {

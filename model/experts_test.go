@@ -94,6 +94,48 @@ func TestExpertCounts(t *testing.T) {
 	}
 }
 
+// What is recent fades by the tokens that came after, and is never more than all.
+func TestRecentExperts(t *testing.T) {
+	m := tiny(t)
+	logits(m, 4, nil)
+	first := m.ExpertCounts()[0]
+	if first.RecentRows != 8 {
+		t.Fatalf("%+v", first)
+	}
+	logits(m, 4, nil)
+	now, fade := m.ExpertCounts()[0], math.Exp(-8./model.RecentTokens)
+	if want := 8*fade + 8; math.Abs(now.RecentRows-want) > 1e-9 {
+		t.Errorf("%v tokens are recent, want %v", now.RecentRows, want)
+	}
+	for e, v := range now.Recent {
+		if want := first.Recent[e]*fade + first.Recent[e]; math.Abs(v-want) > 1e-9 || first.Recent[e] != float64(first.Chosen[e]) {
+			t.Errorf("expert %d: %v is recent, want %v", e, v, want)
+		}
+	}
+}
+
+func TestDrift(t *testing.T) {
+	all := moe.EveryExpert(3)
+	for _, c := range []struct {
+		of     moe.ExpertMap
+		recent []float64
+		usage  []int64
+		want   float64
+	}{
+		{all, []float64{1, 2, 1}, []int64{100, 200, 100}, 0},
+		{all, []float64{4, 0, 0}, []int64{0, 1, 1}, 1},
+		{all, []float64{3, 1, 0}, []int64{2, 2, 0}, 0.25},
+		{moe.ExpertMap{Phys: []int32{0, -1, 1}}, []float64{1, 0, 1}, []int64{2, 90, 2}, 0}, // the one that is gone chose nobody
+		{all, []float64{0, 0, 0}, []int64{1, 1, 1}, math.NaN()},
+		{all, []float64{1, 0, 0}, []int64{0, 0, 0}, math.NaN()},
+	} {
+		x := model.ExpertCounts{Map: c.of, Recent: c.recent}
+		if got := x.Drift(c.usage); math.Abs(got-c.want) > 1e-12 || math.IsNaN(got) != math.IsNaN(c.want) {
+			t.Errorf("%v beside %v: %v, want %v", c.recent, c.usage, got, c.want)
+		}
+	}
+}
+
 func TestVariation(t *testing.T) {
 	for want, c := range map[float64]model.ExpertCounts{
 		0:   {Map: moe.EveryExpert(3), Chosen: []int64{5, 5, 5}},

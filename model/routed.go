@@ -173,7 +173,9 @@ func (l *loader) routing(s *Spec, experts, k int) routing {
 	}
 	for i, ls := range s.Layers {
 		if ls.Router != nil {
-			r.totals = append(r.totals, ExpertCounts{Layer: i, Map: ls.Map, Chosen: make([]int64, ls.Router.Experts)})
+			r.totals = append(r.totals, ExpertCounts{
+				Layer: i, Map: ls.Map, Chosen: make([]int64, ls.Router.Experts), Recent: make([]float64, ls.Router.Experts),
+			})
 		}
 	}
 	return r
@@ -212,7 +214,13 @@ type ExpertCounts struct {
 	Rows   int64         // tokens that came by
 	NaN    int64         // of their logits, those that were no numbers
 	Chosen []int64       // by router row
+	// Recent is Chosen of the last tokens, where one that n tokens came after counts by a factor of e^(-n/RecentTokens); RecentRows counts them so.
+	Recent     []float64
+	RecentRows float64
 }
+
+// RecentTokens is how many tokens ExpertCounts.Recent looks back on.
+const RecentTokens = 1 << 14
 
 // Variation says how unevenly the experts that exist are chosen: the standard deviation of their counts beside the mean; 0 is evenly, or not at all.
 func (c *ExpertCounts) Variation() float64 {
@@ -227,6 +235,23 @@ func (c *ExpertCounts) Variation() float64 {
 	}
 	mean := sum / n
 	return math.Sqrt(max(0, squares/n-mean*mean)) / mean
+}
+
+// Drift says how far the last tokens' choices are from others of the layer, which usage counts by router row: the total variation, or which share
+// of the choices would have to be of another expert for both to be alike. Experts that do not exist do not count. It is NaN where either has none.
+func (c *ExpertCounts) Drift(usage []int64) float64 {
+	var ours, theirs, apart float64
+	for e, v := range c.Recent {
+		if c.Map.Phys[e] >= 0 {
+			ours, theirs = ours+v, theirs+float64(usage[e])
+		}
+	}
+	for e, v := range c.Recent {
+		if c.Map.Phys[e] >= 0 {
+			apart += math.Abs(v/ours - float64(usage[e])/theirs)
+		}
+	}
+	return apart / 2
 }
 
 // ExpertCounts reads the counts of all layers of experts; the slices are the caller's. Only who steps the model may call it, and counts are right
@@ -245,13 +270,16 @@ func (m *Model) ExpertCounts() []ExpertCounts {
 			at := i*r.counts.Cols + column
 			return int64(uint32(now[at]) - uint32(r.read[at]))
 		}
+		rows := grown(len(t.Chosen) + moe.TallyRows)
+		decay := math.Exp(-float64(rows) / RecentTokens)
 		for e := range t.Chosen {
 			t.Chosen[e] += grown(e)
+			t.Recent[e] = t.Recent[e]*decay + float64(grown(e))
 		}
-		t.Rows += grown(len(t.Chosen) + moe.TallyRows)
+		t.Rows, t.RecentRows = t.Rows+rows, t.RecentRows*decay+float64(rows)
 		t.NaN += grown(len(t.Chosen) + moe.TallyNaN)
 		out[i] = *t
-		out[i].Chosen = slices.Clone(t.Chosen)
+		out[i].Chosen, out[i].Recent = slices.Clone(t.Chosen), slices.Clone(t.Recent)
 	}
 	r.read = now
 	return out

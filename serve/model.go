@@ -35,11 +35,12 @@ type Options struct {
 	Check      bool          // the engine checks its own state after every step, slowly
 	Cache      *Cache        // of what prompts were made of; shared by models, closed after them; nil = none
 
-	Overlay      *model.Overlay // which experts there are; nil = those of the checkpoint
-	ForceOverlay bool           // take one that was made for other tensors
-	Apart        bool           // load each expert by itself, so that models share those that they have in common
-	ExpertBytes  int64          // of memory for experts, of which others are read when tokens choose them; 0 = all are loaded
-	Experts      ExpertPolicy   // of requests
+	Overlay      *model.Overlay  // which experts there are; nil = those of the checkpoint
+	ForceOverlay bool            // take one that was made for other tensors
+	Apart        bool            // load each expert by itself, so that models share those that they have in common
+	ExpertBytes  int64           // of memory for experts, of which others are read when tokens choose them; 0 = all are loaded
+	Experts      ExpertPolicy    // of requests
+	Profiles     []ExpertProfile // of this model and of others
 }
 
 // network are the options of the network alone.
@@ -87,6 +88,7 @@ type Model struct {
 	identity    uint64 // no two models have the same
 	policy      ExpertPolicy
 	usual       *model.Experts // of answers whose request does not say; nil = the model's own
+	profile     *ExpertProfile // what Drift compares with; nil = nothing
 	pooling     Pooling        // as the files say; "" where they do not
 	engine      *engine.Engine
 	net         *model.Model
@@ -132,6 +134,11 @@ func (m *Model) open(opt Options) error {
 	m.policy = opt.Experts
 	if m.usual, err = opt.Experts.usual(&m.spec); err != nil {
 		return fmt.Errorf("the server's default for experts: %w", err)
+	}
+	if len(opt.Profiles) > 0 && m.spec.ExpertLayers() > 0 {
+		if m.profile, err = profileOf(opt.Profiles, m.checkpoint.Fingerprint(), &m.spec); err != nil {
+			return err
+		}
 	}
 	if m.pooling, err = declaredPooling(m.checkpoint, m.spec.Arch); err != nil {
 		return err

@@ -36,6 +36,7 @@ type Listing struct {
 	Spec    model.Spec     // the zero Spec unless it is loaded
 	Engine  engine.Usage   // likewise
 	Experts []ExpertCounts // which were chosen since it was loaded; nil unless it is loaded and has some
+	Profile *ExpertProfile // how they were chosen when it was profiled; nil = nobody says
 	Memory  int64          // bytes that it takes in memory, weights, cache and buffers; likewise
 	Expires time.Time      // when it is unloaded if nobody asks; zero = never, or not loaded
 }
@@ -279,6 +280,7 @@ func (p *Pool) listing(source *Source) Listing {
 	if s := p.slots[source.key()]; s != nil && s.stage == loaded && !p.closed {
 		l.Loaded, l.Spec, l.Context, l.Engine = true, s.model.Spec(), s.model.Context(), s.model.Usage()
 		l.Memory, l.Expires, l.Experts = s.need, p.expires(s), s.model.Experts()
+		l.Profile = s.model.Profile()
 	}
 	return l
 }

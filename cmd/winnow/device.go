@@ -28,6 +28,7 @@ type machine struct {
 	overlay  *model.Overlay           // of all that is loaded; nil = none
 	shelf    store.Shelf              // what is open
 	policy   serve.ExpertPolicy       // of requests
+	profiles []serve.ExpertProfile    // of models that are served
 	overlays map[string]overlaid      // served ones, by what their weights are known by; not written once there are requests
 	shared   map[string]serve.Sharing // by path: models that are served under several overlays; likewise
 }
@@ -92,7 +93,7 @@ func (m *machine) options() serve.Options {
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
 		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check, Cache: m.cache, Overlay: m.overlay, ForceOverlay: c.ForceOverlay,
-		ExpertBytes: int64(c.ExpertMemory), Experts: m.policy,
+		ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Profiles: m.profiles,
 	}
 }
 

@@ -62,6 +62,9 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := m.profile(cfg.ExpertProfiles, library, called); err != nil {
+		return err
+	}
 	var keys *httpapi.Keys
 	if cfg.Keys != "" {
 		if keys, err = httpapi.OpenKeys(cfg.Keys, log); err != nil {
