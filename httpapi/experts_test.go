@@ -87,6 +87,53 @@ func TestExpertsOfRequests(t *testing.T) {
 	}
 }
 
+// ollama's routes take the same wishes among their options, and their last line says what experts did.
+func TestExpertsOfOllama(t *testing.T) {
+	r := start(t, Options{})
+	type line struct {
+		Message  struct{ Content string }
+		Response string
+		Done     bool
+		Count    int `json:"prompt_eval_count"`
+		Experts  *struct {
+			PerToken float64 `json:"experts_per_token"`
+			Distinct int     `json:"distinct_experts"`
+			Mass     float64 `json:"mass_kept"`
+			Skipped  int64
+			IDs      [][][]int
+		} `json:"moe"`
+	}
+	ask := func(moe string) line {
+		status, body := r.post("/api/generate", `{"model":"demo-moe","stream":false,"prompt":"Tell me of the sea","options":{"num_predict":6,"temperature":0`+moe+`}}`)
+		if status != 200 {
+			t.Fatalf("%s: %d %s", moe, status, body)
+		}
+		return parse[line](t, body)
+	}
+	plain, own, one := ask(""), ask(`,"moe":{}`), ask(`,"moe":{"top_k":1,"return_ids":true}`)
+	if plain.Experts != nil || own.Response != plain.Response || own.Experts == nil || own.Experts.Mass != 1 || own.Experts.IDs != nil {
+		t.Errorf("%+v, and told of experts %+v", plain, own)
+	}
+	if x := one.Experts; x == nil || x.PerToken != 1 || x.Skipped == 0 || x.Distinct < 1 || len(x.IDs) < one.Count {
+		t.Errorf("one expert a token: %+v", one)
+	}
+	_, body := r.post("/api/chat", `{"model":"demo-moe",`+hello+`,"options":{"num_predict":3,"moe":{"mass":0.5}}}`)
+	told := 0
+	for l := range strings.Lines(body) {
+		if one := parse[line](t, l); (one.Experts != nil) != one.Done {
+			t.Errorf("%s", l)
+		} else if one.Done {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("%d lines say what experts did: %s", told, body)
+	}
+	if status, body := r.post("/api/generate", `{"model":"stories/260k","prompt":"a","options":{"moe":{}}}`); status != 400 || !strings.Contains(body, "options.moe: this model has no experts") {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
 func TestExpertsRefused(t *testing.T) {
 	r := start(t, Options{})
 	for _, c := range []struct{ model, extra, param, says string }{

@@ -69,6 +69,9 @@ func ollamaFault(model string, err error) error {
 		}
 		return f
 	}
+	if ofField && strings.HasPrefix(which.Param, "moe") {
+		return badValue("options."+which.Param, "%s", which.Why)
+	}
 	if errors.Is(err, serve.ErrNoTemplate) {
 		return &fault{Status: http.StatusBadRequest, Type: typeRequest, Code: "no_chat_template",
 			Message: "this model has no chat template that can be used; /api/generate with a prompt alone works"}

@@ -269,7 +269,7 @@ func TestLifetime(t *testing.T) {
 }
 
 func FuzzOllamaRequests(f *testing.F) {
-	f.Add([]byte(`{` + chatBody + `,"options":{"top_k":1,"stop":["a"]},"think":"low","keep_alive":"5m"}`))
+	f.Add([]byte(`{` + chatBody + `,"options":{"top_k":1,"stop":["a"],"moe":{"top_k":[1],"mass":0.5}},"think":"low","keep_alive":"5m"}`))
 	f.Add([]byte(`{"model":"m","prompt":"p","context":[1,2],"raw":true,"images":[]}`))
 	f.Add([]byte(`{"model":"m","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{}}}]}]}`))
 	f.Add([]byte(`{"name":"m","from":"x","files":{"a":"b"},"parameters":{"stop":["a"],"num_ctx":1e3},"messages":[{"role":"user"}],"license":["l"]}`))

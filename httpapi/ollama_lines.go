@@ -17,6 +17,7 @@ type ollamaLine struct {
 	Reason   string         `json:"done_reason,omitempty"`
 	Context  []int32        `json:"context,omitempty"`
 	ollamaTimes
+	Experts  *ollamaExperts  `json:"moe,omitempty"` // what experts did, with the last line; nil unless it was asked for
 	Logprobs []ollamaLogprob `json:"logprobs,omitempty"`
 	Warnings []string        `json:"warnings,omitempty"` // what of the request was ignored or changed, with the last line
 }
@@ -36,6 +37,19 @@ type ollamaTimes struct {
 	Prompt      time.Duration `json:"prompt_eval_duration,omitempty"`
 	Count       int           `json:"eval_count,omitempty"`
 	Eval        time.Duration `json:"eval_duration,omitempty"`
+}
+
+// ollamaExperts is what experts did for an answer: the figures of OpenAI's usage.moe and, where they were asked for, the ids of its choices.
+type ollamaExperts struct {
+	*expertUsage
+	*choiceExpert
+}
+
+func newOllamaExperts(u *serve.Usage) *ollamaExperts {
+	if u == nil || u.Experts == nil {
+		return nil
+	}
+	return &ollamaExperts{tallyExperts([]serve.Usage{*u}), newChoiceExpert(u)}
 }
 
 // ollamaToken is a token that was chosen, or could have been.
@@ -76,6 +90,7 @@ func (r *ollamaRequest) line(d serve.Delta) ollamaLine {
 func (r *ollamaRequest) last(d serve.Delta, t ollamaTimes) ollamaLine {
 	l := r.line(d)
 	l.Done, l.Reason, l.Context, l.ollamaTimes, l.Warnings = true, d.Finish, d.IDs, t, r.Warnings
+	l.Experts = newOllamaExperts(d.Usage)
 	return l
 }
 
