@@ -47,6 +47,7 @@ type Config struct {
 
 	Moe          string `koanf:"moe" help:"with how few experts answers make do whose request does not say, as in top_k=4,mass=0.9; empty = the models' own"`
 	MoeLimit     string `koanf:"moe_limit" help:"how far requests may go with fewer experts, field by field, as in top_k=2,mass=0.8; empty = as they like"`
+	MoeMaxUnique int    `koanf:"moe_max_unique" help:"different experts of a layer that a step is meant to run at most: fewer requests are then answered at once; 0 = any number"`
 	MoeRequests  bool   `koanf:"moe_requests" help:"requests may choose with how few experts they make do"`
 	MoeReturnIDs bool   `koanf:"moe_return_ids" help:"requests may ask which experts ran for each token"`
 

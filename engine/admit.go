@@ -7,11 +7,12 @@ import (
 )
 
 // admit starts waiting sequences while the rows that nobody before them claims, the sequences and the pages allow it. The head of the
-// queue is not overtaken, unless it only waits for what a running sequence computes for both.
+// queue is not overtaken, unless it only waits for what a running sequence computes for both. So nobody waits for ever whom the crowd keeps out:
+// those that generate end, and he is next.
 func (s *scheduler) admit() {
 	for i := 0; i < min(len(s.waiting), s.limits.Sequences) && len(s.running) < s.limits.Sequences; {
 		q := s.waiting[i]
-		if s.unclaimed(q) <= 0 {
+		if s.crowded(q, s.running) || s.unclaimed(q) <= 0 {
 			return
 		}
 		gained := s.pool.adopt(q)
@@ -33,6 +34,20 @@ func (s *scheduler) admit() {
 		}
 		s.running, s.waiting = inserted(s.running, q), slices.Delete(s.waiting, i, i+1)
 	}
+}
+
+// crowded says whether a sequence that is to generate has to wait since as many of others do as may.
+func (s *scheduler) crowded(q *sequence, others []*sequence) bool {
+	if s.crowd == 0 || !q.generates() {
+		return false
+	}
+	n := 0
+	for _, r := range others {
+		if r.generates() {
+			n++
+		}
+	}
+	return n >= s.crowd
 }
 
 // unclaimed is how many rows of the step are left for a sequence after those that go before it.
@@ -82,12 +97,12 @@ func (s *scheduler) outrank() {
 	for ; lower > 0 && s.running[lower-1].priority > q.priority; lower-- {
 		theirs += len(s.running[lower-1].pages)
 	}
-	if lower == len(s.running) || lower >= s.limits.Sequences {
+	if lower == len(s.running) || lower >= s.limits.Sequences || s.crowded(q, s.running[:lower]) {
 		return
 	}
 	s.pool.adopt(q)
 	if s.missing(q) <= theirs {
-		for len(s.running) > lower && (len(s.running) == s.limits.Sequences || s.missing(q) > 0) {
+		for len(s.running) > lower && (len(s.running) == s.limits.Sequences || s.crowded(q, s.running) || s.missing(q) > 0) {
 			s.preempt(s.running[len(s.running)-1])
 		}
 	}

@@ -17,6 +17,9 @@ import (
 type Options struct {
 	Queue int  // requests that may wait beyond those that a step holds, before ErrQueueFull; 0 = 256
 	Check bool // prove the engine's books after every step, and not only when it falls idle
+	// MaxUnique is how many different experts of a layer a step of those who generate is meant to run at most, 0 = any number: fewer sequences
+	// then generate at once, but always one, and others wait for their turn. It is meant for models whose experts are not all in fast memory.
+	MaxUnique int
 }
 
 const defaultQueue = 256
@@ -38,6 +41,7 @@ type Engine struct {
 	parts  parts
 	result result
 	tally  tally
+	unique unique
 
 	mu        sync.Mutex
 	scheduler *scheduler

@@ -162,9 +162,10 @@ func (e *Engine) countExperts(stepped bool) {
 	}
 	t.counted, t.stale = time.Now(), false
 	counts := e.model.ExpertCounts()
+	e.unique.look(counts)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.experts = counts
+	e.experts, e.scheduler.crowd = counts, e.unique.crowd(e.scheduler.limits.Sequences)
 }
 
 // Experts is which experts of each layer were chosen since the model was loaded, as of the last second or of the time when the engine fell idle;

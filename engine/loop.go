@@ -35,6 +35,8 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	}
 	e := &Engine{loop: l, model: m, check: opt.Check, scheduler: newScheduler(m.Limits(), opt.Queue)}
 	e.scheduler.pace.whole = m.ReadsExperts()
+	e.unique = newUnique(opt.MaxUnique, m.Spec())
+	e.scheduler.crowd = e.unique.crowd(e.scheduler.limits.Sequences)
 	e.root = e.scheduler.pool.root(m.Fingerprint())
 	e.embeddings = make(chan struct{}, 2*e.scheduler.limits.Sequences)
 	l.mu.Lock()
@@ -106,6 +108,7 @@ func (e *Engine) step() bool {
 		e.model.Batch().Fill(e.model.Queue(), &e.work)
 		e.model.Forward(e.model.Batch())
 		e.used(&e.work, e.scheduler.plan, 0, e.model.Blocks())
+		e.unique.ran(len(e.work.IDs))
 		out, err := e.results(&e.work, e.scheduler.plan)
 		if len(e.work.IDs) == len(e.work.Past) { // all generate
 			e.scheduler.pace.step(time.Since(started), chunk)
@@ -204,6 +207,7 @@ func (e *Engine) further(beside bool) {
 			return
 		}
 	default:
+		e.unique.ran(rows)
 		out, err = e.results(&p.step, e.scheduler.chunk)
 	}
 	e.mu.Lock()

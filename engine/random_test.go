@@ -18,6 +18,7 @@ func TestRandomTraffic(t *testing.T) {
 			lim := model.Limits{Rows: 1 + r.IntN(200), Sequences: 1 + r.IntN(6), Wanted: 1 + r.IntN(12), Pages: 1 + r.IntN(9)}
 			lim.Context = 64 * (1 + r.IntN(lim.Pages+1))
 			d := newDry(lim, 1+r.IntN(8))
+			d.crowd = r.IntN(4)
 			open := map[*sequence]bool{}
 			for range 400 {
 				switch n := r.IntN(10); {
@@ -104,10 +105,17 @@ func randomStep(t *testing.T, r *rand.Rand, d *dry, open map[*sequence]bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	generating := 0
 	for _, q := range d.running {
+		if q.generates() {
+			generating++
+		}
 		if q.behind() == 1 && !q.planned && !q.held {
 			t.Fatalf("a sequence that generates has no row")
 		}
+	}
+	if d.crowd > 0 && generating > d.crowd {
+		t.Fatalf("%d generate, or are about to, of %d", generating, d.crowd)
 	}
 	if r.IntN(20) == 0 {
 		abortAny(r, d, open)

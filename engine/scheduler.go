@@ -15,6 +15,7 @@ import (
 type scheduler struct {
 	limits  model.Limits
 	queue   int // sequences that may wait beyond those that a step holds
+	crowd   int // sequences that may generate at once, or be about to, for the sake of experts; 0 = as many as run
 	pool    *pool
 	running []*sequence // hold pages; in order of priority, then of arrival
 	waiting []*sequence // hold none; in the same order

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite the scripts in testdata with wh
 // TestScripts runs testdata/*.txt: commands to a scheduler without a model, each followed by a line of dashes and what it prints.
 // Blocks are parted by empty lines; lines that begin with # are the reader's.
 //
-//	new rows=8 pages=4 sequences=2 [wanted=2 context=256 queue=4]
+//	new rows=8 pages=4 sequences=2 [wanted=2 context=256 queue=4 crowd=1]
 //	add NAME prompt=1..70,5 [max=3 stop=1071,1072 priority=-1 selector=window]   a request; the id sampled at position p is 1000+p
 //	score NAME prompt=1..70                                          a request for all logits
 //	embed NAME prompt=1..70 pooling=mean                             a request for the sum of hidden states, which are the ids
@@ -28,6 +28,7 @@ var update = flag.Bool("update", false, "rewrite the scripts in testdata with wh
 //	step | run                                                       a whole step; steps until nobody advances
 //	skip n | finish                                                  n steps; all steps; showing only what is not everyday
 //	seen NAME                                                        the consumer of a score is done with the last rows
+//	crowd n                                                          so many may generate at once from now on
 //	abort NAME
 //	pages                                                            who holds what, what is cached, least recently used first
 func TestScripts(t *testing.T) {
@@ -127,6 +128,9 @@ func (s *script) do(words []string) error {
 		return s.steps(10000)
 	case "pages":
 		return s.listPages()
+	case "crowd":
+		s.crowd = atoi(name)
+		return s.report()
 	}
 	for q, n := range s.names {
 		if n == name && words[0] == "abort" {
@@ -178,6 +182,7 @@ func (s *script) open(args map[string]string) error {
 		lim.Context = v
 	}
 	s.dry, s.names = newDry(lim, max(atoi(args["queue"]), 4)), map[*sequence]string{}
+	s.crowd = atoi(args["crowd"])
 	s.say("ok")
 	return nil
 }

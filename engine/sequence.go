@@ -99,6 +99,9 @@ func (q *sequence) before(o *sequence) bool { return q.compare(o) < 0 }
 // behind is how many tokens it has to catch up by.
 func (q *sequence) behind() int { return len(q.tokens) - q.computed }
 
+// generates says whether it has tokens to come, and is no score or embedding.
+func (q *sequence) generates() bool { return q.limit > q.prompt }
+
 // wanted is how many rows' logits are wanted when it advances by rows: the last ones of them.
 func (q *sequence) wanted(rows int) int {
 	switch to := q.computed + rows; {

@@ -44,6 +44,7 @@ type Usage struct {
 	PagesUsed   int // held by sequences
 	PagesCached int // held by none, kept for prompts that begin alike
 	PagesTotal  int
+	Crowd       int // sequences that may generate at once for the sake of experts, see Options.MaxUnique; 0 = as many as run
 	Counters
 }
 
@@ -119,7 +120,7 @@ func (h *Histogram) add(v float64) {
 func (s *scheduler) usage() Usage {
 	return Usage{
 		Running: len(s.running), Waiting: len(s.waiting),
-		PagesUsed: s.pool.used(), PagesCached: s.pool.idle.Len(), PagesTotal: len(s.pool.pages),
+		PagesUsed: s.pool.used(), PagesCached: s.pool.idle.Len(), PagesTotal: len(s.pool.pages), Crowd: s.crowd,
 		Counters: s.counts,
 	}
 }

@@ -150,7 +150,8 @@ type layerHeat struct {
 	Tokens    int64   `json:"tokens"`
 	NaN       int64   `json:"router_nan"`
 	Variation float64 `json:"load_cv"`
-	Experts   []int64 `json:"experts"` // how many tokens chose each, by its row of the router
+	Unique    float64 `json:"unique_experts_per_step"` // lately, the mean
+	Experts   []int64 `json:"experts"`                 // how many tokens chose each, by its row of the router
 	// Drift is how far the last tokens' choices are from those of the model's profile, and RecentTokens how many these are; nil without a profile.
 	Drift        *float64 `json:"drift,omitempty"`
 	RecentTokens *int64   `json:"recent_tokens,omitempty"`
@@ -174,6 +175,9 @@ func (s *Server) experts(c *gin.Context) {
 		for i := range l.Experts {
 			x := &l.Experts[i]
 			heat := layerHeat{Layer: x.Layer, Tokens: x.Rows, NaN: x.NaN, Variation: x.Variation(), Experts: x.Chosen}
+			if x.Steps > 0 {
+				heat.Unique = x.Unique()
+			}
 			if heat.Drift = l.Drift(x); heat.Drift != nil {
 				heat.RecentTokens = new(int64(x.RecentRows))
 			}

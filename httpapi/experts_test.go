@@ -221,6 +221,7 @@ func TestExpertsCounted(t *testing.T) {
 	_, page := r.call("GET", "/metrics", "")
 	for _, want := range []string{
 		`winnow_moe_tokens_total\{layer="0",model="demo-moe"\} [1-9]`, `winnow_moe_expert_load_cv\{layer="0",model="demo-moe"\} 0\.`,
+		`winnow_moe_unique_experts_per_step\{layer="5",model="demo-moe"\} [2-8]`, `winnow_moe_crowd\{model="demo-moe"\} 0`,
 		`winnow_moe_drift_ratio\{model="demo-moe"\} 0\.`, `winnow_moe_router_nan_total\{model="demo-moe"\} 0`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + want).MatchString(page) {

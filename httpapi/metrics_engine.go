@@ -84,6 +84,19 @@ var figures = []figure{
 	layered("winnow.moe.expert_load_cv", false, "How unevenly a layer's experts are chosen: standard deviation beside the mean",
 		func(c *serve.ExpertCounts) float64 { return c.Variation() }),
 	{
+		name: "winnow.moe.unique_experts_per_step", what: "Different experts of a layer that a step ran lately, the mean", label: "layer",
+		of: func(l *serve.Listing) (all []value) {
+			for i := range l.Experts {
+				if x := &l.Experts[i]; x.Steps > 0 {
+					all = append(all, value{strconv.Itoa(x.Layer), x.Unique()})
+				}
+			}
+			return all
+		},
+	},
+	gauge("winnow.moe.crowd", "Sequences that may generate at once for the sake of experts; 0 = as many as a step holds",
+		func(l *serve.Listing) int { return l.Engine.Crowd }),
+	{
 		name: "winnow.moe.router_nan", what: "Logits of routers that were no numbers", grows: true,
 		of: func(l *serve.Listing) []value {
 			if len(l.Experts) == 0 {

@@ -214,10 +214,16 @@ type ExpertCounts struct {
 	Rows   int64         // tokens that came by
 	NaN    int64         // of their logits, those that were no numbers
 	Chosen []int64       // by router row
+	// Distinct is how many experts steps chose, each counted once a step, and Steps how many steps these are.
+	Distinct, Steps int64
 	// Recent is Chosen of the last tokens, where one that n tokens came after counts by a factor of e^(-n/RecentTokens); RecentRows counts them so.
-	Recent     []float64
-	RecentRows float64
+	Recent                      []float64
+	RecentRows                  float64
+	RecentDistinct, RecentSteps float64 // likewise
 }
+
+// Unique is how many different experts a step chose lately, the mean; NaN before the first.
+func (c *ExpertCounts) Unique() float64 { return c.RecentDistinct / c.RecentSteps }
 
 // RecentTokens is how many tokens ExpertCounts.Recent looks back on.
 const RecentTokens = 1 << 14
@@ -276,7 +282,10 @@ func (m *Model) ExpertCounts() []ExpertCounts {
 			t.Chosen[e] += grown(e)
 			t.Recent[e] = t.Recent[e]*decay + float64(grown(e))
 		}
+		distinct, steps := grown(len(t.Chosen)+moe.TallyDistinct), grown(len(t.Chosen)+moe.TallySteps)
 		t.Rows, t.RecentRows = t.Rows+rows, t.RecentRows*decay+float64(rows)
+		t.Distinct, t.RecentDistinct = t.Distinct+distinct, t.RecentDistinct*decay+float64(distinct)
+		t.Steps, t.RecentSteps = t.Steps+steps, t.RecentSteps*decay+float64(steps)
 		t.NaN += grown(len(t.Chosen) + moe.TallyNaN)
 		out[i] = *t
 		out[i].Chosen, out[i].Recent = slices.Clone(t.Chosen), slices.Clone(t.Recent)

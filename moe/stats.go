@@ -12,21 +12,30 @@ type Tally struct {
 
 // Columns of Tally.Counts behind those of the experts.
 const (
-	TallyRows    = iota // rows that came by
-	TallyNaN            // of their logits, those that are NaN
-	TallyColumns        // how many columns these are
+	TallyRows     = iota // rows that came by
+	TallyNaN             // of their logits, those that are NaN
+	TallySteps           // steps, which is how often the op ran with a row
+	TallyDistinct        // experts that somebody in the step chose, each once a step
+	TallyColumns         // how many columns these are
 )
 
 // Reference counts one by one.
 func (o *Tally) Reference() {
 	counts := o.Counts.I32()
 	experts, rows := len(counts)-TallyColumns, tensor.Live(o.N, o.IDs.Rows)
+	seen := make([]bool, experts)
 	for _, id := range o.IDs.I32()[:rows*o.IDs.Cols] {
-		if id >= 0 {
-			counts[id]++
+		if id < 0 {
+			continue
+		}
+		if counts[id]++; !seen[id] {
+			seen[id] = true
+			counts[experts+TallyDistinct]++
 		}
 	}
-	counts[experts+TallyRows] += int32(rows)
+	if counts[experts+TallyRows] += int32(rows); rows > 0 {
+		counts[experts+TallySteps]++
+	}
 	if o.Logits.Present() {
 		for _, v := range o.Logits.F32()[:rows*experts] {
 			if v != v {

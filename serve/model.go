@@ -32,6 +32,7 @@ type Options struct {
 	Sequences  int           // most requests that run together; 0 = 16
 	Rows       int           // most tokens a step; 0 = 512
 	Queue      int           // most requests that wait; 0 = 256
+	MaxUnique  int           // different experts of a layer that a step is meant to run, see engine.Options; 0 = any number
 	Check      bool          // the engine checks its own state after every step, slowly
 	Cache      *Cache        // of what prompts were made of; shared by models, closed after them; nil = none
 
@@ -158,7 +159,7 @@ func (m *Model) open(opt Options) error {
 		return err
 	}
 	m.memory, m.shareable = device.total(m.checkpoint), device.mapped
-	m.engine = opt.Loop.Open(m.net, engine.Options{Queue: opt.Queue, Check: opt.Check})
+	m.engine = opt.Loop.Open(m.net, engine.Options{Queue: opt.Queue, Check: opt.Check, MaxUnique: opt.MaxUnique})
 	return nil
 }
 

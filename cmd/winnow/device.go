@@ -92,8 +92,8 @@ func (m *machine) options() serve.Options {
 	c := m.config
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
-		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Check: c.Check, Cache: m.cache, Overlay: m.overlay, ForceOverlay: c.ForceOverlay,
-		ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Profiles: m.profiles,
+		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Overlay: m.overlay,
+		ForceOverlay: c.ForceOverlay, ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Profiles: m.profiles,
 	}
 }
 
