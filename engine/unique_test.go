@@ -7,6 +7,7 @@ import (
 
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/moe"
+	"github.com/winnow-llm/winnow/tensor"
 )
 
 // ofExperts is a model with a layer of so many experts, of which each token takes k.
@@ -69,10 +70,9 @@ func TestCrowdBounds(t *testing.T) {
 
 // An engine whose crowd is one answers all of many requests, with the same bits as without.
 func TestCrowdOfAnEngine(t *testing.T) {
-	l := NewLoop()
+	m, l := load(t, ample, tensor.Reference()), NewLoop()
 	t.Cleanup(l.Close)
-	_, s := open(t, ample)
-	e := l.Open(load(t, ample, s.Device), Options{Check: true, Queue: 16, MaxUnique: 1})
+	e := l.Open(m, Options{Check: true, Queue: 16, MaxUnique: 1})
 	if u := e.Usage(); u.Crowd != 1 {
 		t.Fatalf("%+v", u)
 	}

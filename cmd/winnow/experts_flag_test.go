@@ -59,6 +59,7 @@ func TestMoeFlag(t *testing.T) {
 func TestExpertPolicy(t *testing.T) {
 	for _, c := range []struct{ def, limit, says string }{
 		{"", "", ""},
+		{" ", " ", ""},
 		{"top_k=1/2,mass=0.5", "top_k=1,mass=0.5", ""},
 		{"top_k=x", "", `moe: top_k has "x"`},
 		{"", "mass=7", "moe_limit: mass is"},
@@ -66,7 +67,7 @@ func TestExpertPolicy(t *testing.T) {
 	} {
 		cfg := configs.Config{Moe: c.def, MoeLimit: c.limit, MoeRequests: true}
 		p, err := expertPolicy(&cfg)
-		if c.says == "" && (err != nil || p.Closed || !p.Secret || (p.Limit != nil) != (c.limit != "") || p.Default.String() != c.def) {
+		if c.says == "" && (err != nil || p.Closed || !p.Secret || (p.Limit != nil) != (c.limit > " ") || p.Default.String() != strings.TrimSpace(c.def)) {
 			t.Errorf("%+v: %+v, %v", c, p, err)
 		}
 		if c.says != "" && (!errors.Is(err, configs.ErrConfig) || !strings.Contains(err.Error(), c.says)) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/winnow-llm/winnow/configs"
 	"github.com/winnow-llm/winnow/model"
@@ -13,7 +14,7 @@ func expertPolicy(c *configs.Config) (p serve.ExpertPolicy, err error) {
 	if p.Default, err = model.ParseExperts(c.Moe); err != nil {
 		return p, fmt.Errorf("%w: moe: %w", configs.ErrConfig, err)
 	}
-	if c.MoeLimit != "" {
+	if strings.TrimSpace(c.MoeLimit) != "" {
 		limit, err := model.ParseExperts(c.MoeLimit)
 		if err != nil {
 			return p, fmt.Errorf("%w: moe_limit: %w", configs.ErrConfig, err)
