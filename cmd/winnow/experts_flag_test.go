@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -112,5 +113,20 @@ func TestServeExpertPolicy(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
+	}
+	url, stop := serving(t, "demo", "--moe-max-unique", "4") // two requests touch 3.5 of 8, three 4.6
+	if status, body := ask(t, url, "demo"); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	resp, err := http.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if page, err := io.ReadAll(resp.Body); err != nil || !regexp.MustCompile(`(?m)^winnow_moe_crowd\{model="demo"\} [1-9]`).Match(page) {
+		t.Errorf("no crowd: %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
