@@ -122,8 +122,9 @@ func TestServeExpertPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	if page, err := io.ReadAll(resp.Body); err != nil || !regexp.MustCompile(`(?m)^winnow_moe_crowd\{model="demo"\} [1-9]`).Match(page) {
+	page, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || !regexp.MustCompile(`(?m)^winnow_moe_crowd\{model="demo"\} [1-9]`).Match(page) {
 		t.Errorf("no crowd: %v", err)
 	}
 	if err := stop(); err != nil {

@@ -186,6 +186,9 @@ func preload(ctx context.Context, pool *serve.Pool, names []string, log *slog.Lo
 			m, err = pool.Acquire(ctx, name)
 		}
 		if ctx.Err() != nil {
+			if err == nil {
+				m.Release() // else the pool waits for it for ever
+			}
 			return nil
 		}
 		if err != nil {

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/winnow-llm/winnow/configs"
 	"github.com/winnow-llm/winnow/model/demo"
 	"github.com/winnow-llm/winnow/serve"
 )
@@ -185,6 +188,33 @@ func TestServeEndsWhenANamedModelCannotBeLoaded(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	if err := stop(); err == nil || !strings.Contains(err.Error(), "1000000") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A server that is stopped just when a model of its own is there leaves it, so that its pool can close.
+func TestPreloadLeavesWhatItWasStoppedAt(t *testing.T) {
+	alone(t)
+	m, err := openMachine(configs.Default(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.source(demo.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := serve.NewPool(m.poolOptions(serve.Sources{s}))
+	lease, err := pool.Acquire(t.Context(), demo.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Release()
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if err := preload(stopped, pool, []string{demo.Name}, slog.New(slog.DiscardHandler)); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(pool.Close(), m.Close()); err != nil { // which waits for leases
+		t.Error(err)
 	}
 }
 
