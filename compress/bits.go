@@ -38,7 +38,7 @@ type Unit struct {
 type Choice struct {
 	Format string // name of a quant.Format
 	Bytes  int64
-	Error  float64 // squared error relative to the squared size, mean of the unit's matrices; 0 is exact
+	Error  float64 // squared errors relative to the squared sizes, added up over the unit's matrices; 0 is exact
 }
 
 // bits is how many bits a value takes under a choice, scales included.

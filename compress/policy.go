@@ -60,7 +60,7 @@ func WritePolicy(w io.Writer, o *moe.Overlay) error {
 	return nil
 }
 
-// ReadPolicy reads a policy and checks what can be without the model: that it is of a known form and its formats can be written to a GGUF.
+// ReadPolicy reads a policy and checks what can be without the model: that it is of a known form and Winnow can write and read its formats.
 // Every refusal wraps moe.ErrOverlay.
 func ReadPolicy(r io.Reader) (*moe.Overlay, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, moe.MostOverlayBytes+1))
@@ -71,15 +71,16 @@ func ReadPolicy(r io.Reader) (*moe.Overlay, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFormats(o); err != nil {
+	if err := checkFormats(o, Known); err != nil {
 		return nil, err
 	}
 	return o, nil
 }
 
-func checkFormats(o *moe.Overlay) error {
+// checkFormats looks every format of a policy up.
+func checkFormats(o *moe.Overlay, find func(string) (*quant.Format, error)) error {
 	check := func(format string, of any) error {
-		if _, err := Writable(format); err != nil {
+		if _, err := find(format); err != nil {
 			return fmt.Errorf("%w: bits of %.100v: %w", moe.ErrOverlay, of, err)
 		}
 		return nil
@@ -109,8 +110,16 @@ var ErrWritable = errors.New("compress: no format to quantise to")
 // Writable finds a format that a GGUF can hold and Winnow can write. ErrWritable: there is none of the name; formats that are Winnow's own,
 // such as W4G32, have no type in a GGUF.
 func Writable(name string) (*quant.Format, error) {
+	if !store.HasGGUFType(name) {
+		return nil, fmt.Errorf("%w: %.40q", ErrWritable, name)
+	}
+	return Known(name)
+}
+
+// Known finds a format that Winnow can write and read, whether a GGUF can hold it or not. ErrWritable: there is none of the name.
+func Known(name string) (*quant.Format, error) {
 	f := quant.ByName(name)
-	if f == nil || !store.HasGGUFType(name) || f.Encode == nil || f.Decode == nil {
+	if f == nil || f.Encode == nil || f.Decode == nil {
 		return nil, fmt.Errorf("%w: %.40q", ErrWritable, name)
 	}
 	return f, nil

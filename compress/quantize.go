@@ -18,6 +18,7 @@ import (
 type Quantization struct {
 	To      *quant.Format           // of all matrices but the exceptions that Quantize names
 	Policy  *moe.Overlay            // formats by layer, expert and tensor; all else is copied
+	As      *quant.Format           // of plain floats: what holds the values that the formats leave, in place of them; nil = they do
 	Threads int                     // goroutines at work; 0 = one a core
 	Replace bool                    // what is in the file's place goes when the new one is whole; else nothing may be there
 	See     func(done, total int64) // bytes made; called in turn; nil = nobody asks
@@ -42,6 +43,9 @@ type Quantized struct {
 // The result depends on the checkpoint and the formats only. ErrUnsupported: the checkpoint is no GGUF, or holds tensors that Winnow cannot
 // read. ErrWritable, moe.ErrOverlay: what is asked for cannot be. store.ErrExists: path is taken, and is not to be replaced. What fails or is
 // cancelled leaves nothing, and what was at path as it was.
+//
+// With As, what gets another quantised format is rounded to it and back and then stored as As, so that a model can be measured in formats that a
+// GGUF has no type for. In F32 the values are exactly theirs. Such a file is no smaller.
 func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantization) (Quantized, error) {
 	if (q.To == nil) == (q.Policy == nil) {
 		return Quantized{}, fmt.Errorf("%w: one of a format and a policy is needed", ErrWritable)
@@ -52,10 +56,8 @@ func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantizat
 	if p := q.Policy; p != nil && p.Model != "" && p.Model != c.Fingerprint() {
 		return Quantized{}, fmt.Errorf("%w: model: the policy was made for another one, whose tensors have other names, shapes or formats", moe.ErrOverlay)
 	}
-	if q.To != nil {
-		if _, err := Writable(q.To.Name); err != nil {
-			return Quantized{}, err
-		}
+	if err := q.check(); err != nil {
+		return Quantized{}, err
 	}
 	w := &quantizing{c: c, q: q, out: Quantized{Replaced: map[string]int{}}}
 	if w.q.Threads < 1 {
@@ -69,6 +71,21 @@ func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantizat
 		return Quantized{}, fmt.Errorf("quantise %s to %s: %w", c.Path, path, err)
 	}
 	return w.out, nil
+}
+
+// check refuses formats that the file cannot hold.
+func (q *Quantization) check() error {
+	find := Writable
+	if q.As != nil {
+		if find = Known; q.As != quant.F32 && q.As != quant.F16 && q.As != quant.BF16 {
+			return fmt.Errorf("%w: values as %s, want F32, F16 or BF16", ErrWritable, q.As)
+		}
+	}
+	if q.To != nil {
+		_, err := find(q.To.Name)
+		return err
+	}
+	return checkFormats(q.Policy, find)
 }
 
 // quantizing is a file as far as it is written.
@@ -168,9 +185,13 @@ func (w *quantizing) count(t store.Tensor, asked, to *quant.Format) {
 
 // add enters a tensor that is made of others, one after the other, in one format.
 func (w *quantizing) add(name string, shape []int, from []store.Tensor, to *quant.Format) {
-	w.enter(store.NewTensor{Name: name, Format: to, Shape: shape, Pieces: func(yield func([]byte) bool) {
+	as := to
+	if w.q.As != nil && to.Block > 1 && to != from[0].Format {
+		as = w.q.As
+	}
+	w.enter(store.NewTensor{Name: name, Format: as, Shape: shape, Pieces: func(yield func([]byte) bool) {
 		for _, f := range from {
-			for piece := range w.encoded(f, to) {
+			for piece := range w.encoded(f, to, as) {
 				if !yield(piece) {
 					return
 				}
@@ -197,21 +218,22 @@ func tensorBytes(t store.NewTensor) int64 {
 // stride is how many values a goroutine encodes at a time.
 const stride = 1 << 17
 
-// encoded is a tensor in a format, so many rows at a time as the goroutines share.
-func (w *quantizing) encoded(t store.Tensor, to *quant.Format) iter.Seq[[]byte] {
+// encoded is a tensor rounded to a format, as that one or as plain floats, so many rows at a time as the goroutines share.
+func (w *quantizing) encoded(t store.Tensor, to, as *quant.Format) iter.Seq[[]byte] {
 	cols := cols(t)
-	rows, from, into := numbers(t)/cols, t.Format.RowBytes(cols), to.RowBytes(cols)
+	rows, from, into := numbers(t)/cols, t.Format.RowBytes(cols), as.RowBytes(cols)
 	each := max(1, stride/cols)
 	return func(yield func([]byte) bool) {
+		rounds := to != as && to != t.Format
 		var buf []byte
-		if t.Format != to {
+		if rounds || t.Format != as {
 			buf = make([]byte, min(rows, each*w.q.Threads)*into)
 		}
 		for r := 0; r < rows; r += each * w.q.Threads {
 			n := min(rows-r, each*w.q.Threads)
 			src := t.Data[r*from : (r+n)*from]
 			dst := src
-			if t.Format != to {
+			if buf != nil {
 				dst = buf[:n*into]
 				var group sync.WaitGroup
 				for i := 0; i < n; i += each {
@@ -219,7 +241,12 @@ func (w *quantizing) encoded(t store.Tensor, to *quant.Format) iter.Seq[[]byte] 
 					group.Go(func() {
 						values := make([]float32, m*cols)
 						t.Format.Decode(values, src[i*from:(i+m)*from])
-						to.Encode(dst[i*into:(i+m)*into], values)
+						if rounds {
+							rounded := make([]byte, m*to.RowBytes(cols))
+							to.Encode(rounded, values)
+							to.Decode(values, rounded)
+						}
+						as.Encode(dst[i*into:(i+m)*into], values)
 					})
 				}
 				group.Wait()

@@ -134,7 +134,7 @@ func (w *quantizing) banks(layer int, stacks []store.Tensor, place []int) (banks
 			if over, ok := bits.Over[e]; ok {
 				name = over
 			}
-			if to, err = Writable(name); err != nil {
+			if to, err = Known(name); err != nil {
 				return nil, fmt.Errorf("%w: bits of layer %d: %w", moe.ErrOverlay, layer, err)
 			}
 		}

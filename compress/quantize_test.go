@@ -309,3 +309,46 @@ func TestQuantizeCancelled(t *testing.T) {
 		t.Errorf("%v, want Canceled", err)
 	}
 }
+
+// TestValuesAsFloats: with As, a file has the numbers that the formats leave, of formats too that no GGUF can hold.
+func TestValuesAsFloats(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 1))
+	c := made(t, append(smallExperts(r), random(r, "blk.0.attn_q.weight", quant.F32, 4, 64))...)
+	rounded := func(f *quant.Format, values []float32) []float32 {
+		out := make([]float32, len(values))
+		f.Decode(out, encoded(f, values))
+		return out
+	}
+	check := func(got store.Tensor, f *quant.Format, from []float32) {
+		t.Helper()
+		if got.Format != quant.F32 || !reflect.DeepEqual(values(got), rounded(f, from)) {
+			t.Errorf("%s is %s, and not what %s leaves", got.Name, got.Format, f)
+		}
+	}
+	out, _ := quantised(t, c, Quantization{To: quant.W2G32, As: quant.F32})
+	for _, name := range c.Names() {
+		check(out.Tensors[name], quant.W2G32, values(c.Tensors[name]))
+	}
+	p := &moe.Overlay{Format: 1, Tensors: map[string]string{"blk.0.attn_q.weight": "W4G32"},
+		Bits: map[int]moe.OverlayBits{0: {Default: "W2G32", Over: map[int]string{4: "W3G32"}}}}
+	out, _ = quantised(t, c, Quantization{Policy: p, As: quant.F32})
+	check(out.Tensors["blk.0.attn_q.weight"], quant.W4G32, values(c.Tensors["blk.0.attn_q.weight"]))
+	up := c.Tensors["blk.0.ffn_up_exps.weight"]
+	check(out.Tensors["blk.0.ffn_up_exps.q1.weight"], quant.W3G32, values(part(up, 4)))
+	check(part(out.Tensors["blk.0.ffn_up_exps.q0.weight"], 0), quant.W2G32, values(part(up, 0)))
+
+	for name, tt := range map[string]struct {
+		q    Quantization
+		want error
+	}{
+		"a policy of formats without a type": {Quantization{Policy: p}, ErrWritable},
+		"a format without a type":            {Quantization{To: quant.W2G32}, ErrWritable},
+		"as a quantised format":              {Quantization{To: quant.Q4_K, As: quant.Q8_0}, ErrWritable},
+		"as integers":                        {Quantization{To: quant.Q4_K, As: quant.I32}, ErrWritable},
+		"integers as floats":                 {Quantization{To: quant.I32, As: quant.F32}, ErrWritable},
+	} {
+		if _, err := Quantize(t.Context(), c, filepath.Join(t.TempDir(), "x.gguf"), tt.q); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}

@@ -22,9 +22,18 @@ import (
 type Measurement struct {
 	Formats []*quant.Format       // that units may have; nil = Candidates
 	Rows    int                   // most rows of a matrix that are measured, evenly spread; 0 = all
+	Floors  Floors                // "" = Kept
 	Threads int                   // goroutines at work; 0 = one a core
 	See     func(done, total int) // units measured; one goroutine at a time calls it; nil = nobody asks
 }
+
+// Floors says whether units have floors.
+type Floors string
+
+const (
+	Kept Floors = "kept" // attention, shared experts and the layers at both ends have more than the least
+	None Floors = "none" // every unit may have its smallest choice: for comparison
+)
 
 // Candidates are the formats of units: of every number of bits the one with the least error.
 var Candidates = []*quant.Format{quant.Q2_K, quant.Q3_K, quant.Q4_K, quant.Q5_K, quant.Q6_K, quant.Q8_0}
@@ -66,7 +75,9 @@ func Measure(ctx context.Context, c *store.Checkpoint, p *Profile, m Measurement
 		return nil, err
 	}
 	cover(units, p)
-	floors(units)
+	if m.Floors != None {
+		floors(units)
+	}
 	return units, nil
 }
 
@@ -195,14 +206,14 @@ func (m *Measurement) unit(c *store.Checkpoint, p *Profile, u *Unit) {
 	known := map[string]bool{}
 	for _, f := range formats {
 		f = fitting(f, samples[0].cols)
-		choice, mean, actual := Choice{Format: f.Name}, 0.0, ""
+		choice, actual := Choice{Format: f.Name}, ""
 		for i := range all {
 			to := stored(all[i], f)
 			choice.Bytes += int64(numbers(all[i])) / int64(to.Block) * int64(to.Bytes)
 			actual += to.Name + " "
-			mean += samples[i].err(all[i].Format, to)
+			choice.Error += samples[i].err(all[i].Format, to)
 		}
-		if choice.Error = mean / float64(len(all)); !known[actual] {
+		if !known[actual] {
 			known[actual] = true
 			u.Choices = append(u.Choices, choice)
 		}

@@ -71,6 +71,14 @@ func expertsOf(r *rand.Rand, layer, kind string, f *quant.Format) []store.NewTen
 	}
 }
 
+// smallExperts is the stacks of a layer with 6 experts of 32 x 64.
+func smallExperts(r *rand.Rand) []store.NewTensor {
+	return []store.NewTensor{
+		random(r, "blk.0.ffn_gate_exps.weight", quant.F32, 6, 32, 64), random(r, "blk.0.ffn_up_exps.weight", quant.F32, 6, 32, 64),
+		random(r, "blk.0.ffn_down_exps.weight", quant.F32, 6, 64, 32),
+	}
+}
+
 func seenOf(layers, experts int) *Profile {
 	p := &Profile{Layers: make([]LayerProfile, layers)}
 	for l := range p.Layers {
@@ -259,7 +267,7 @@ func TestPolicyRoundTrip(t *testing.T) {
 func TestReadPolicyRefuses(t *testing.T) {
 	for _, s := range []string{
 		"", "{", "[]", `{"format":2}`, `{"format":1}{}`, `{"format":1,"bytes":{}}`, `{"format":1,"bits":{"x":{}}}`, `{"format":1,"bits":{"0":{}}}`,
-		`{"format":1,"bits":{"0":{"default":"W4G32"}}}`, `{"format":1,"bits":{"0":{"default":"Q4_K","over":{"1":"I32"}}}}`,
+		`{"format":1,"bits":{"0":{"default":"W5G32"}}}`, `{"format":1,"bits":{"0":{"default":"Q4_K","over":{"1":"I32"}}}}`,
 		`{"format":1,"tensors":{"a":"Q9"}}`,
 	} {
 		if o, err := ReadPolicy(strings.NewReader(s)); !errors.Is(err, moe.ErrOverlay) {
@@ -287,4 +295,31 @@ func FuzzReadPolicy(f *testing.F) {
 			t.Fatalf("what was read is not read again: %v", err)
 		}
 	})
+}
+
+// TestErrorsAddUp: an expert's error is that of its matrices together, so that it counts beside attention as each of them would.
+func TestErrorsAddUp(t *testing.T) {
+	r := rand.New(rand.NewPCG(12, 1))
+	c := made(t, smallExperts(r)...)
+	units, err := Measure(t.Context(), c, nil, Measurement{Formats: []*quant.Format{quant.W2G32, quant.W4G32}, Floors: None})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range units {
+		sum := 0.0
+		for _, name := range u.Names {
+			before := values(part(c.Tensors[name], u.Expert))
+			after := make([]float32, len(before))
+			quant.W2G32.Decode(after, encoded(quant.W2G32, before))
+			var off, size float64
+			for i, v := range before {
+				d := float64(v) - float64(after[i])
+				off, size = off+d*d, size+float64(v)*float64(v)
+			}
+			sum += off / size
+		}
+		if got := u.Choices[0]; got.Format != "W2G32" || math.Abs(got.Error-sum) > 1e-9*sum || u.Floor != 0 {
+			t.Errorf("expert %d: floor %d, error of %s is %v, of its matrices together %v", u.Expert, u.Floor, got.Format, got.Error, sum)
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/winnow-llm/winnow/compress"
 	"github.com/winnow-llm/winnow/configs"
+	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
 )
 
@@ -26,6 +27,8 @@ type bits struct {
 	out     string // file
 	rows    int    // of a matrix that are measured
 	formats int    // of a layer
+	among   []string
+	bare    bool // without floors
 }
 
 var bitsPolicies = []string{"ours", "frequency", "outlier", "ends", "importance", "uniform"}
@@ -65,7 +68,9 @@ layers; importance, the layers that change most; uniform raises all at once. fre
 	f.StringVar(&b.policy, "policy", "ours", "who chooses: "+strings.Join(bitsPolicies, ", "))
 	f.StringVarP(&b.out, "output", "o", "", "file to write")
 	f.IntVar(&b.rows, "rows", 64, "rows of each matrix that are measured; 0 = all")
+	f.StringSliceVar(&b.among, "among", nil, "formats to choose from, with commas; those that no GGUF can hold are only to be measured")
 	f.IntVar(&b.formats, "formats", 3, "most formats of a layer, 2 to 4, when ours chooses")
+	f.BoolVar(&b.bare, "no-floors", false, "let attention, shared experts and the layers at both ends have the smallest formats too: for comparison")
 	for _, name := range []string{"avg", "output"} {
 		if err := c.MarkFlagRequired(name); err != nil {
 			panic("winnow: bug: " + err.Error())
@@ -93,12 +98,23 @@ func (b *bits) run(c *cobra.Command, name string) error {
 		return err
 	}
 	defer ck.Close()
+	var among []*quant.Format
+	for _, name := range b.among {
+		f, err := compress.Known(strings.ToUpper(name))
+		if err != nil {
+			return fmt.Errorf("bits: --among: %w", err)
+		}
+		among = append(among, f)
+	}
 	var units []compress.Unit
 	err = follow(c, "bits", name, func(ctx context.Context, see func(store.Progress)) error {
 		var err error
-		m := compress.Measurement{Rows: b.rows, Threads: cfg.Threads, See: func(done, total int) {
+		m := compress.Measurement{Formats: among, Rows: b.rows, Threads: cfg.Threads, See: func(done, total int) {
 			see(store.Progress{Status: "measuring", Digest: name, Total: ck.Size(), Completed: int64(float64(ck.Size()) * float64(done) / float64(total))})
 		}}
+		if b.bare {
+			m.Floors = compress.None
+		}
 		units, err = compress.Measure(ctx, ck, p, m)
 		return err
 	})

@@ -17,21 +17,24 @@ import (
 )
 
 func quantizeVerb() *cobra.Command {
-	var to, policy, out string
+	var to, policy, as, out string
 	var force bool
 	c := &cobra.Command{
 		Use:   "quantize MODEL (--to FORMAT | --policy POLICY.json) -o OUT.gguf",
 		Short: "Write a model in other number formats",
 		Long: `quantize writes a GGUF of another. --to Q4_K stores all matrices in one format, but embeddings and output at least in Q6_K; --policy does
 what winnow experts bits has chosen. Norms, routers and biases are F32. A tensor never becomes larger than it is in a quantised file, and
-rows that are no whole number of 256 values get a format of 32, which is said.`,
+rows that are no whole number of 256 values get a format of 32, which is said.
+
+--as F32 writes the numbers that the formats leave as plain floats, so that formats can be measured that a GGUF has no type for, such as W2G32,
+W3G32 and W4G32. The file is no smaller.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			cfg, _, err := settings(c)
 			if err != nil {
 				return err
 			}
-			q, err := quantization(to, policy)
+			q, err := quantization(to, policy, as)
 			if err != nil {
 				return fmt.Errorf("quantize: %w", err)
 			}
@@ -62,6 +65,7 @@ rows that are no whole number of 256 values get a format of 32, which is said.`,
 	f := c.Flags()
 	f.StringVar(&to, "to", "", "one format of all matrices: Q8_0, Q6_K, Q5_K, Q4_K, Q3_K, Q2_K, IQ4_XS, IQ4_NL, MXFP4, ...")
 	f.StringVar(&policy, "policy", "", "file that says which tensors and experts get which format")
+	f.StringVar(&as, "as", "", "F32, F16 or BF16: what holds the numbers, in place of the formats")
 	f.StringVarP(&out, "output", "o", "", "file to write; nothing may be there")
 	f.BoolVar(&force, "force", false, "replace the file that is there, once the new one is whole")
 	c.MarkFlagsOneRequired("to", "policy")
@@ -74,9 +78,14 @@ rows that are no whole number of 256 values get a format of 32, which is said.`,
 }
 
 // quantization is what the flags ask for.
-func quantization(to, policy string) (q compress.Quantization, err error) {
+func quantization(to, policy, as string) (q compress.Quantization, err error) {
+	if as != "" {
+		if q.As, err = compress.Writable(strings.ToUpper(as)); err != nil {
+			return q, err
+		}
+	}
 	if policy == "" {
-		q.To, err = compress.Writable(strings.ToUpper(to))
+		q.To, err = compress.Known(strings.ToUpper(to))
 		return q, err
 	}
 	f, err := os.Open(policy)

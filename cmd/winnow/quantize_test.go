@@ -27,10 +27,10 @@ func TestQuantizedModelsRun(t *testing.T) {
 		return p.Perplexity
 	}
 	before := measure("demo")
-	for _, format := range []string{"q4_k", "Q2_K", "IQ4_NL"} {
-		must(t, "", "quantize", "demo", "--to", format, "-o", "out.gguf", "--force")
+	for _, to := range []string{"q4_k", "Q2_K", "IQ4_NL", "w4g32 --as f32"} {
+		must(t, "", strings.Fields("quantize demo --force -o out.gguf --to "+to)...)
 		if after := measure("out.gguf"); !(after > before/1.2 && after < before*1.2) {
-			t.Errorf("%s: perplexity %v, before %v", format, after, before)
+			t.Errorf("%s: perplexity %v, before %v", to, after, before)
 		}
 	}
 }
@@ -56,7 +56,7 @@ func TestBitsAndQuantize(t *testing.T) {
 	if at := c.Tensors["blk.2.ffn_exps_map"].Data; len(at) != 8*8 || at[8*3] != 1 || at[8*2] != 0 {
 		t.Errorf("expert 3 of layer 2, which most tokens choose, is not in the larger bank: %v", at)
 	}
-	if f := c.Tensors["blk.2.attn_q.weight"].Format; f == nil || f.Name != "Q5_K" {
+	if f := c.Tensors["blk.2.attn_q.weight"].Format; f == nil || f.Name != "Q4_K" {
 		t.Errorf("attention is %v", f)
 	}
 }
@@ -79,6 +79,9 @@ func TestQuantizeAsksForSense(t *testing.T) {
 		"experts bits demo --avg 5 --policy best -o x.json":      "best",
 		"experts bits demo --avg 5 --policy frequency -o x.json": "--profile",
 		"experts bits demo --avg 5 --formats 5 -o x.json":        "--formats",
+		"experts bits demo --avg 5 --among Q4_K,Q9 -o x.json":    "Q9",
+		"quantize demo --to W4G32 --as Q8_0 -o x.gguf":           "Q8_0",
+		"quantize demo --to I32 --as F32 -o x.gguf":              "I32",
 		"experts bits demo --avg 5 --profile bad.json -o x.json": "bad.json",
 		"experts bits demo --avg 5 -o no/x.json":                 "no",
 	} {
