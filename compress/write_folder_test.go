@@ -323,3 +323,20 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestContainersAgree cuts one model as a folder and as a GGUF file: both give the same bits.
+func TestContainersAgree(t *testing.T) {
+	const whole = "../../shared/models/demo-moe"
+	if _, err := os.Stat(whole); err != nil {
+		t.Skip("no ../shared/models: ", err)
+	}
+	o := pruned()
+	folder := apply(t, opened(t, whole), o, compress.Writing{For: compress.Anyone})
+	file := apply(t, opened(t, whole+"/model.gguf"), o, compress.Writing{For: compress.Anyone})
+	if folder.Kind == file.Kind {
+		t.Fatalf("both are %v", file.Kind)
+	}
+	if !slices.Equal(logits(t, folder, tensor.Reference()), logits(t, file, tensor.Reference())) {
+		t.Error("logits differ")
+	}
+}
