@@ -219,6 +219,9 @@ func (s *LayerSpec) runs(apart bool) (out []run) {
 
 // banks loads the experts that a layer has, and no others: each run of neighbours is a bank by itself, so that nothing is copied on the way.
 func (l *loader) banks(s *LayerSpec, dim int, name func(string) string) (out []moe.Bank) {
+	if !l.opt.Apart && l.c.Kind == store.GGUF { // apart, another model of the mapping may read what this one does not
+		l.skip(s, dim, name)
+	}
 	for _, r := range s.runs(l.opt.Apart) {
 		var w [3]tensor.Mat
 		for i, st := range s.stacks(dim, r.bank, name) {
@@ -233,6 +236,26 @@ func (l *loader) banks(s *LayerSpec, dim int, name func(string) string) (out []m
 		out = append(out, b)
 	}
 	return out
+}
+
+// skip tells a GGUF file's mapping which experts of a layer nobody reads.
+func (l *loader) skip(s *LayerSpec, dim int, name func(string) string) {
+	for b := range max(1, len(s.Banks)) {
+		for _, st := range s.stacks(dim, b, name) {
+			all, at := l.host(st.name, st.experts*st.rows, st.cols), 0
+			if l.err != nil {
+				return
+			}
+			raw := all.Raw()
+			size := len(raw) / st.experts
+			for _, r := range append(s.runs(false), run{b, st.experts, st.experts}) {
+				if r.bank == b {
+					l.c.Skip(raw[at*size : r.from*size])
+					at = r.to
+				}
+			}
+		}
+	}
 }
 
 // joined is experts from to to of a stack, joined in order: rows of one tensor in GGUF, a tensor each elsewhere.

@@ -34,6 +34,20 @@ func advise(part []byte, how int) {
 	_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(p, -into)), into+len(part)), how)
 }
 
+// skip keeps the whole pages of a part of a mapping out of memory that nobody reads. The system maps pages around one that is read, but no further
+// than to pages that it is advised differently of.
+func skip(part []byte) {
+	page := os.Getpagesize()
+	if len(part) < page {
+		return
+	}
+	p := unsafe.Pointer(&part[0])
+	from := -int(uintptr(p)) & (page - 1)
+	if whole := (len(part) - from) &^ (page - 1); whole > 0 {
+		_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(p, from)), whole), unix.MADV_RANDOM) // a hint: refused, it costs memory only
+	}
+}
+
 // lockFile takes an advisory lock of the whole file, which ends with f and with the process. Others may share one that is not exclusive.
 // It does not wait: false means that somebody else holds it.
 func lockFile(f *os.File, exclusive bool) (bool, error) {
