@@ -58,7 +58,7 @@ type In struct {
 	Force  bool    // plans from a profile that has seen too little
 	Seed   uint64  // of the random method
 
-	Lambda [2]float64 // STUN: weights of router distance and of coactivation; both 0 = {1, 0}, where a profile holds coactivation {1, 1}
+	Lambda [2]float64 // STUN and hybrid: weights of router distance and of coactivation; both 0 = {1, 0}
 	Kappa  int        // STUN: layers of fewer clusters are averaged; 0 = 3
 }
 

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// STUN keeps one expert of each cluster of alike ones. Experts are alike whose router rows are close and, where a profile says so, that tokens
-// choose together; clusters are cut from the dendrograms of all layers at one height. The survivor is the member whose weights are closest to
-// the cluster's mean. It needs no profile.
+// STUN keeps one expert of each cluster of alike ones. Experts are alike whose router rows are close and, where Lambda and a profile say so, that
+// tokens choose together; clusters are cut from the dendrograms of all layers at one height. The survivor is the member whose weights are closest
+// to the cluster's mean. It needs no profile.
 var STUN = registerMethod("stun", func(in In) (Plan, error) {
 	return in.clustered("stun", func(layer int, merges []merge) ([]int, error) {
 		return central(in.Weights, layer, merges)
@@ -106,9 +106,6 @@ func (in In) dendrograms(layer int) ([][]merge, error) {
 	near, together := in.Lambda[0], in.Lambda[1]
 	if in.Lambda == [2]float64{} {
 		near = 1
-		if in.Profile != nil && in.Profile.Layers[layer].Together != nil {
-			together = 1
-		}
 	}
 	if !(near >= 0 && together >= 0 && near+together <= math.MaxFloat32) {
 		return nil, fmt.Errorf("%w: distances weighed by %v and %v, want numbers from 0", ErrPlan, near, together)

@@ -104,10 +104,14 @@ func TestSTUNJoinsWhoIsChosenTogether(t *testing.T) {
 	l.Usage = []int64{90, 10, 10, 90}
 	l.Together = [][]int64{{90, 0, 0, 90}, {0, 10, 10, 0}, {0, 10, 10, 0}, {90, 0, 0, 90}}
 	p := &Profile{Layers: []LayerProfile{l}}
-	// {0, 3} by coactivation, {1, 2} after it; by rows alone it would be {2, 3} and {0, 1}.
-	plan, err := STUN(In{Spec: spec, Weights: w.of(spec), Profile: p, Keep: 0.5, Lambda: [2]float64{0, 1}, Kappa: 3})
-	if want := map[int][][]int{0: {{0, 3}, {1, 2}}}; err != nil || !reflect.DeepEqual(plan.Average, want) {
-		t.Errorf("%v, want %v (%v)", plan.Average, want, err)
+	for lambda, want := range map[[2]float64][][]int{
+		{0, 1}: {{0, 3}, {1, 2}},
+		{}:     {{0, 1}, {2, 3}}, // a profile does not change what is alike unless asked to
+	} {
+		plan, err := STUN(In{Spec: spec, Weights: w.of(spec), Profile: p, Keep: 0.5, Lambda: lambda, Kappa: 3})
+		if err != nil || !reflect.DeepEqual(plan.Average, map[int][][]int{0: want}) {
+			t.Errorf("%v: %v, want %v (%v)", lambda, plan.Average, want, err)
+		}
 	}
 }
 

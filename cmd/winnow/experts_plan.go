@@ -39,22 +39,23 @@ func expertsPlanVerb() *cobra.Command {
 		Short: "Choose the experts that stay when a model is to have fewer",
 		Long: `plan writes an overlay, which says which experts a model goes without; the model itself stays as it is.
 
---method says who chooses. reap keeps the experts whose output weighs most where they are chosen, as many in every layer; stun keeps one of
-each cluster of alike ones, by the router and the weights alone; hybrid lets reap choose from stun's clusters; frequency keeps those that most
-tokens chose; random is what the others must beat. reap, hybrid and frequency need --profile, and a text that reached every expert. naee tries
-every subset of at most 16 experts a layer, and keeps the one with which the layer's outputs on --text, of all experts, move least.`,
+--method says who chooses. stun keeps one of each cluster of alike ones, by the router and the weights alone; reap keeps the experts whose output
+weighs most where they are chosen, as many in every layer, or with --ragged by one ranking of all layers, which costs less; hybrid lets reap
+choose from stun's clusters; frequency keeps those that most tokens chose; random is what the others must beat. reap, hybrid and frequency need
+--profile, and a text that reached every expert; stun reads a profile only where --lambda asks for it. naee tries every subset of at most 16
+experts a layer, and keeps the one with which the layer's outputs on --text, of all experts, move least. docs/perf.md has figures.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return p.run(c, args[0]) },
 	}
 	f := c.Flags()
-	f.StringVar(&p.method, "method", "reap", "who chooses: "+strings.Join(compress.MethodNames(), ", "))
+	f.StringVar(&p.method, "method", "stun", "who chooses: "+strings.Join(compress.MethodNames(), ", "))
 	f.Float64Var(&p.in.Keep, "keep", 0.75, "share of the experts that stay")
 	f.StringVar(&p.profile, "profile", "", "profile of the model at work")
 	f.StringVarP(&p.out, "output", "o", "", "overlay to write")
 	f.BoolVar(&p.in.Ragged, "ragged", false, "rank all layers together, so that some keep more than others; stun and hybrid always do")
 	f.IntVar(&p.in.Floor, "floor", 0, "fewest experts of a layer; never fewer than a token takes")
 	f.Uint64Var(&p.in.Seed, "seed", 0, "seed of the random method")
-	f.Float64SliceVar(&p.lambda, "lambda", nil, "stun's weights of router distance and of being chosen together (default 1,0; with a profile 1,1)")
+	f.Float64SliceVar(&p.lambda, "lambda", nil, "stun's and hybrid's weights of router distance and of being chosen together (default 1,0)")
 	f.IntVar(&p.in.Kappa, "kappa", 3, "stun: a layer of fewer clusters than this is averaged, with --merge")
 	f.BoolVar(&p.merge, "merge", false, "stun: merge the clusters that are to be averaged in place of dropping all but one")
 	f.BoolVar(&p.in.Force, "force", false, "plan from a profile that has seen too little, or another model")

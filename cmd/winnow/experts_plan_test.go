@@ -67,7 +67,7 @@ func checkedOverlay(t *testing.T, path string) *moe.Overlay {
 
 func TestPlanWithoutAProfile(t *testing.T) {
 	alone(t)
-	out := must(t, "", "experts", "plan", "demo", "--method", "stun", "--keep", "0.5", "-o", "a.json")
+	out := must(t, "", "experts", "plan", "demo", "--keep", "0.5", "-o", "a.json")
 	if !strings.HasPrefix(out, "LAYER  EXPERTS  STAY  GO\n0      8        ") || !strings.Contains(out, "\n24 of 48 experts stay; 2.5 MB of 7.4 MB saved\n") {
 		t.Error(out)
 	}
@@ -128,7 +128,7 @@ func TestPlanFromAProfile(t *testing.T) {
 			t.Errorf("%s: %s", method, out)
 		}
 	}
-	must(t, "", "experts", "plan", "demo", "--profile", "p.json", "-o", "o.json")
+	must(t, "", "experts", "plan", "demo", "--method", "reap", "--profile", "p.json", "-o", "o.json")
 	if o := checkedOverlay(t, "o.json"); len(o.Layers[3].Drop) != 2 || o.Layers[3].Drop[1] != 2 {
 		t.Errorf("the expert that was never chosen stays: %v", o.Layers[3])
 	}
@@ -160,14 +160,14 @@ func TestPlansThatAreRefused(t *testing.T) {
 	writeFile(t, "broken.json", `{"format":1,"layers":[{"tokens":`)
 	for _, c := range []struct{ args, want string }{
 		{"demo", `"output" not set`},
-		{"demo -o o.json", "method reap needs a profile"},
+		{"demo -o o.json --method reap", "method reap needs a profile"},
 		{"demo -o o.json --method best", `method "best", want one of frequency, hybrid, naee, random, reap, stun`},
 		{"demo -o o.json --method stun --keep 0", "keep 0"},
 		{"demo -o o.json --method stun --keep 0.1", "more than floors, groups and protected experts allow"},
 		{"demo -o o.json --method stun --lambda 1", "--lambda has 1 numbers, want 2"},
 		{"demo -o o.json --method stun --lambda 0,1", "no profile holds it"},
 		{"demo -o missing/o.json --method stun", "missing"},
-		{"demo -o o.json --profile short.json", "layer 0: 400 tokens are 100 an expert, want 256: expert 0 (200 tokens)"},
+		{"demo -o o.json --method reap --profile short.json", "layer 0: 400 tokens are 100 an expert, want 256: expert 0 (200 tokens)"},
 		{"demo -o o.json --profile other.json", "the profile is of model 000000000000"},
 		{"demo -o o.json --profile layers.json", "a profile of 5 layers for a model of 6"},
 		{"demo -o o.json --profile broken.json", "broken.json"},
@@ -187,6 +187,6 @@ func TestPlansThatAreRefused(t *testing.T) {
 		t.Error("a refusal leaves an overlay")
 	}
 	for _, profile := range []string{"short.json", "other.json"} {
-		must(t, "", "experts", "plan", "demo", "-o", "o.json", "--force", "--profile", profile)
+		must(t, "", "experts", "plan", "demo", "--method", "reap", "-o", "o.json", "--force", "--profile", profile)
 	}
 }
