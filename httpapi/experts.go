@@ -155,6 +155,16 @@ type layerHeat struct {
 	// Drift is how far the last tokens' choices are from those of the model's profile, and RecentTokens how many these are; nil without a profile.
 	Drift        *float64 `json:"drift,omitempty"`
 	RecentTokens *int64   `json:"recent_tokens,omitempty"`
+
+	Resident *residentHeat `json:"resident,omitempty"` // where not all experts are in memory
+}
+
+// residentHeat is what a layer did whose experts are read when tokens choose them.
+type residentHeat struct {
+	Slots  int   `json:"slots"` // experts that there is room for
+	Hits   int64 `json:"hits"`  // experts that a step needed and that were in memory
+	Misses int64 `json:"misses"`
+	Bytes  int64 `json:"read_bytes"`
 }
 
 type modelHeat struct {
@@ -180,6 +190,9 @@ func (s *Server) experts(c *gin.Context) {
 			}
 			if heat.Drift = l.Drift(x); heat.Drift != nil {
 				heat.RecentTokens = new(int64(x.RecentRows))
+			}
+			if t := x.Traffic; t != nil {
+				heat.Resident = &residentHeat{Slots: t.Slots, Hits: t.Hits, Misses: t.Misses, Bytes: t.Bytes}
 			}
 			m.Layers = append(m.Layers, heat)
 		}

@@ -186,6 +186,8 @@ func TestExpertsCounted(t *testing.T) {
 				Experts []int64
 				Drift   float64 // from a profile that saw all alike
 				Recent  int64   `json:"recent_tokens"`
+
+				Resident struct{ Slots, Hits, Misses int64 }
 			}
 		}
 	}
@@ -214,6 +216,9 @@ func TestExpertsCounted(t *testing.T) {
 		if math.Abs(l.Drift-apart) > 0.01 || l.Recent > l.Tokens || l.Recent < l.Tokens-1 {
 			t.Errorf("layer %d is %v from even by %d recent tokens, want %v by %d", l.Layer, l.Drift, l.Recent, apart, l.Tokens)
 		}
+		if x := l.Resident; x.Slots < 2 || x.Slots > 8 || x.Misses < 2 || x.Hits == 0 {
+			t.Errorf("layer %d: %+v", l.Layer, x)
+		}
 		if l.Tokens == 0 || sum < 2*l.Tokens || sum%l.Tokens != 0 || !(l.CV > 0) {
 			t.Errorf("%+v", l)
 		}
@@ -222,6 +227,8 @@ func TestExpertsCounted(t *testing.T) {
 	for _, want := range []string{
 		`winnow_moe_tokens_total\{layer="0",model="demo-moe"\} [1-9]`, `winnow_moe_expert_load_cv\{layer="0",model="demo-moe"\} 0\.`,
 		`winnow_moe_unique_experts_per_step\{layer="5",model="demo-moe"\} [2-8]`, `winnow_moe_crowd\{model="demo-moe"\} 0`,
+		`winnow_moe_slots\{layer="3",model="demo-moe"\} [2-8]`, `winnow_moe_cache_misses_total\{layer="3",model="demo-moe"\} [1-9]`,
+		`winnow_moe_read_bytes_total\{layer="3",model="demo-moe"\} [1-9]`,
 		`winnow_moe_drift_ratio\{model="demo-moe"\} 0\.`, `winnow_moe_router_nan_total\{model="demo-moe"\} 0`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + want).MatchString(page) {

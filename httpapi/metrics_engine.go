@@ -54,6 +54,18 @@ func layered(name string, grows bool, what string, of func(c *serve.ExpertCounts
 	}}
 }
 
+// read is a figure for each layer of experts of which not all are in memory.
+func read(name string, grows bool, what string, of func(t *serve.ExpertTraffic) float64) figure {
+	return figure{name: name, what: what, grows: grows, label: "layer", of: func(l *serve.Listing) (all []value) {
+		for i := range l.Experts {
+			if x := &l.Experts[i]; x.Traffic != nil {
+				all = append(all, value{strconv.Itoa(x.Layer), of(x.Traffic)})
+			}
+		}
+		return all
+	}}
+}
+
 var figures = []figure{
 	gauge("winnow.sequences.running", "Sequences that hold pages of the cache", func(l *serve.Listing) int { return l.Engine.Running }),
 	gauge("winnow.sequences.waiting", "Sequences that wait for their turn", func(l *serve.Listing) int { return l.Engine.Waiting }),
@@ -94,6 +106,12 @@ var figures = []figure{
 			return all
 		},
 	},
+	read("winnow.moe.slots", false, "Experts of a layer that there is room for", func(t *serve.ExpertTraffic) float64 { return float64(t.Slots) }),
+	read("winnow.moe.cache_hits", true, "Experts that a step needed and that were in memory", func(t *serve.ExpertTraffic) float64 { return float64(t.Hits) }),
+	read("winnow.moe.cache_misses", true, "Experts that a step needed and that were read", func(t *serve.ExpertTraffic) float64 { return float64(t.Misses) }),
+	read("winnow.moe.read_bytes", true, "Bytes of experts that were read", func(t *serve.ExpertTraffic) float64 { return float64(t.Bytes) }),
+	read("winnow.moe.prefetched", true, "Missing experts that were asked for ahead", func(t *serve.ExpertTraffic) float64 { return float64(t.Guessed) }),
+	read("winnow.moe.prefetched_used", true, "Experts that were asked for ahead and needed", func(t *serve.ExpertTraffic) float64 { return float64(t.Came) }),
 	gauge("winnow.moe.crowd", "Sequences that may generate at once for the sake of experts; 0 = as many as a step holds",
 		func(l *serve.Listing) int { return l.Engine.Crowd }),
 	{

@@ -38,7 +38,10 @@ type rig struct {
 	ended  chan error
 }
 
-// sources are the model of stories and the embedded demo, opened on the reference device.
+// someExperts is memory for 30 of the demo's 48 experts, in F32.
+const someExperts = 30 * 3 * 256 * 128 * 4
+
+// sources are the model of stories and the embedded demo, opened on the reference device; of the demo not all experts are in memory.
 func sources(t *testing.T) []serve.Source {
 	loop := engine.NewLoop()
 	t.Cleanup(loop.Close)
@@ -50,7 +53,7 @@ func sources(t *testing.T) []serve.Source {
 			}
 			return serve.Open(name, c, serve.Options{
 				Device: tensor.Reference(), Loop: loop, DType: "f32", Context: 512, Sequences: 4, Rows: 64, Queue: 64, Check: true,
-				Profiles: []serve.ExpertProfile{even(t)},
+				Profiles: []serve.ExpertProfile{even(t)}, ExpertBytes: someExperts,
 			})
 		}}
 	}

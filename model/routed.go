@@ -220,6 +220,8 @@ type ExpertCounts struct {
 	Recent                      []float64
 	RecentRows                  float64
 	RecentDistinct, RecentSteps float64 // likewise
+
+	Traffic *ExpertTraffic // nil where all experts are loaded; shared and never changed
 }
 
 // Unique is how many different experts a step chose lately, the mean; NaN before the first.
@@ -289,6 +291,9 @@ func (m *Model) ExpertCounts() []ExpertCounts {
 		t.NaN += grown(len(t.Chosen) + moe.TallyNaN)
 		out[i] = *t
 		out[i].Chosen, out[i].Recent = slices.Clone(t.Chosen), slices.Clone(t.Recent)
+	}
+	for i, traffic := range m.ExpertTraffic() {
+		out[i].Traffic = &traffic
 	}
 	r.read = now
 	return out

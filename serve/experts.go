@@ -23,6 +23,9 @@ type ExpertUsage = engine.ExpertStats
 // ExpertCounts is which experts of a layer were chosen since a model was loaded.
 type ExpertCounts = model.ExpertCounts
 
+// ExpertTraffic is what such a layer has read whose experts are not all in memory.
+type ExpertTraffic = model.ExpertTraffic
+
 // NoExpert stands in ExpertUsage.IDs for a place that no expert has.
 const NoExpert = engine.NoExpert
 
