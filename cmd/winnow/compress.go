@@ -16,8 +16,6 @@ import (
 
 	"github.com/winnow-llm/winnow/compress"
 	"github.com/winnow-llm/winnow/configs"
-	"github.com/winnow-llm/winnow/model"
-	"github.com/winnow-llm/winnow/serve"
 	"github.com/winnow-llm/winnow/store"
 )
 
@@ -175,44 +173,14 @@ func (s *sparsifying) write(ctx context.Context, c *cobra.Command, checkpoint *s
 
 // ofText has the model read the text first, and while it is written where that is SparseGPT's.
 func (s *sparsifying) ofText(ctx context.Context, c *cobra.Command, checkpoint *store.Checkpoint) (made compress.Zeros, err error) {
-	cfg, log, err := settings(c)
-	if err != nil {
-		return made, err
-	}
-	text, err := openCorpus(s.texts, c.InOrStdin())
-	if err != nil {
-		return made, err
-	}
-	defer func() { err = errors.Join(err, text.close()) }()
-	text.length, text.most = s.length, s.tokens
-	if text.tok, _, err = serve.Text(checkpoint); err != nil {
-		return made, err
-	}
-	total, err := text.count(ctx)
-	if err != nil {
-		return made, err
-	}
-	m, err := openMachine(cfg, log)
-	if err != nil {
-		return made, err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	bar := showTokens(c, total)
-	study := compress.Study{
-		Checkpoint: checkpoint, Device: m.device, Text: compress.Text{SHA256: text.sha256, Sequences: text.sequences},
-		Options: model.Options{DType: model.DType(cfg.DType), Limits: model.Limits{Context: s.length}},
-		Columns: true, Progress: bar.see,
-	}
-	profile, err := compress.Observe(ctx, study)
-	bar.close()
-	if err != nil {
-		return made, err
-	}
-	fmt.Fprintln(c.ErrOrStderr(), profile.Coverage(compress.LeastTokens))
-	passes := passing{c: c, total: total}
-	s.s.Seeing.Study, s.s.Seeing.See = study, passes.see
-	made, err = s.write(ctx, c, checkpoint, &profile)
-	passes.close()
+	text := calibration{texts: s.texts, tokens: s.tokens, length: s.length, columns: true}
+	err = text.observe(ctx, c, checkpoint, func(profile *compress.Profile, study compress.Study, total int64) error {
+		passes := passing{c: c, total: total}
+		defer passes.close()
+		s.s.Seeing.Study, s.s.Seeing.See = study, passes.see
+		made, err = s.write(ctx, c, checkpoint, profile)
+		return err
+	})
 	return made, err
 }
 

@@ -21,7 +21,7 @@ type applying struct {
 func expertsApplyVerb() *cobra.Command {
 	var a applying
 	c := &cobra.Command{
-		Use:   "apply MODEL --overlay FILE -o OUT",
+		Use:   "apply MODEL PLAN -o OUT",
 		Short: "Write a model without the experts that an overlay drops",
 		Long: `apply writes a copy of MODEL that has only the experts that the overlay leaves: a GGUF file as a GGUF file, a Hugging Face directory as one.
 Weights that stay are copied as they are, so nothing is lost but what is dropped.
@@ -31,10 +31,16 @@ models. --interop writes what other programs run too: each row of a router has i
 not, a model whose router has a bias for the choice (DeepSeek V3 and its kin) is filled up by rows that are never chosen; another is refused.
 
 --merge average makes one expert of those that the overlay merges, with the means of their weights and of their router rows.`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 2 && a.overlay != "" {
+				return errors.New("experts apply: the overlay is named twice, by PLAN and by --overlay")
+			}
+			if len(args) == 2 {
+				a.overlay = args[1]
+			}
 			if a.overlay == "" || a.w.Out == "" {
-				return errors.New("experts apply: --overlay names what to drop, and --output the model to write")
+				return errors.New("experts apply: PLAN names what to drop, and --output the model to write")
 			}
 			if err := a.run(c, args[0]); err != nil {
 				return fmt.Errorf("experts apply: %w", err)
@@ -43,7 +49,7 @@ not, a model whose router has a bias for the choice (DeepSeek V3 and its kin) is
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&a.overlay, "overlay", "", "file of the experts to drop and to merge")
+	f.StringVar(&a.overlay, "overlay", "", "the same as PLAN")
 	f.StringVarP(&a.w.Out, "output", "o", "", "GGUF file or folder to write; nothing may be there")
 	f.BoolVar(&a.interop, "interop", false, "write a model that other programs run too, or none")
 	f.StringVar((*string)(&a.w.Merging), "merge", string(compress.Share), "what becomes of merged experts: share weights, or average")

@@ -23,14 +23,15 @@ func TestExpertsApply(t *testing.T) {
 	if shown := must(t, "", "inspect", "./two.gguf"); !strings.Contains(shown, "6 experts") && !strings.Contains(shown, "of 6") {
 		t.Error(shown)
 	}
-	must(t, "", "experts", "apply", "demo", "--overlay", "none.json", "-o", "none.gguf")
+	must(t, "", "experts", "apply", "demo", "none.json", "-o", "none.gguf")
 	if b, err := os.ReadFile("none.gguf"); err != nil || string(b) != string(demo.GGUF) {
 		t.Errorf("nothing was dropped, and the file differs: %v", err)
 	}
 	must(t, "", "experts", "apply", "demo", "--overlay", "one.json", "-o", "one.gguf", "--merge", "average")
 	must(t, "", "experts", "apply", "demo", "--overlay", "other.json", "-o", "other.gguf", "--force")
 	for _, c := range []struct{ args, says string }{
-		{"demo -o x.gguf", "--overlay names what to drop"},
+		{"demo -o x.gguf", "PLAN names what to drop"},
+		{"demo two.json --overlay two.json -o x.gguf", "named twice"},
 		{"demo --overlay two.json", "--output the model to write"},
 		{"demo --overlay two.json -o two.gguf", "name is taken"},
 		{"demo --overlay one.json -o x.gguf --interop", "other programs cannot run it: layer 0 has 7 experts"},

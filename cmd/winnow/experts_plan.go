@@ -24,8 +24,9 @@ import (
 // planning is what winnow experts plan is asked for.
 type planning struct {
 	method  string
-	profile string // file; "" = none
-	out     string // file
+	profile string   // file; "" = none
+	calib   []string // or files of text
+	out     string   // file
 	merge   bool
 	lambda  []float64
 	in      compress.In
@@ -42,7 +43,7 @@ func expertsPlanVerb() *cobra.Command {
 --method says who chooses. stun keeps one of each cluster of alike ones, by the router and the weights alone; reap keeps the experts whose output
 weighs most where they are chosen, as many in every layer, or with --ragged by one ranking of all layers, which costs less; hybrid lets reap
 choose from stun's clusters; frequency keeps those that most tokens chose; random is what the others must beat. reap, hybrid and frequency need
---profile, and a text that reached every expert; stun reads a profile only where --lambda asks for it. naee tries every subset of at most 16
+--profile or --calib, a text that reached every expert; stun reads a profile only where --lambda asks for it. naee tries every subset of at most 16
 experts a layer, and keeps the one with which the layer's outputs on --text, of all experts, move least. docs/perf.md has figures.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return p.run(c, args[0]) },
@@ -51,6 +52,8 @@ experts a layer, and keeps the one with which the layer's outputs on --text, of 
 	f.StringVar(&p.method, "method", "stun", "who chooses: "+strings.Join(compress.MethodNames(), ", "))
 	f.Float64Var(&p.in.Keep, "keep", 0.75, "share of the experts that stay")
 	f.StringVar(&p.profile, "profile", "", "profile of the model at work")
+	f.StringArrayVar(&p.calib, "calib", nil, `file of text to make a profile of first, any number of times; "-" = standard input`)
+	c.MarkFlagsMutuallyExclusive("profile", "calib")
 	f.StringVarP(&p.out, "output", "o", "", "overlay to write")
 	f.BoolVar(&p.in.Ragged, "ragged", false, "rank all layers together, so that some keep more than others; stun and hybrid always do")
 	f.IntVar(&p.in.Floor, "floor", 0, "fewest experts of a layer; never fewer than a token takes")
@@ -98,6 +101,15 @@ func (p *planning) run(c *cobra.Command, name string) error {
 			return err
 		}
 		p.in.Profile = &seen
+	}
+	if len(p.calib) > 0 {
+		ctx, stop := interruptible(c)
+		defer stop()
+		text := calibration{texts: p.calib, length: 512}
+		keep := func(seen *compress.Profile, _ compress.Study, _ int64) error { p.in.Profile = seen; return nil }
+		if err := text.observe(ctx, c, ck, keep); err != nil {
+			return fmt.Errorf("plan: %w", err)
+		}
 	}
 	if p.method == "naee" {
 		if p.in.Samples, err = p.sample.run(c, ck, cfg, log); err != nil {

@@ -134,6 +134,25 @@ func TestPlanFromAProfile(t *testing.T) {
 	}
 }
 
+// A text in place of a profile makes the same plan as the profile that is made of it.
+func TestPlanFromAText(t *testing.T) {
+	alone(t)
+	writeFile(t, "text.txt", strings.Repeat(story+" ", 12))
+	must(t, "", "experts", "profile", "demo", "--text", "text.txt", "-o", "p.json", "--log", "warn")
+	must(t, "", "experts", "plan", "demo", "--method", "reap", "--force", "--profile", "p.json", "-o", "a.json")
+	must(t, "", "experts", "plan", "demo", "--method", "reap", "--force", "--calib", "text.txt", "-o", "b.json", "--log", "warn")
+	a, err := os.ReadFile("a.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile("b.json"); err != nil || string(b) != string(a) {
+		t.Errorf("%v: %s, want %s", err, b, a)
+	}
+	if _, _, err := winnow(t, "", "experts", "plan", "demo", "--calib", "text.txt", "--profile", "p.json", "-o", "c.json"); err == nil {
+		t.Error("a text and a profile are both taken")
+	}
+}
+
 func TestPlanOfEverySubset(t *testing.T) {
 	alone(t)
 	writeFile(t, "text.txt", story)
