@@ -40,7 +40,7 @@ type Config struct {
 	Rows       int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
 	Queue      int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
 
-	ExpertOverlays []string `koanf:"expert_overlays" flag:"expert-overlay" help:"serve the first model as NAME too, with the experts that an overlay leaves: NAME=FILE"`
+	ExpertOverlays []string `koanf:"expert_overlays" flag:"expert-overlay" help:"serve the first model with the experts that an overlay leaves, FILE, or as another one beside it, NAME=FILE"`
 	ExpertProfiles []string `koanf:"expert_profiles" flag:"expert-profile" help:"compare how a model's experts are chosen with its profile in this file, which winnow experts profile wrote"`
 	ExpertMemory   Bytes    `koanf:"expert_memory" help:"memory for the experts of a model, e.g. 2GiB; others are read when tokens choose them; 0 = all, or what memory has room for"`
 	ForceOverlay   bool     `koanf:"force_overlay" help:"take overlays that were made for models with other tensors"`

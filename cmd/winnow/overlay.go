@@ -45,7 +45,23 @@ type overlaid struct{ path, file string }
 // weights is what the model's weights are known by.
 func (o overlaid) weights() string { return o.path + " with " + o.file }
 
-// beside gives a source for each NAME=FILE: the model of base under that overlay. An overlay that does not fit is said and served all the
+// under serves base itself under an overlay.
+func (m *machine) under(base serve.Source, file string) error {
+	if before, twice := m.overlays[base.Weights]; twice {
+		return fmt.Errorf("%s is to be served under two overlays, %s and %s: want NAME=FILE of one", base.Name, before.file, file)
+	}
+	m.overlays[base.Weights] = overlaid{base.Weights, file}
+	part, err := m.weighed(base.Weights, serve.Shareable)
+	if err != nil {
+		return err
+	}
+	with := m.shared[base.Weights]
+	with.Part = part
+	m.shared[base.Weights] = with
+	return nil
+}
+
+// beside gives a source for each NAME=FILE: the model of base under that overlay. FILE alone is the overlay of base itself. An overlay that does not fit is said and served all the
 // same: who asks for it is told why.
 func (m *machine) beside(base serve.Source, log *slog.Logger) (out serve.Sources, err error) {
 	if len(m.config.ExpertOverlays) > 0 && base.Name == "" {
@@ -61,8 +77,14 @@ func (m *machine) beside(base serve.Source, log *slog.Logger) (out serve.Sources
 	}
 	for _, pair := range m.config.ExpertOverlays {
 		name, file, ok := strings.Cut(pair, "=")
-		if !ok || name == "" || file == "" {
-			return nil, fmt.Errorf("expert overlay %q: want NAME=FILE", pair)
+		if !ok && pair != "" {
+			if err := m.under(base, pair); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if name == "" || file == "" {
+			return nil, fmt.Errorf("expert overlay %q: want FILE or NAME=FILE", pair)
 		}
 		o := overlaid{base.Weights, file}
 		s := base

@@ -65,6 +65,30 @@ func TestServeOverlays(t *testing.T) {
 	}
 }
 
+// An overlay without a name is that of the model itself, beside which others stand as ever.
+func TestServeUnderAnOverlay(t *testing.T) {
+	alone(t)
+	file := written(t, "half", half)
+	url, stop := serving(t, "demo", "--expert-overlay", file, "--expert-overlay", "again="+file, "--expert-overlay", "whole="+written(t, "same", ""))
+	answers := map[string]string{}
+	for _, model := range []string{demo.Name, "again", "whole"} {
+		status, body := ask(t, url, model)
+		if status != http.StatusOK {
+			t.Errorf("%s: %d %s", model, status, body)
+		}
+		_, answers[model], _ = strings.Cut(body, `"choices"`)
+	}
+	if answers[demo.Name] != answers["again"] || answers[demo.Name] == answers["whole"] {
+		t.Errorf("%v", answers)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := winnow(t, "", "serve", "demo", "--addr", "127.0.0.1:0", "--expert-overlay", file, "--expert-overlay", file); err == nil || !strings.Contains(err.Error(), "under two overlays") {
+		t.Errorf("two overlays of the model itself: %v", err)
+	}
+}
+
 // loads counts the bytes of weights that a device makes.
 type loads struct {
 	tensor.Device
