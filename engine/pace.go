@@ -15,7 +15,7 @@ type pace struct {
 
 // What pace aims at.
 const (
-	share       = 2.6                    // those who catch up have so many times what the steps between their parts take
+	share       = 2.55                   // those who catch up have so many times what the steps between their parts take
 	gapTime     = 100 * time.Millisecond // but part and step no more than this together
 	leastTime   = 2                      // nor less than so many steps in which all generate, however long those are
 	stride      = 96                     // rows of those who catch up, where a block of so many is not too long

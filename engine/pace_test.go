@@ -64,15 +64,15 @@ func TestPace(t *testing.T) {
 
 func TestPaceSpare(t *testing.T) {
 	for alone, want := range map[time.Duration]time.Duration{
-		0: 100 * ms, 2 * ms: 5200 * time.Microsecond, 40 * ms: 60 * ms, 80 * ms: 80 * ms, time.Second: time.Second,
+		0: 100 * ms, 2 * ms: 5100 * time.Microsecond, 40 * ms: 60 * ms, 80 * ms: 80 * ms, time.Second: time.Second,
 	} {
 		if p := settled(alone); p.spare() != want {
 			t.Errorf("beside steps of %v a part may take %v, want %v", alone, p.spare(), want)
 		}
 	}
 	for beside, want := range map[time.Duration]time.Duration{
-		8 * ms:      26 * ms,
-		10 * ms:     26 * ms,
+		8 * ms:      25500 * time.Microsecond,
+		10 * ms:     25500 * time.Microsecond,
 		40 * ms:     60 * ms, // within gapTime
 		time.Second: 10 * ms,
 	} {
