@@ -94,10 +94,15 @@ func traffic(t *testing.T, m *model.Model) {
 	if len(all) != 6 {
 		t.Fatalf("traffic of %d layers", len(all))
 	}
+	var guessed int64
 	for _, l := range all {
+		guessed += l.Guessed
 		if l.Slots < 2 || l.Slots > 8 || l.Hits+l.Misses < 14*2 || l.Misses < 2 || l.Bytes != l.Misses*demoExpert || l.Came > l.Guessed {
 			t.Errorf("%+v", l)
 		}
+	}
+	if guessed == 0 || all[0].Guessed != 0 {
+		t.Errorf("%d experts are guessed, %d of them of the first layer, which nobody can guess", guessed, all[0].Guessed)
 	}
 }
 
