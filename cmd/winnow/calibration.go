@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +18,10 @@ type calibration struct {
 	tokens  int64    // most; 0 = all
 	length  int      // tokens of a sequence
 	columns bool     // of the profile, see compress.Study
+	partial string   // likewise
 }
 
-// observe has a model read the text, with a progress bar, says which experts it hardly reached, and calls use while the model can read it again.
+// observe has a model read the text, with a progress bar, and calls use while the model can read it again.
 func (t *calibration) observe(
 	ctx context.Context, c *cobra.Command, checkpoint *store.Checkpoint, use func(*compress.Profile, compress.Study, int64) error,
 ) (err error) {
@@ -51,13 +51,12 @@ func (t *calibration) observe(
 	study := compress.Study{
 		Checkpoint: checkpoint, Device: m.device, Text: compress.Text{SHA256: text.sha256, Sequences: text.sequences},
 		Options: model.Options{DType: model.DType(cfg.DType), Limits: model.Limits{Context: t.length}},
-		Columns: t.columns, Progress: bar.see,
+		Columns: t.columns, Partial: t.partial, Progress: bar.see,
 	}
 	profile, err := compress.Observe(ctx, study)
 	bar.close()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(c.ErrOrStderr(), profile.Coverage(compress.LeastTokens))
 	return use(&profile, study, total)
 }

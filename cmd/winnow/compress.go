@@ -175,6 +175,7 @@ func (s *sparsifying) write(ctx context.Context, c *cobra.Command, checkpoint *s
 func (s *sparsifying) ofText(ctx context.Context, c *cobra.Command, checkpoint *store.Checkpoint) (made compress.Zeros, err error) {
 	text := calibration{texts: s.texts, tokens: s.tokens, length: s.length, columns: true}
 	err = text.observe(ctx, c, checkpoint, func(profile *compress.Profile, study compress.Study, total int64) error {
+		fmt.Fprintln(c.ErrOrStderr(), profile.Coverage(compress.LeastTokens))
 		passes := passing{c: c, total: total}
 		defer passes.close()
 		s.s.Seeing.Study, s.s.Seeing.See = study, passes.see

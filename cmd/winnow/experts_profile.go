@@ -12,8 +12,6 @@ import (
 
 	"github.com/winnow-llm/winnow/compress"
 	"github.com/winnow-llm/winnow/configs"
-	"github.com/winnow-llm/winnow/model"
-	"github.com/winnow-llm/winnow/serve"
 )
 
 // profiling is what winnow experts profile is asked for.
@@ -66,7 +64,7 @@ and for diff.`,
 }
 
 func (p *profiling) run(c *cobra.Command, name string) (err error) {
-	cfg, log, err := settings(c)
+	cfg, _, err := settings(c)
 	if err != nil {
 		return err
 	}
@@ -77,36 +75,15 @@ func (p *profiling) run(c *cobra.Command, name string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, checkpoint.Close()) }()
-	tok, _, err := serve.Text(checkpoint)
-	if err != nil {
-		return err
-	}
-	text, err := openCorpus(p.texts, c.InOrStdin())
-	if err != nil {
-		return fmt.Errorf("experts profile: %w", err)
-	}
-	defer func() { err = errors.Join(err, text.close()) }()
-	text.tok, text.length, text.most = tok, p.length, p.tokens
-	total, err := text.count(ctx)
-	if err != nil {
-		return fmt.Errorf("experts profile: %w", err)
-	}
-	m, err := openMachine(cfg, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	bar := showTokens(c, total)
-	profile, err := compress.Observe(ctx, compress.Study{
-		Checkpoint: checkpoint, Device: m.device, Text: compress.Text{SHA256: text.sha256, Sequences: text.sequences},
-		Options: model.Options{DType: model.DType(cfg.DType), Limits: model.Limits{Context: p.length}},
-		Columns: p.columns, Partial: p.partial(), Progress: bar.see,
-	})
-	bar.close()
-	if err != nil {
+	var seen *compress.Profile
+	text := calibration{texts: p.texts, tokens: p.tokens, length: p.length, columns: p.columns, partial: p.partial()}
+	if err := text.observe(ctx, c, checkpoint, func(profile *compress.Profile, _ compress.Study, _ int64) error {
+		seen = profile
+		return nil
+	}); err != nil {
 		return p.explain(ctx, err)
 	}
-	return p.keep(c, profile)
+	return p.keep(c, *seen)
 }
 
 func (p *profiling) partial() string { return p.out + ".partial" }
