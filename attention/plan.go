@@ -10,78 +10,138 @@ import (
 // Plan says which keys each row reads. It is plain data on the device, of fixed capacity, that a selector's ops fill and Attend
 // executes; reading everything is the plan with one range.
 //
-// A plan row covers Tile batch rows and one group of heads: plan row t*Groups+g holds for batch rows t*Tile to (t+1)*Tile and
-// for query heads g*heads/Groups to (g+1)*heads/Groups. What a batch row at position p reads, in this order:
+// A plan row covers a tile of batch rows and one group of heads: plan row t*Groups+g holds for the batch rows of tile t and for query
+// heads g*heads/Groups to (g+1)*heads/Groups. What a batch row at position p reads, in this order:
 //
-//	keys 0 to Sink                            a dense range, whole blocks, at most up to Local
-//	64-key blocks Blocks[BlockPtr[r]:BlockPtr[r+1]]   by logical number, ascending
-//	single keys Keys[KeyPtr[r]:KeyPtr[r+1]]           by position, ascending
-//	keys Local to p, p included               the only range in which the causal mask can cut
+//	keys 0 to Sink                                  a dense range, whole blocks, at most up to Local
+//	64-key blocks Blocks[BlockAt[r]:][:BlockN[r]]   by logical number, ascending
+//	single keys Keys[KeyAt[r]:][:KeyN[r]]           by position, ascending
+//	keys Local to p, p included                     the only range in which the causal mask can cut
 //
-// Invariants: the four parts are disjoint; every block and key lies before Local; Local <= p, so no row is ever empty; a plan row
-// depends on its own sequence alone. Logical numbers are translated by the page table when the plan is executed, so a plan survives
-// page moves.
+// Plan rows may share a list. A selector has room for BlockRoom blocks and KeyRoom keys a plan row, from r*BlockRoom and r*KeyRoom on.
+//
+// Invariants: the four parts are disjoint; every block and key lies before Local; Local <= p for every row of the tile, so no row is ever
+// empty; lists are sorted; a plan row depends on its own sequence alone. Logical numbers are translated by the page table when the plan
+// is executed, so a plan survives page moves. A plan that covers everything gives the bits of the plan with one range if Sink, Local and
+// the blocks lie on page boundaries and it has no single keys.
 type Plan struct {
-	Sink     tensor.Mat // plan rows x 1, I32: multiple of 64
-	Local    tensor.Mat // plan rows x 1, I32
-	BlockPtr tensor.Mat // plan rows+1 x 1, I32; absent when the plan has no blocks
-	Blocks   tensor.Mat // capacity x 1, I32
-	KeyPtr   tensor.Mat // plan rows+1 x 1, I32; absent when the plan has no single keys
-	Keys     tensor.Mat // capacity x 1, I32
-	Tile     int        // batch rows a plan row covers
-	Groups   int        // groups of query heads
+	Tile    tensor.Mat // rows x 1, I32: the batch row's tile, of which there are at most Sink.Rows/Groups; absent where each row is its own
+	Sink    tensor.Mat // plan rows x 1, I32: multiple of 64
+	Local   tensor.Mat // plan rows x 1, I32
+	BlockAt tensor.Mat // plan rows x 1, I32; absent, as BlockN and Blocks, when the plan has no blocks
+	BlockN  tensor.Mat // plan rows x 1, I32
+	Blocks  tensor.Mat // capacity x 1, I32
+	KeyAt   tensor.Mat // plan rows x 1, I32; absent, as KeyN and Keys, when the plan has no single keys
+	KeyN    tensor.Mat // plan rows x 1, I32
+	Keys    tensor.Mat // capacity x 1, I32
+	Groups  int        // groups of query heads
 }
 
 // NewRangePlan allocates a plan of ranges only, for one row a tile and all heads together.
 func NewRangePlan(d tensor.Device, rows int) (*Plan, error) {
-	p := &Plan{Tile: 1, Groups: 1}
-	for _, m := range []*tensor.Mat{&p.Sink, &p.Local} {
-		var err error
-		if *m, err = tensor.NewMat(d, quant.I32, rows, 1); err != nil {
-			return nil, fmt.Errorf("attention plan: %w", err)
-		}
+	p := &Plan{Groups: 1}
+	if err := p.alloc(d, column{&p.Sink, rows}, column{&p.Local, rows}); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
 
+// NewPlan allocates a plan of all parts for the tiles of a layout, with room for blocks and keys in each plan row.
+func NewPlan(d tensor.Device, t *Tiles, groups, blocks, keys int) (*Plan, error) {
+	p := &Plan{Tile: t.Of, Groups: groups}
+	rows := t.Policy.Rows * groups
+	err := p.alloc(d, column{&p.Sink, rows}, column{&p.Local, rows},
+		column{&p.BlockAt, rows}, column{&p.BlockN, rows}, column{&p.Blocks, rows * blocks},
+		column{&p.KeyAt, rows}, column{&p.KeyN, rows}, column{&p.Keys, rows * keys})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// column is a matrix of one column to allocate.
+type column struct {
+	mat  *tensor.Mat
+	rows int
+}
+
+func (p *Plan) alloc(d tensor.Device, columns ...column) error {
+	for _, c := range columns {
+		var err error
+		if *c.mat, err = tensor.NewMat(d, quant.I32, c.rows, 1); err != nil {
+			p.Free(d)
+			return fmt.Errorf("attention plan: %w", err)
+		}
+	}
+	return nil
+}
+
 // Free gives the plan's memory back to its device.
 func (p *Plan) Free(d tensor.Device) {
-	for _, m := range p.operands() {
+	for _, m := range p.parts() {
 		if m.Present() {
 			d.Free(m.Buf)
 		}
 	}
 }
 
-func (p *Plan) operands() []*tensor.Mat {
-	return []*tensor.Mat{&p.Sink, &p.Local, &p.BlockPtr, &p.Blocks, &p.KeyPtr, &p.Keys}
+// parts are the matrices that selectors write.
+func (p *Plan) parts() []*tensor.Mat {
+	return []*tensor.Mat{&p.Sink, &p.Local, &p.BlockAt, &p.BlockN, &p.Blocks, &p.KeyAt, &p.KeyN, &p.Keys}
 }
 
+func (p *Plan) operands() []*tensor.Mat { return append(p.parts(), &p.Tile) }
+
+// rows is the number of plan rows.
+func (p *Plan) rows() int { return p.Sink.Rows }
+
+// BlockRoom is how many blocks a plan row has room for.
+func (p *Plan) BlockRoom() int { return p.Blocks.Rows / p.rows() }
+
+// KeyRoom is how many single keys a plan row has room for.
+func (p *Plan) KeyRoom() int { return p.Keys.Rows / p.rows() }
+
 // row is the plan row of a batch row and query head.
-func (p *Plan) row(row, head, heads int) int { return row/p.Tile*p.Groups + head*p.Groups/heads }
+func (p *Plan) row(row, head, heads int) int {
+	if p.Tile.Present() {
+		row = int(p.Tile.I32()[row])
+	}
+	return row*p.Groups + head*p.Groups/heads
+}
+
+// list is a plan row's part of a list in host memory.
+func list(at, n, of *tensor.Mat, r int) []int32 {
+	if !at.Present() {
+		return nil
+	}
+	return of.I32()[at.I32()[r]:][:n.I32()[r]]
+}
+
+func (p *Plan) blocks(r int) []int32 { return list(&p.BlockAt, &p.BlockN, &p.Blocks, r) }
+func (p *Plan) single(r int) []int32 { return list(&p.KeyAt, &p.KeyN, &p.Keys, r) }
 
 // keys calls visit for each key that a batch row at position pos reads under plan row r, in the plan's order.
 func (p *Plan) keys(r, pos int, visit func(key int)) {
 	for k := range int(p.Sink.I32()[r]) {
 		visit(k)
 	}
-	if p.BlockPtr.Present() {
-		ptr := p.BlockPtr.I32()
-		for _, b := range p.Blocks.I32()[ptr[r]:ptr[r+1]] {
-			for k := range PageTokens {
-				visit(int(b)*PageTokens + k)
-			}
+	for _, b := range p.blocks(r) {
+		for k := range PageTokens {
+			visit(int(b)*PageTokens + k)
 		}
 	}
-	if p.KeyPtr.Present() {
-		ptr := p.KeyPtr.I32()
-		for _, k := range p.Keys.I32()[ptr[r]:ptr[r+1]] {
-			visit(int(k))
-		}
+	for _, k := range p.single(r) {
+		visit(int(k))
 	}
 	for k := int(p.Local.I32()[r]); k <= pos; k++ {
 		visit(k)
 	}
+}
+
+// count is the number of keys that a batch row at position pos reads under plan row r.
+func (p *Plan) count(r, pos int) int64 {
+	ranges := int(p.Sink.I32()[r]) + pos + 1 - int(p.Local.I32()[r])
+	return int64(ranges + PageTokens*len(p.blocks(r)) + len(p.single(r)))
 }
 
 // Check reports the first invariant that a plan breaks for the rows of a layout, both in host memory; heads is the number of query heads.
@@ -89,34 +149,62 @@ func (p *Plan) Check(l *Layout, heads int) error {
 	pos := l.Pos.I32()
 	for i := range tensor.Live(l.Rows, len(pos)) {
 		for g := range p.Groups {
-			r, last := p.row(i, g*heads/p.Groups, heads), -1
-			local := int(p.Local.I32()[r])
-			if sink := int(p.Sink.I32()[r]); sink%PageTokens != 0 || sink > local || local > int(pos[i]) {
-				return fmt.Errorf("plan row %d: sink %d, local %d, position %d", r, sink, local, pos[i])
-			}
-			seen := make(map[int]bool)
-			p.keys(r, int(pos[i]), func(k int) {
-				if seen[k] || k > int(pos[i]) {
-					last = k
-				}
-				seen[k] = true
-			})
-			if last >= 0 {
-				return fmt.Errorf("plan row %d: key %d is read twice or from the future", r, last)
+			r := p.row(i, g*heads/p.Groups, heads)
+			if err := p.check(r, int(pos[i])); err != nil {
+				return fmt.Errorf("plan row %d at position %d: %w", r, pos[i], err)
 			}
 		}
 	}
 	return nil
 }
 
-// count is the number of keys that a batch row at position pos reads under plan row r.
-func (p *Plan) count(r, pos int) int64 {
-	n := int(p.Sink.I32()[r]) + pos + 1 - int(p.Local.I32()[r])
-	if p.BlockPtr.Present() {
-		n += PageTokens * int(p.BlockPtr.I32()[r+1]-p.BlockPtr.I32()[r])
+// check reports what is wrong with a plan row for a batch row at position pos.
+func (p *Plan) check(r, pos int) error {
+	sink, local := int(p.Sink.I32()[r]), int(p.Local.I32()[r])
+	if sink < 0 || sink%PageTokens != 0 || sink > local || local > pos {
+		return fmt.Errorf("sink %d, local %d", sink, local)
 	}
-	if p.KeyPtr.Present() {
-		n += int(p.KeyPtr.I32()[r+1] - p.KeyPtr.I32()[r])
+	last := sink - 1
+	for _, b := range p.blocks(r) {
+		if int(b)*PageTokens <= last || int(b+1)*PageTokens > local {
+			return fmt.Errorf("block %d after key %d, before %d", b, last, local)
+		}
+		last = int(b+1)*PageTokens - 1
 	}
-	return int64(n)
+	blocks := p.blocks(r)
+	last = sink - 1
+	for _, k := range p.single(r) {
+		for len(blocks) > 0 && int(blocks[0]) < int(k)/PageTokens {
+			blocks = blocks[1:]
+		}
+		if int(k) <= last || int(k) >= local || len(blocks) > 0 && int(blocks[0]) == int(k)/PageTokens {
+			return fmt.Errorf("key %d after key %d, before %d", k, last, local)
+		}
+		last = int(k)
+	}
+	return nil
+}
+
+// The plan in host memory, as references of selectors write it.
+
+// Write sets a plan row: its ranges, and lists that are copied to where the row has room.
+func (p *Plan) Write(r, sink, local int, blocks, keys []int32) {
+	p.Sink.I32()[r], p.Local.I32()[r] = int32(sink), int32(local)
+	if p.BlockAt.Present() {
+		at := r * p.BlockRoom()
+		p.BlockAt.I32()[r], p.BlockN.I32()[r] = int32(at), int32(copy(p.Blocks.I32()[at:at+p.BlockRoom()], blocks))
+	}
+	if p.KeyAt.Present() {
+		at := r * p.KeyRoom()
+		p.KeyAt.I32()[r], p.KeyN.I32()[r] = int32(at), int32(copy(p.Keys.I32()[at:at+p.KeyRoom()], keys))
+	}
+}
+
+// Share makes plan row r read the lists of another one.
+func (p *Plan) Share(r, with int) {
+	for _, m := range []*tensor.Mat{&p.BlockAt, &p.BlockN, &p.KeyAt, &p.KeyN} {
+		if m.Present() {
+			m.I32()[r] = m.I32()[with]
+		}
+	}
 }

@@ -6,36 +6,17 @@ import (
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// Window reads the last keys only: a row at position p reads p-width+1 to p (sliding window, Beltagy et al. 2020).
-type Window struct {
-	plan  *Plan
-	width int
-	op    tensor.Op
-}
-
-// NewWindow prepares the selector for batches of at most rows rows laid out by l.
-func NewWindow(d tensor.Device, l *Layout, rows, width int) (*Window, error) {
+// NewWindow is the selector that reads the last keys only: a row at position p reads p-width+1 to p (sliding window, Beltagy et al. 2020).
+// It is for layers that were trained so, of batches of at most rows rows laid out by l. The plan is the same in all layers, which run in
+// order: it is written again at each, which costs nothing beside the layer.
+func NewWindow(d tensor.Device, l *Layout, rows, width int) (*Selector, error) {
 	p, err := NewRangePlan(d, rows)
 	if err != nil {
 		return nil, err
 	}
-	return &Window{plan: p, width: width, op: &SelectWindow{Pos: l.Pos, Local: p.Local, N: l.Rows, Width: width}}, nil
+	op := &SelectWindow{Pos: l.Pos, Local: p.Local, N: l.Rows, Width: width}
+	return &Selector{Caps: Caps{ChunkAlign: 1, Fingerprint: fmt.Sprintf("window:%d", width)}, Plan: p, every: []tensor.Op{op}}, nil
 }
-
-// Caps allows any chunk.
-func (s *Window) Caps() Caps {
-	return Caps{ChunkAlign: 1, Fingerprint: fmt.Sprintf("window:%d", s.width)}
-}
-
-// Plan is one range.
-func (s *Window) Plan() *Plan { return s.plan }
-
-// Append has nothing to keep.
-func (s *Window) Append(int) []tensor.Op { return nil }
-
-// Select writes where each row's range starts. The plan is the same in all layers, which run in order: it is written again at each,
-// which costs nothing beside the layer.
-func (s *Window) Select(int) []tensor.Op { return []tensor.Op{s.op} }
 
 // SelectWindow writes the first key of each row's window.
 type SelectWindow struct {

@@ -17,8 +17,9 @@ func fillAttend(e *entry, o *attention.Attend) {
 		panic(fmt.Sprintf("winnow: bug: cpu: queries %s for %d heads of %d", o.Q, o.Heads, c.Dim))
 	}
 	e.runs(e.kernels.attend)
-	e.operands(o.Q, o.Y, c.K, c.V, p.Sink, p.Local, p.BlockPtr, p.Blocks, p.KeyPtr, p.Keys, pages, l.Seq, l.Pos, l.Rows)
-	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Tile, p.Groups, pages.Cols, half(c.K), c.Stride)
+	e.operands(o.Q, o.Y, c.K, c.V, pages, l.Seq, l.Pos, l.Rows, p.Tile, p.Sink, p.Local,
+		p.BlockAt, p.BlockN, p.Blocks, p.KeyAt, p.KeyN, p.Keys)
+	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Groups, pages.Cols, half(c.K), c.Stride)
 	e.floats(o.Scale)
 }
 

@@ -16,9 +16,9 @@ typedef struct wn_attend {
 	const float *q;
 	float *y;
 	const uint8_t *k, *v;
-	const int32_t *sink, *local, *block_ptr, *blocks, *key_ptr, *keys;
+	const int32_t *tile, *sink, *local, *block_at, *block_n, *blocks, *key_at, *key_n, *keys;
 	const int32_t *pages, *seq, *pos;
-	int64_t rows, heads, kv, dim, plan_tile, groups, columns, stride; // columns: of the page table; stride: numbers from page to page
+	int64_t rows, heads, kv, dim, groups, columns, stride; // columns: of the page table; stride: numbers from page to page
 	int f16;
 	float scale;
 
@@ -50,11 +50,11 @@ typedef struct wn_segment {
 } wn_segment;
 
 static inline wn_list wn_list_of(const wn_attend *a, int64_t row, int64_t unit) {
-	int64_t head = a->unit[unit], r = row / a->plan_tile * a->groups + head * a->groups / a->heads;
+	int64_t head = a->unit[unit], r = (a->tile ? a->tile[row] : row) * a->groups + head * a->groups / a->heads;
 	wn_list l = {.sinks = a->sink[r] / WN_PAGE, .local = a->local[r], .pos = a->pos[row], .head = head * a->kv / a->heads};
 	l.table = a->pages + a->seq[row] * a->columns;
-	if (a->block_ptr) l.block = a->blocks + a->block_ptr[r], l.blocks = a->block_ptr[r + 1] - a->block_ptr[r];
-	if (a->key_ptr) l.key = a->keys + a->key_ptr[r], l.keys = a->key_ptr[r + 1] - a->key_ptr[r];
+	if (a->block_at) l.block = a->blocks + a->block_at[r], l.blocks = a->block_n[r];
+	if (a->key_at) l.key = a->keys + a->key_at[r], l.keys = a->key_n[r];
 	l.gathers = (l.keys + WN_PAGE - 1) / WN_PAGE;
 	l.total = l.sinks + l.blocks + l.gathers + l.pos / WN_PAGE - l.local / WN_PAGE + 1;
 	return l;

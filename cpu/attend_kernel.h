@@ -1,4 +1,4 @@
-// Attend: p = q, y, k, v, sink, local, block_ptr, blocks, key_ptr, keys, pages, seq, pos, n; d = rows, heads, kv heads, dim, plan tile,
+// Attend: p = q, y, k, v, pages, seq, pos, n, tile, sink, local, block at, block n, blocks, key at, key n, keys; d = rows, heads, kv heads, dim,
 // plan groups, columns of the page table, 1 where the cache is F16, its stride; f = scale. An item is a tile of rows in one unit, or when there are few
 // rows, one split of that.
 //
@@ -381,10 +381,10 @@ static int WN(arrange)(wn_attend *a, int threads) {
 void WN(wn_attend)(wn_ctx *ctx, const wn_op *op) {
 	void *const *p = op->p;
 	const int64_t *d = op->d;
-	wn_attend a = {.q = p[0], .y = p[1], .k = p[2], .v = p[3], .sink = p[4], .local = p[5], .block_ptr = p[6], .blocks = p[7],
-		.key_ptr = p[8], .keys = p[9], .pages = p[10], .seq = p[11], .pos = p[12], .heads = d[1], .kv = d[2], .dim = d[3],
-		.plan_tile = d[4], .groups = d[5], .columns = d[6], .stride = d[8], .f16 = (int)d[7], .scale = op->f[0],
-		.padded = (d[3] + 15) / 16 * 16, .bytes = d[7] ? 2 : 4, .rows = wn_live(ctx, p[13], d[0])};
+	wn_attend a = {.q = p[0], .y = p[1], .k = p[2], .v = p[3], .pages = p[4], .seq = p[5], .pos = p[6], .tile = p[8], .sink = p[9],
+		.local = p[10], .block_at = p[11], .block_n = p[12], .blocks = p[13], .key_at = p[14], .key_n = p[15], .keys = p[16], .heads = d[1],
+		.kv = d[2], .dim = d[3], .groups = d[4], .columns = d[5], .stride = d[7], .f16 = (int)d[6], .scale = op->f[0],
+		.padded = (d[3] + 15) / 16 * 16, .bytes = d[6] ? 2 : 4, .rows = wn_live(ctx, p[7], d[0])};
 	int32_t *unit = wn_scratch(ctx, (a.heads + 1) * sizeof *unit);
 	if (!unit || a.rows == 0) return;
 	a.units = wn_units(&a, unit);

@@ -13,7 +13,7 @@ typedef void wn_run(wn_ctx *ctx, const wn_op *op);
 // memory outside the Go heap, and a null pointer is an absent operand.
 struct wn_op {
 	wn_run *run;
-	void *p[16];
+	void *p[24];
 	int64_t d[16];
 	float f[8];
 };
@@ -29,7 +29,7 @@ struct wn_op {
 #define WN_OPS(X, variant) \
 	X(add, variant) X(angles, variant) X(append, variant) X(attend, variant) X(dispatch, variant) X(embed, variant) X(ffn, variant) \
 	X(gather, variant) X(glu, variant) X(linear, variant) X(norm, variant) X(rope, variant) X(route, variant) X(route_tree, variant) \
-	X(select_window, variant) X(sum, variant) X(tally, variant)
+	X(select_ranges, variant) X(select_window, variant) X(sum, variant) X(tally, variant)
 
 #define WN_DECLARE_OP(op, variant) wn_run wn_##op##_##variant;
 #define WN_DECLARE(variant) WN_OPS(WN_DECLARE_OP, variant)

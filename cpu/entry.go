@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"unsafe"
 
+	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/tensor"
 )
 
@@ -61,6 +62,18 @@ func (e *entry) floats(f ...float32) {
 		e.c.f[e.f] = C.float(v)
 		e.f++
 	}
+}
+
+// tiles appends what the kernels of all selectors take, see tiles.h: the tiles of a step, the plan, the policy that is served and the own knob.
+func (e *entry) tiles(l *attention.Layout, p *attention.Plan, serves int, knob float32) {
+	t := &l.Tiles
+	blocks, keys := 0, 0
+	if p.Blocks.Present() {
+		blocks, keys = p.BlockRoom(), p.KeyRoom()
+	}
+	e.operands(t.First, t.N, t.Policy, t.Knob, l.Pos, p.Sink, p.Local, p.BlockAt, p.BlockN, p.Blocks, p.KeyAt, p.KeyN, p.Keys)
+	e.numbers(t.Policy.Rows, serves, p.Groups, blocks, keys)
+	e.floats(knob)
 }
 
 // keep copies values from the Go heap to where they stay until the list has run.

@@ -36,6 +36,7 @@ var kernels = table(
 	on(fillRope),
 	on(fillRoute),
 	on(fillRouteTree),
+	on(fillSelectRanges),
 	on(fillSelectWindow),
 	on(fillSum),
 	on(fillTally),

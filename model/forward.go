@@ -20,9 +20,9 @@ type Model struct {
 	pick      tensor.Gather // the wanted rows
 	norm      tensor.Norm
 	output    tensor.Linear
-	pool      []tensor.Op                // sums of hidden states
-	selectors map[int]attention.Selector // by window
-	caches    []*attention.Cache         // one a layer
+	pool      []tensor.Op                 // sums of hidden states
+	selectors map[int]*attention.Selector // by window
+	caches    []*attention.Cache          // one a layer
 	loader    *loader
 
 	expertLayers int // layers of experts that are prepared
@@ -92,7 +92,7 @@ func each(q tensor.Queue, ops []tensor.Op) {
 // model prepares the whole network.
 func (l *loader) model(s Spec) *Model {
 	l.queue = l.device.Queue()
-	m := &Model{spec: s, opt: l.opt, device: l.device, queue: l.queue, loader: l, selectors: map[int]attention.Selector{}}
+	m := &Model{spec: s, opt: l.opt, device: l.device, queue: l.queue, loader: l, selectors: map[int]*attention.Selector{}}
 	if l.verify(&s); l.err != nil {
 		return m
 	}
@@ -140,7 +140,7 @@ func (m *Model) Queue() tensor.Queue { return m.queue }
 func (m *Model) Fingerprint() string {
 	print := m.spec.Arch
 	for _, l := range m.spec.Layers {
-		print += " " + m.selectors[l.Window].Caps().Fingerprint
+		print += " " + m.selectors[l.Window].Caps.Fingerprint
 	}
 	if o := m.opt.Overlay.Fingerprint(); o != "" {
 		print += " experts:" + o
@@ -151,7 +151,7 @@ func (m *Model) Fingerprint() string {
 // Close gives the model's memory back to its device. It must not be stepping.
 func (m *Model) Close() {
 	for _, s := range m.selectors {
-		s.Plan().Free(m.device)
+		s.Plan.Free(m.device)
 	}
 	if m.scratch.plan != nil {
 		m.scratch.plan.Free(m.device)

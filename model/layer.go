@@ -141,10 +141,10 @@ func (l *loader) attention(s *LayerSpec, m *Model, out *layer, name func(string)
 	}
 	i := len(m.layers)
 	cache := m.caches[i]
-	out.keep = append([]tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}, selector.Append(i)...)
-	out.choose = selector.Select(i)
+	out.keep = append([]tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}, selector.At(i).Append...)
+	out.choose = selector.At(i).Select
 	out.attend = attention.Attend{
-		Q: q, Y: att, Cache: cache, Plan: selector.Plan(), Layout: lay, Heads: s.Heads, Scale: s.Scale,
+		Q: q, Y: att, Cache: cache, Plan: selector.Plan, Layout: lay, Heads: s.Heads, Scale: s.Scale,
 	}
 }
 
@@ -182,11 +182,11 @@ func (l *loader) caches(s *Spec) (out []*attention.Cache) {
 }
 
 // selector is the one that layers of a window share.
-func (l *loader) selector(window int, m *Model) attention.Selector {
+func (l *loader) selector(window int, m *Model) *attention.Selector {
 	if s := m.selectors[window]; s != nil || l.err != nil {
 		return s
 	}
-	var s attention.Selector
+	var s *attention.Selector
 	var err error
 	if window == 0 {
 		s, err = attention.NewFull(l.device, l.rows)

@@ -11,7 +11,7 @@ import (
 func (s *Spec) BufferBytes(opt Options) (int64, error) {
 	d := &scale{}
 	l := &loader{opt: opt, device: d, queue: d.Queue(), rows: opt.Limits.Rows}
-	m := &Model{spec: *s, opt: opt, device: d, selectors: map[int]attention.Selector{}}
+	m := &Model{spec: *s, opt: opt, device: d, selectors: map[int]*attention.Selector{}}
 	if m.batch, l.err = newBatch(d, opt.Limits, s); l.err != nil {
 		return 0, l.err
 	}

@@ -89,6 +89,7 @@ func choose(w *tensortest.World, b Batch, c Choice) (*attention.Plan, []Parts) {
 		}
 	}
 	var parts, rows []Parts
+	var tiles []int32
 	whole := len(w.Picked) == b.total() && slices.IsSorted(w.Picked)
 	for i, row := range w.Picked {
 		own := all[row/c.Tile*c.Groups:][:c.Groups]
@@ -96,29 +97,38 @@ func choose(w *tensortest.World, b Batch, c Choice) (*attention.Plan, []Parts) {
 		if !whole || i%c.Tile == 0 {
 			rows = append(rows, own...)
 		}
+		tiles = append(tiles, int32(len(rows)/c.Groups-1))
 	}
-	tile := c.Tile
-	if !whole {
-		tile = 1
+	p := plan(rows, c.Groups)
+	if c.Tile > 1 {
+		p.Tile = column(tiles)
 	}
-	return plan(rows, tile, c.Groups), parts
+	return p, parts
 }
 
-// plan lays parts out as an op reads them, with some room to spare.
-func plan(rows []Parts, tile, groups int) *attention.Plan {
-	var sink, local, blocks, keys []int32
-	blockPtr, keyPtr := []int32{0}, []int32{0}
-	for _, r := range rows {
-		sink, local = append(sink, int32(r.Sink)), append(local, int32(r.Local))
+// plan lays parts out as an op reads them, with some room to spare: the lists of the last row first. Neighbours that say the same share
+// their lists.
+func plan(rows []Parts, groups int) *attention.Plan {
+	n := len(rows)
+	sink, local := make([]int32, n), make([]int32, n)
+	blockAt, blockN, keyAt, keyN := make([]int32, n), make([]int32, n), make([]int32, n), make([]int32, n)
+	var blocks, keys []int32
+	for i := n - 1; i >= 0; i-- {
+		r := rows[i]
+		sink[i], local[i], blockN[i], keyN[i] = int32(r.Sink), int32(r.Local), int32(len(r.Blocks)), int32(len(r.Keys))
+		blockAt[i], keyAt[i] = int32(len(blocks)), int32(len(keys))
+		if i+1 < n && slices.Equal(r.Blocks, rows[i+1].Blocks) && slices.Equal(r.Keys, rows[i+1].Keys) {
+			blockAt[i], keyAt[i] = blockAt[i+1], keyAt[i+1]
+			continue
+		}
 		blocks, keys = append(blocks, r.Blocks...), append(keys, r.Keys...)
-		blockPtr, keyPtr = append(blockPtr, int32(len(blocks))), append(keyPtr, int32(len(keys)))
 	}
-	p := &attention.Plan{Sink: column(sink), Local: column(local), Tile: tile, Groups: groups}
+	p := &attention.Plan{Sink: column(sink), Local: column(local), Groups: groups}
 	if len(blocks) > 0 {
-		p.BlockPtr, p.Blocks = column(blockPtr), column(blocks)
+		p.BlockAt, p.BlockN, p.Blocks = column(blockAt), column(blockN), column(blocks)
 	}
 	if len(keys) > 0 {
-		p.KeyPtr, p.Keys = column(keyPtr), column(keys)
+		p.KeyAt, p.KeyN, p.Keys = column(keyAt), column(keyN), column(keys)
 	}
 	return p
 }
