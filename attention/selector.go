@@ -48,6 +48,7 @@ type Caps struct {
 	// ChunkAlign is how many neighbouring positions of a prompt are planned together, from a multiple of it on: chunks start at one, and what
 	// is cached of a prompt is shared up to one.
 	ChunkAlign  int
+	Tail        int    // so many tokens at a prompt's end are planned otherwise than where the prompt goes on; they are not shared
 	Fingerprint string // selector and parameters: part of the key under which pages are shared, since it changes what deeper layers cache
 }
 

@@ -76,12 +76,12 @@ func (s *scheduler) missing(q *sequence) int {
 // follows says whether the page that a sequence is to compute next is being computed, from the same tokens, by one that goes before it:
 // choices of one request, requests with one system prompt. It waits and adopts the page.
 func (s *scheduler) follows(q *sequence) bool {
-	from, to := q.computed, q.computed+attention.PageTokens
+	from, to := q.computed, q.computed+q.unit()
 	if from != q.sealed*attention.PageTokens || to > q.adoptable() {
 		return false
 	}
 	return slices.ContainsFunc(s.running, func(r *sequence) bool {
-		return r.before(q) && !r.held && r.behind() > 1 && len(r.tokens) >= to && r.sealed == q.sealed && r.experts == q.experts &&
+		return r.before(q) && !r.held && r.behind() > 1 && r.shareable() >= to && r.sealed == q.sealed && r.variant == q.variant &&
 			s.pool.parent(r, r.sealed) == s.pool.parent(q, q.sealed) && slices.Equal(r.tokens[from:to], q.tokens[from:to])
 	})
 }

@@ -66,7 +66,7 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 		}
 		r.Alternatives = min(r.Alternatives, e.model.Spec().Vocab) // there are no more ids than that
 		q := newSequence(&r, e.Context())
-		if err := cmp.Or(e.wish(q, r.Experts), e.count(q, &r)); err != nil {
+		if err := cmp.Or(e.wish(q, r.Experts), e.read(q, r.Reads), e.count(q, &r)); err != nil {
 			yield(Token{}, err)
 			return
 		}

@@ -53,7 +53,7 @@ func (e *Engine) wish(q *sequence, x *model.Experts) error {
 		return fmt.Errorf("%w: experts: %w", ErrRequest, err)
 	}
 	if q.wish = line; line != nil {
-		q.experts = fmt.Sprint(line)
+		q.variant += fmt.Sprint(" experts:", line)
 	}
 	return nil
 }

@@ -13,9 +13,9 @@ import (
 // page never has a child. A number in a key therefore always means the page that it meant when the key was made.
 type prefixKey struct {
 	parent int32 // page that holds the tokens before, or a root
-	// experts is that of the sequences whose page it is, beside a root: tokens that make do with fewer experts have other values. Pages further down
-	// have it from their parents.
-	experts string
+	// variant is that of the sequences whose page it is, beside a root: tokens that make do with fewer experts, or read fewer keys, have other
+	// values. Pages further down have it from their parents.
+	variant string
 	tokens  [attention.PageTokens]int32
 }
 
@@ -30,10 +30,13 @@ func (p *pool) root(fingerprint string) int32 {
 }
 
 // key names logical page i of a sequence, which has tokens for all of it and whose earlier pages are sealed.
-func (p *pool) key(q *sequence, i int) prefixKey {
-	k := prefixKey{parent: p.parent(q, i)}
+func (p *pool) key(q *sequence, i int) prefixKey { return p.keyAfter(p.parent(q, i), q, i) }
+
+// keyAfter names it after a page that need not be the sequence's.
+func (p *pool) keyAfter(parent int32, q *sequence, i int) prefixKey {
+	k := prefixKey{parent: parent}
 	if i == 0 {
-		k.experts = q.experts
+		k.variant = q.variant
 	}
 	copy(k.tokens[:], q.tokens[i*attention.PageTokens:])
 	return k
@@ -47,15 +50,27 @@ func (p *pool) parent(q *sequence, i int) int32 {
 	return q.pages[i-1]
 }
 
-// adopt lets a sequence that stands at a page's boundary skip the tokens that others have computed already. It says how many.
-// The sequence's own pages there, still empty, go back.
+// adopt lets a sequence that stands at a page's boundary skip the tokens that others have computed already, as many whole units of them as there
+// are. It says how many. The sequence's own pages there, still empty, go back.
 func (p *pool) adopt(q *sequence) int {
 	from := q.computed
-	for q.computed == q.sealed*attention.PageTokens && q.computed+attention.PageTokens <= q.adoptable() {
-		id, ok := p.tree[p.key(q, q.sealed)]
+	for q.computed == q.sealed*attention.PageTokens && q.computed+q.unit() <= q.adoptable() && p.adoptUnit(q) {
+	}
+	return q.computed - from
+}
+
+// adoptUnit takes the pages of a sequence's next unit from the tree, if it has them all.
+func (p *pool) adoptUnit(q *sequence) bool {
+	var found []int32
+	last := p.parent(q, q.sealed)
+	for n := range q.unit() / attention.PageTokens {
+		id, ok := p.tree[p.keyAfter(last, q, q.sealed+n)]
 		if !ok {
-			break
+			return false
 		}
+		found, last = append(found, id), id
+	}
+	for _, id := range found {
 		p.hold(id)
 		if q.sealed < len(q.pages) {
 			p.drop(q.pages[q.sealed])
@@ -66,13 +81,13 @@ func (p *pool) adopt(q *sequence) int {
 		q.sealed++
 		q.computed += attention.PageTokens
 	}
-	return q.computed - from
+	return true
 }
 
 // seal makes the full pages that a sequence has computed shareable. Where another sequence was first with the same tokens, its page takes
 // the place of ours, which holds the same bits.
 func (p *pool) seal(q *sequence) {
-	for ; (q.sealed+1)*attention.PageTokens <= q.computed; q.sealed++ {
+	for ; (q.sealed+1)*attention.PageTokens <= min(q.computed, q.shareable()); q.sealed++ {
 		key, own := p.key(q, q.sealed), q.pages[q.sealed]
 		if twin, ok := p.tree[key]; ok {
 			p.hold(twin)

@@ -49,6 +49,7 @@ type Request struct {
 	// Alternatives is how many of the likeliest ids to report beside the chosen one, 0 to model.MostAlternatives, all with
 	// log-probabilities; -1 for none and no log-probability either.
 	Alternatives int
+	Reads        *model.Reading // by which selectors the tokens read; nil = everything
 	Experts      *model.Experts // with how few experts the tokens make do; nil = the model's own
 	Counted      bool           // asks for Stats.Experts: what experts did
 	Routes       bool           // asks for Stats.Experts.IDs too; it needs Counted

@@ -144,7 +144,7 @@ func (s *scheduler) share() {
 		rest -= a.rows
 	}
 	if generating > 0 {
-		rest = min(rest, s.pace.rows())
+		rest = max(min(rest, s.pace.rows()), s.least())
 	}
 	for _, q := range s.running {
 		if rest == 0 {
@@ -157,6 +157,9 @@ func (s *scheduler) share() {
 		if q.every {
 			rows = min(rows, max(q.seen-q.computed, 0)+1+spare)
 			spare -= max(q.wanted(rows)-1, 0)
+		}
+		if rows = q.stretch(rows); rows == 0 {
+			continue
 		}
 		s.give(q, rows)
 		rest -= rows
@@ -211,6 +214,7 @@ func (s *scheduler) fill(step *model.Step, plan []advance) {
 		step.IDs = append(step.IDs, q.tokens[q.computed:q.computed+a.rows]...)
 		step.Past = append(step.Past, int32(q.computed))
 		step.Pages = append(step.Pages, q.pages)
+		step.Prompts, step.Policies = append(step.Prompts, int32(q.prompt)), append(step.Policies, q.policy)
 		step.Wishes = append(step.Wishes, q.wish)
 		wished = wished || q.wish != nil
 		step.Start = append(step.Start, int32(len(step.IDs)))

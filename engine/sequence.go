@@ -30,9 +30,10 @@ type sequence struct {
 	priority int   // the lowest number goes first
 	arrival  int64 // orders those of one priority
 
-	wish    []float32 // with how few experts it makes do, see model.Spec.Wish; nil = the model's own
-	experts string    // the same for the prefix tree; "" = the model's own
-	use     *use      // what experts did for it; nil unless somebody asked
+	wish    []float32     // with how few experts it makes do, see model.Spec.Wish; nil = the model's own
+	policy  *model.Policy // which keys its tokens read; nil = all
+	variant string        // for the prefix tree, what of this makes its prompt's values differ from the model's own; "" = nothing
+	use     *use          // what experts did for it; nil unless somebody asked
 
 	pooling Pooling   // an embedding: hidden states are summed, and no logits are wanted
 	sum     []float32 // of an embedding: as wide as the model
@@ -119,7 +120,7 @@ func (q *sequence) adoptable() int {
 	if q.every || q.pooling == MeanPooling {
 		return q.seen
 	}
-	return len(q.tokens) - 1
+	return min(len(q.tokens)-1, q.shareable())
 }
 
 // room is how many pages it must have to be admitted: those of its tokens and of the next one, unless that is never computed.

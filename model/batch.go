@@ -23,6 +23,9 @@ type Step struct {
 	Param [][tensor.SampleParams]float32 // per wanted row, for Sample
 	Edits [][]Edit                       // per wanted row, for Sample: at most MostEdits
 
+	Prompts  []int32   // sequences: tokens of the prompt
+	Policies []*Policy // sequences: which keys their tokens read; empty, or nil for one of them, where they read everything
+
 	Wishes [][]float32 // sequences: with how few experts they make do, see Spec.Wish; empty where all take the model's own
 
 	Pool      []int32     // rows whose hidden states are summed, ascending
@@ -42,7 +45,7 @@ type Edit struct {
 func (s *Step) Reset() {
 	s.IDs, s.Past, s.Pages, s.Want = s.IDs[:0], s.Past[:0], s.Pages[:0], s.Want[:0]
 	s.Draws, s.Param, s.Edits, s.Start = s.Draws[:0], s.Param[:0], s.Edits[:0], append(s.Start[:0], 0)
-	s.Wishes = s.Wishes[:0]
+	s.Prompts, s.Policies, s.Wishes = s.Prompts[:0], s.Policies[:0], s.Wishes[:0]
 	s.Pool, s.PoolStart, s.Sums = s.Pool[:0], append(s.PoolStart[:0], 0), s.Sums[:0]
 }
 
@@ -72,6 +75,7 @@ type Batch struct {
 	Pooled Pooled        // sums of hidden states
 
 	wishes wishes
+	tiles  tiles
 	limits Limits
 	seq    []int32 // scratch of Fill, as all below
 	pos    []int32
@@ -82,7 +86,8 @@ type Batch struct {
 }
 
 // newBatch allocates a batch on a device.
-func newBatch(d tensor.Device, lim Limits, spec *Spec) (*Batch, error) {
+func newBatch(d tensor.Device, opt *Options, spec *Spec) (*Batch, error) {
+	lim := opt.Limits
 	b := &Batch{limits: lim}
 	b.Layout.Pages = make([]tensor.Mat, 1)
 	pages := (lim.Context + attention.PageTokens - 1) / attention.PageTokens
@@ -97,6 +102,7 @@ func newBatch(d tensor.Device, lim Limits, spec *Spec) (*Batch, error) {
 		{&b.Wanted, quant.I32, 1, 1},
 		{&b.Layout.Start, quant.I32, lim.Sequences + 1, 1},
 		{&b.Layout.Past, quant.I32, lim.Sequences, 1},
+		{&b.Layout.Prompt, quant.I32, lim.Sequences, 1},
 		{&b.Layout.Pages[0], quant.I32, lim.Sequences, pages},
 		{&b.Layout.Seq, quant.I32, lim.Rows, 1},
 		{&b.Layout.Pos, quant.I32, lim.Rows, 1},
@@ -126,6 +132,12 @@ func newBatch(d tensor.Device, lim Limits, spec *Spec) (*Batch, error) {
 	if b.wishes, err = newWishes(d, lim, spec); err != nil {
 		b.free(d)
 		return nil, err
+	}
+	if len(opt.Sparse) > 0 {
+		if b.tiles, err = newTiles(d, lim, &b.Layout.Tiles); err != nil {
+			b.free(d)
+			return nil, err
+		}
 	}
 	return b, nil
 }
@@ -158,6 +170,8 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	b.fillEdits(q, s)
 	b.Pooled.fill(q, s)
 	b.wishes.fill(q, s)
+	write(q, b.Layout.Prompt, s.Prompts)
+	b.tiles.fill(q, s, b.pos)
 }
 
 // fillEdits writes the edits of all wanted rows, one after another.
@@ -210,7 +224,7 @@ func read[T int32 | float32](q tensor.Queue, m tensor.Mat, v []T) {
 // free gives the batch's memory back to its device.
 func (b *Batch) free(d tensor.Device) {
 	for _, m := range []tensor.Mat{
-		b.IDs, b.Want, b.Wanted, b.Layout.Start, b.Layout.Past, b.Layout.Pages[0], b.Layout.Seq, b.Layout.Pos, b.Layout.Rows,
+		b.IDs, b.Want, b.Wanted, b.Layout.Start, b.Layout.Past, b.Layout.Prompt, b.Layout.Pages[0], b.Layout.Seq, b.Layout.Pos, b.Layout.Rows,
 		b.Logits, b.Sample.Params, b.Sample.Draws, b.Sample.Start, b.Sample.Edits, b.Sample.Biases, b.Sample.IDs, b.Sample.Best,
 		b.Sample.Probs,
 	} {
@@ -220,4 +234,5 @@ func (b *Batch) free(d tensor.Device) {
 	}
 	b.Pooled.free(d)
 	b.wishes.free(d)
+	b.tiles.free(d)
 }

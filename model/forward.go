@@ -22,6 +22,7 @@ type Model struct {
 	output    tensor.Linear
 	pool      []tensor.Op                 // sums of hidden states
 	selectors map[int]*attention.Selector // by window
+	sparse    *sparse                     // selectors that requests may ask for; nil where there are none
 	caches    []*attention.Cache          // one a layer
 	loader    *loader
 
@@ -60,7 +61,9 @@ func (m *Model) Part(b *Batch, from int, more func(next int) bool) (to int) {
 			q.Run(&l.v)
 			each(q, l.turn)
 			each(q, l.keep)
-			each(q, l.choose)
+			for _, s := range b.tiles.in {
+				each(q, l.choose[s])
+			}
 			q.Run(&l.attend)
 			q.Run(&l.attnOut)
 			q.Run(&l.addAttn)
@@ -96,12 +99,15 @@ func (l *loader) model(s Spec) *Model {
 	if l.verify(&s); l.err != nil {
 		return m
 	}
-	m.batch, l.err = newBatch(l.device, l.opt.Limits, &s)
+	m.batch, l.err = newBatch(l.device, &l.opt, &s)
 	m.scratch = l.scratch(&s)
 	if l.err != nil {
 		return m
 	}
 	if m.caches = l.caches(&s); l.err != nil {
+		return m
+	}
+	if m.sparse = l.sparse(&s, m); l.err != nil {
 		return m
 	}
 	lay, table := &m.batch.Layout, l.weight("token_embd.weight", s.Vocab, s.Dim)
@@ -135,11 +141,15 @@ func (m *Model) Batch() *Batch { return m.batch }
 // Queue is where the model's steps run.
 func (m *Model) Queue() tensor.Queue { return m.queue }
 
-// Fingerprint tells apart models whose caches differ for the same tokens: by architecture, by what selects keys and by which experts are
-// there.
+// Fingerprint tells apart models whose caches differ for the same tokens: by architecture, by what selects keys where a request asks for
+// nothing else, and by which experts are there.
 func (m *Model) Fingerprint() string {
 	print := m.spec.Arch
-	for _, l := range m.spec.Layers {
+	for i, l := range m.spec.Layers {
+		if m.sparse.serves(i) {
+			print += " full"
+			continue
+		}
 		print += " " + m.selectors[l.Window].Caps.Fingerprint
 	}
 	if o := m.opt.Overlay.Fingerprint(); o != "" {
@@ -153,6 +163,7 @@ func (m *Model) Close() {
 	for _, s := range m.selectors {
 		s.Plan.Free(m.device)
 	}
+	m.sparse.free(m.device)
 	if m.scratch.plan != nil {
 		m.scratch.plan.Free(m.device)
 	}
@@ -162,5 +173,5 @@ func (m *Model) Close() {
 	for _, b := range m.loader.owned {
 		m.device.Free(b)
 	}
-	m.caches, m.selectors, m.scratch, m.batch, m.loader.owned = nil, nil, scratch{}, nil, nil
+	m.caches, m.selectors, m.sparse, m.scratch, m.batch, m.loader.owned = nil, nil, nil, scratch{}, nil, nil
 }

@@ -14,9 +14,9 @@ import (
 type layer struct {
 	attnNorm tensor.Norm
 	q, k, v  tensor.Linear
-	turn     []tensor.Op // head norms and RoPE
-	keep     []tensor.Op // keys and values into the cache, sidecars beside them
-	choose   []tensor.Op // which keys
+	turn     []tensor.Op   // head norms and RoPE
+	keep     []tensor.Op   // keys and values into the cache, sidecars beside them
+	choose   [][]tensor.Op // which keys, by number of the selector that serves
 	attend   attention.Attend
 	attnOut  tensor.Linear
 	addAttn  tensor.Add
@@ -131,20 +131,21 @@ func (l *loader) attention(s *LayerSpec, m *Model, out *layer, name func(string)
 	case s.QKNorm:
 		out.turn = append(out.turn, norm("attn_q_norm.weight", qHeads, s.Heads), norm("attn_k_norm.weight", kHeads, s.KVHeads))
 	}
+	i := len(m.layers)
+	reads := l.reads(i, s, m)
+	if l.err != nil {
+		return
+	}
+	out.turn = append(out.turn, reads.observe...)
 	angles := l.angles(s.Rope, m)
 	out.turn = append(out.turn,
 		&tensor.Rope{X: qHeads, Angles: angles, N: lay.Rows, Heads: s.Heads, Pairs: s.Rope.Pairs},
 		&tensor.Rope{X: kHeads, Angles: angles, N: lay.Rows, Heads: s.KVHeads, Pairs: s.Rope.Pairs})
-	selector := l.selector(s.Window, m)
-	if l.err != nil {
-		return
-	}
-	i := len(m.layers)
 	cache := m.caches[i]
-	out.keep = append([]tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}, selector.At(i).Append...)
-	out.choose = selector.At(i).Select
+	out.keep = append([]tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}, reads.keep...)
+	out.choose = reads.choose
 	out.attend = attention.Attend{
-		Q: q, Y: att, Cache: cache, Plan: selector.Plan, Layout: lay, Heads: s.Heads, Scale: s.Scale,
+		Q: q, Y: att, Cache: cache, Plan: reads.plan, Layout: lay, Heads: s.Heads, Scale: s.Scale,
 	}
 }
 
@@ -179,6 +180,31 @@ func (l *loader) caches(s *Spec) (out []*attention.Cache) {
 	}
 	l.owned = append(l.owned, out[0].K.Buf)
 	return out
+}
+
+// reads is how a layer's keys are chosen.
+type reads struct {
+	plan          *attention.Plan
+	observe, keep []tensor.Op   // sidecars
+	choose        [][]tensor.Op // by number of the selector that serves
+}
+
+// reads prepares the choice of keys of layer i: by the selectors that requests ask for, or as the layer was trained.
+func (l *loader) reads(i int, s *LayerSpec, m *Model) (r reads) {
+	r.choose = make([][]tensor.Op, 1+len(l.opt.Sparse))
+	if !m.sparse.serves(i) {
+		selector := l.selector(s.Window, m)
+		if l.err == nil {
+			r.plan, r.choose[0] = selector.Plan, selector.At(i).Select
+		}
+		return r
+	}
+	r.plan = m.sparse.env.Plan
+	for n, selector := range m.sparse.selectors {
+		steps := selector.At(m.sparse.at[i])
+		r.observe, r.keep, r.choose[n] = append(r.observe, steps.Observe...), append(r.keep, steps.Append...), steps.Select
+	}
+	return r
 }
 
 // selector is the one that layers of a window share.

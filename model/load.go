@@ -29,6 +29,7 @@ type Options struct {
 	ForceOverlay bool         // take an overlay that was made for other tensors
 	Apart        bool         // load each expert by itself, so that models of one mapping have in common what both have; see tensor.Shared
 	ExpertBytes  int64        // of the device's memory for experts: others are read when tokens choose them; 0 = all are loaded. See resident
+	Sparse       []Selection  // which selectors requests can be served by, beside reading everything
 }
 
 // Load brings a checkpoint onto its device. The checkpoint must stay open as long as the model: a device may read weights where

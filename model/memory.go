@@ -12,16 +12,19 @@ func (s *Spec) BufferBytes(opt Options) (int64, error) {
 	d := &scale{}
 	l := &loader{opt: opt, device: d, queue: d.Queue(), rows: opt.Limits.Rows}
 	m := &Model{spec: *s, opt: opt, device: d, selectors: map[int]*attention.Selector{}}
-	if m.batch, l.err = newBatch(d, opt.Limits, s); l.err != nil {
+	if m.batch, l.err = newBatch(d, &opt, s); l.err != nil {
 		return 0, l.err
 	}
-	l.scratch(s)
-	l.caches(s)
+	m.scratch = l.scratch(s)
+	m.caches = l.caches(s)
+	l.sparse(s, m)
 	l.alloc(quant.F32, opt.Limits.Wanted, s.Dim)
 	for i := range s.Layers {
 		ls := &s.Layers[i]
 		l.angles(ls.Rope, m)
-		l.selector(ls.Window, m)
+		if !m.sparse.serves(i) {
+			l.selector(ls.Window, m)
+		}
 		if ls.Router != nil {
 			l.alloc(quant.I32, 1, ls.Router.Experts) // which expert is where
 			if t := ls.Tree; t != nil {
