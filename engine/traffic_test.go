@@ -89,6 +89,9 @@ func drawn(r *rand.Rand) engine.Request {
 	if r.IntN(3) == 0 {
 		q.Experts, q.Counted = []*model.Experts{{}, {TopK: []int{1}}, {MinP: 0.5}}[r.IntN(3)], r.IntN(2) == 0
 	}
+	if r.IntN(3) == 0 {
+		q.Reads = &readings[r.IntN(len(readings))]
+	}
 	return q
 }
 
