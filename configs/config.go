@@ -51,6 +51,10 @@ type Config struct {
 	MoeRequests  bool   `koanf:"moe_requests" help:"requests may choose with how few experts they make do"`
 	MoeReturnIDs bool   `koanf:"moe_return_ids" help:"requests may ask which experts ran for each token"`
 
+	Sparse         string `koanf:"sparse" help:"which keys answers read whose request does not say, as in prefill=anchor,decode=quest,recall=0.98,budget=4096; empty = all"`
+	SparseLimit    string `koanf:"sparse_limit" help:"how closely requests must read, as in budget=1024,recall=0.95; empty = as they like"`
+	SparseRequests bool   `koanf:"sparse_requests" help:"requests may choose which keys they read, by the selectors that sparse names"`
+
 	Hosts        []string      `koanf:"hosts" help:"names under which the server may be called, besides loopback names"`
 	Origins      []string      `koanf:"origins" help:"web origins that may call the API, besides the server's own and local ones; * = all"`
 	Keys         string        `koanf:"keys" help:"file of API keys, which winnow key writes; empty = whoever reaches the server may call"`
@@ -95,14 +99,16 @@ func Default() Config {
 		DType:        "native",
 		MoeRequests:  true,
 		MoeReturnIDs: true,
-		Requests:     1024,
-		BodyBytes:    8 << 20,
-		BodyTimeout:  30 * time.Second,
-		WriteTimeout: 30 * time.Second,
-		DrainTimeout: 30 * time.Second,
-		Ping:         15 * time.Second,
-		LogFormat:    "text",
-		Log:          slog.LevelInfo,
+
+		SparseRequests: true,
+		Requests:       1024,
+		BodyBytes:      8 << 20,
+		BodyTimeout:    30 * time.Second,
+		WriteTimeout:   30 * time.Second,
+		DrainTimeout:   30 * time.Second,
+		Ping:           15 * time.Second,
+		LogFormat:      "text",
+		Log:            slog.LevelInfo,
 	}
 }
 

@@ -40,7 +40,7 @@ func TestSamplingOfAnswers(t *testing.T) {
 		for _, tok := range tokens {
 			ids = append(ids, tok.ID)
 		}
-		err = e.Score(t.Context(), ids, nil, func(first int, logits []float32) {
+		err = e.Score(t.Context(), Scoring{IDs: ids}, func(first int, logits []float32) {
 			for row := range len(logits) / 320 {
 				if at := first + row + 1; at >= len(prompt) && at < len(ids) {
 					if want := bestUnder(s, logits[row*320:][:320], ids[:at], len(prompt)); ids[at] != want {

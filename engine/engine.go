@@ -5,6 +5,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 	"sync"
@@ -93,16 +94,31 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 	}
 }
 
-// Score computes the logits that follow every one of ids, and hands them to see in order: rows x vocab of them, where row i follows
-// position first+i. See runs on the caller's goroutine and must not keep the slice. Meanwhile the sequence holds its pages and takes part
-// in no step, and others go on. Rows come in chunks of at most the model's Limits.Wanted. Ids make do with experts; nil = the model's own.
-func (e *Engine) Score(ctx context.Context, ids []int32, experts *model.Experts, see func(first int, logits []float32)) error {
-	if err := e.checkText(ids); err != nil {
+// Scoring asks for the logits that follow given tokens.
+type Scoring struct {
+	IDs     []int32
+	From    int            // the first position whose logits are wanted
+	Prompt  int            // so many of the ids are a prompt, and those behind it are read as if they had been generated; 0 = all are
+	Experts *model.Experts // with how few experts the ids make do; nil = the model's own
+	Reads   *model.Reading // by which selectors they read; nil = everything
+}
+
+// Score computes the logits that follow every one of ids from one on, and hands them to see in order: rows x vocab of them, where row i
+// follows position first+i. See runs on the caller's goroutine and must not keep the slice. Meanwhile the sequence holds its pages and takes
+// part in no step, and others go on. Rows come in chunks of at most the model's Limits.Wanted.
+func (e *Engine) Score(ctx context.Context, s Scoring, see func(first int, logits []float32)) error {
+	if err := e.checkText(s.IDs); err != nil {
 		return err
 	}
-	q := newScore(ids)
-	if err := e.wish(q, experts); err != nil {
+	if s.Prompt < 0 || s.Prompt > len(s.IDs) || s.From < 0 || s.From >= len(s.IDs) {
+		return fmt.Errorf("%w: a prompt of %d and logits from %d on, of %d tokens", ErrRequest, s.Prompt, s.From, len(s.IDs))
+	}
+	q := newScore(&s)
+	if err := cmp.Or(e.wish(q, s.Experts), e.read(q, s.Reads)); err != nil {
 		return err
+	}
+	if most := e.model.Limits().Wanted; q.policy != nil && q.policy.Align > most {
+		return fmt.Errorf("%w: sparse: %d tokens of a prompt are planned together, and %d are scored in a step", ErrRequest, q.policy.Align, most)
 	}
 	leave, err := e.enter(ctx, q)
 	if err != nil {

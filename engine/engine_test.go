@@ -350,7 +350,7 @@ func TestScore(t *testing.T) {
 		lim.Wanted, lim.Sequences = wanted, min(wanted, 16)
 		e, _ := open(t, lim)
 		var all []float32
-		if err := e.Score(t.Context(), ids, nil, func(first int, logits []float32) {
+		if err := e.Score(t.Context(), Scoring{IDs: ids}, func(first int, logits []float32) {
 			if first*vocab != len(all) || len(logits) > wanted*vocab {
 				t.Errorf("rows from %d after %d", first, len(all)/vocab)
 			}
@@ -406,7 +406,7 @@ func TestSlowConsumer(t *testing.T) {
 		t.Error(err)
 	}
 	// A consumer of a score who does not return holds nobody up either.
-	if err := e.Score(t.Context(), all[0].Prompt, nil, func(int, []float32) {
+	if err := e.Score(t.Context(), Scoring{IDs: all[0].Prompt}, func(int, []float32) {
 		if _, err := collect(e.Generate(t.Context(), all[1])); err != nil {
 			t.Error(err)
 		}
@@ -438,10 +438,10 @@ func TestRefusals(t *testing.T) {
 	if !errors.Is(err, ErrContext) || !errors.As(err, &long) || long.Prompt != 128 || long.Context != 128 {
 		t.Errorf("two pages, prompt of 128 tokens: %v", err)
 	}
-	if err := e.Score(t.Context(), make([]int32, 129), nil, nil); !errors.Is(err, ErrContext) {
+	if err := e.Score(t.Context(), Scoring{IDs: make([]int32, 129)}, nil); !errors.Is(err, ErrContext) {
 		t.Errorf("two pages, score of 129 tokens: %v", err)
 	}
-	if err := e.Score(t.Context(), nil, nil, nil); !errors.Is(err, ErrRequest) {
+	if err := e.Score(t.Context(), Scoring{IDs: nil}, nil); !errors.Is(err, ErrRequest) {
 		t.Errorf("empty score: %v", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())

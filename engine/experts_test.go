@@ -168,7 +168,7 @@ func TestExpertsOfScores(t *testing.T) {
 	e, _ := open(t, ample)
 	vocab, ids := e.model.Spec().Vocab, requests(7)[5].Prompt
 	scored := func(x *model.Experts) (all []float32) {
-		if err := e.Score(t.Context(), ids, x, func(_ int, logits []float32) { all = append(all, logits...) }); err != nil {
+		if err := e.Score(t.Context(), Scoring{IDs: ids, Experts: x}, func(_ int, logits []float32) { all = append(all, logits...) }); err != nil {
 			t.Fatal(err)
 		}
 		return all
@@ -204,7 +204,7 @@ func TestExpertsRefused(t *testing.T) {
 		if _, ok := errors.AsType[*model.ExpertsError](err); !ok || !errors.Is(err, ErrRequest) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if scored := e.Score(t.Context(), []int32{1}, &x, nil); scored == nil || scored.Error() != err.Error() {
+		if scored := e.Score(t.Context(), Scoring{IDs: []int32{1}, Experts: &x}, nil); scored == nil || scored.Error() != err.Error() {
 			t.Errorf("%s: %v for a score", name, scored)
 		}
 	}

@@ -92,11 +92,11 @@ func TestCancelUnderWay(t *testing.T) {
 		t.Errorf("%d tokens came", n)
 	}
 	empty(t, e)
-	if err := e.Score(ctx, long.Prompt, nil, nil); !errors.Is(err, context.Canceled) {
+	if err := e.Score(ctx, Scoring{IDs: long.Prompt}, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
-	if err := e.Score(ctx, long.Prompt, nil, func(int, []float32) { cancel() }); !errors.Is(err, context.Canceled) {
+	if err := e.Score(ctx, Scoring{IDs: long.Prompt}, func(int, []float32) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	empty(t, e)
@@ -183,7 +183,7 @@ func TestClose(t *testing.T) {
 	if _, err := collect(e.Generate(t.Context(), Request{Prompt: []int32{1}})); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
-	if err := e.Score(t.Context(), []int32{1}, nil, nil); !errors.Is(err, ErrClosed) {
+	if err := e.Score(t.Context(), Scoring{IDs: []int32{1}}, nil); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
 	e.loop.Close()

@@ -64,7 +64,7 @@ func randomRequest(r *rand.Rand, d *dry) *sequence {
 	case 1:
 		return d.embedding(prompt, LastPooling)
 	case 2:
-		q := newScore(prompt)
+		q := newScore(&Scoring{IDs: prompt})
 		q.root = d.pool.root("full")
 		if d.add(q) != nil {
 			return nil

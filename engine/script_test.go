@@ -190,7 +190,7 @@ func (s *script) open(args map[string]string) error {
 func (s *script) admitNamed(kind, name string, args map[string]string) (err error) {
 	var q *sequence
 	if kind == "score" {
-		q = newScore(numbers(args["prompt"]))
+		q = newScore(&Scoring{IDs: numbers(args["prompt"])})
 		q.root = s.pool.root("full")
 		err = s.add(q)
 	} else if kind == "embed" {

@@ -81,10 +81,10 @@ func newSequence(r *Request, context int) *sequence {
 	}
 }
 
-// newScore makes the sequence that computes the logits of all ids.
-func newScore(ids []int32) *sequence {
+// newScore makes the sequence that computes the logits of given ids.
+func newScore(s *Scoring) *sequence {
 	return &sequence{
-		tokens: slices.Clone(ids), prompt: len(ids), limit: len(ids), every: true,
+		tokens: slices.Clone(s.IDs), prompt: cmp.Or(s.Prompt, len(s.IDs)), limit: len(s.IDs), every: true, seen: s.From,
 		alternatives: -1, out: outbox{signal: make(chan struct{}, 1)},
 	}
 }

@@ -104,7 +104,7 @@ func visit(e *engine.Engine, q engine.Request, r *rand.Rand) (got []engine.Token
 	case 0:
 		defer time.AfterFunc(time.Duration(r.IntN(50))*time.Millisecond, cancel).Stop()
 	case 1:
-		err := e.Score(ctx, q.Prompt, nil, func(first int, _ []float32) {
+		err := e.Score(ctx, engine.Scoring{IDs: q.Prompt}, func(first int, _ []float32) {
 			if first > 64 && stay%2 == 0 {
 				cancel()
 			}

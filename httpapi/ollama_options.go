@@ -45,7 +45,7 @@ func readOptions(o *object, g *serve.Generation) (none bool, warnings []string) 
 	if seed := o.integer("seed", math.MinInt64, math.MaxInt64); seed != nil && *seed != -1 { // which is ollama's word for any
 		g.Seed = seed
 	}
-	g.Experts = readExperts(o)
+	g.Experts, g.Sparse = readExperts(o), readSparse(o)
 	g.Context = int(first(o.integer("num_ctx", 0, math.MaxInt32), 0))
 	if n := o.integer("num_predict", math.MinInt32, math.MaxInt32); n != nil {
 		none, g.MaxTokens = *n == 0, int(*n)

@@ -68,7 +68,7 @@ func readPlan(o *object) plan {
 			o.bad("stop_token_ids", "must be at most %d ids", mostStopIDs)
 		}
 	}
-	p.Experts = readExperts(o)
+	p.Experts, p.Sparse = readExperts(o), readSparse(o)
 	if n := o.integer("prompt_logprobs", 0, serve.MostAlternatives); n != nil {
 		if p.PromptLogprobs = new(int(*n)); p.Stream {
 			o.bad("prompt_logprobs", "is not for streams")

@@ -22,7 +22,7 @@ type tiles struct {
 
 // most is how many tiles a step can have. A sequence's rows begin and end within a page, and where its prompt ends; of the tokens that are tiles
 // by themselves a sequence has one, see Policy.Alone.
-func mostTiles(lim Limits) int { return lim.Rows/attention.PageTokens + 4*lim.Sequences }
+func mostTiles(lim Limits) int { return min(lim.Rows, lim.Rows/attention.PageTokens+4*lim.Sequences) }
 
 // newTiles allocates the columns.
 func newTiles(d tensor.Device, lim Limits, t *attention.Tiles) (tiles, error) {

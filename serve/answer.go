@@ -114,6 +114,9 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	if req.Experts, err = m.experts(g); err != nil {
 		return engine.Request{}, err
 	}
+	if req.Reads, err = m.reading(g, len(prompt)); err != nil {
+		return engine.Request{}, err
+	}
 	req.Counted = g.Experts != nil
 	req.Routes = req.Counted && g.Experts.ReturnIDs
 	if g.Logprobs != nil {

@@ -41,6 +41,7 @@ type Options struct {
 	Apart        bool            // load each expert by itself, so that models share those that they have in common
 	ExpertBytes  int64           // of memory for experts, of which others are read when tokens choose them; 0 = all are loaded
 	Experts      ExpertPolicy    // of requests
+	Sparse       SparsePolicy    // likewise
 	Profiles     []ExpertProfile // of this model and of others
 }
 
@@ -48,6 +49,7 @@ type Options struct {
 func (o *Options) network(limits model.Limits) model.Options {
 	return model.Options{
 		DType: o.DType, Limits: limits, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart, ExpertBytes: o.ExpertBytes,
+		Sparse: o.Sparse.Default.Selections(),
 	}
 }
 
@@ -88,6 +90,7 @@ type Model struct {
 	cache       *Cache
 	identity    uint64 // no two models have the same
 	policy      ExpertPolicy
+	sparse      SparsePolicy
 	usual       *model.Experts // of answers whose request does not say; nil = the model's own
 	profile     *ExpertProfile // what Drift compares with; nil = nothing
 	pooling     Pooling        // as the files say; "" where they do not
@@ -132,7 +135,7 @@ func (m *Model) open(opt Options) error {
 	if m.spec, err = opt.network(model.Limits{}).Describe(m.checkpoint); err != nil {
 		return err
 	}
-	m.policy = opt.Experts
+	m.policy, m.sparse = opt.Experts, opt.Sparse
 	if m.usual, err = opt.Experts.usual(&m.spec); err != nil {
 		return fmt.Errorf("the server's default for experts: %w", err)
 	}

@@ -27,10 +27,11 @@ type Generation struct {
 	IgnoreEnd   bool     // go on after the model's own end tokens
 	// PromptLogprobs asks for the prompt's own log-probabilities with the first delta, and for so many alternatives beside each.
 	PromptLogprobs *int
-	Context        int      // most tokens of prompt and answer together; 0 = as the model's source says, else as the model has
-	RepeatLast     *int     // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = as the source says, else all
-	ReturnIDs      bool     // the last delta has the ids of prompt and answer
-	Experts        *Experts // with how few experts it makes do, and Usage.Experts; nil = as the operator has it, and nothing is said
+	Context        int       // most tokens of prompt and answer together; 0 = as the model's source says, else as the model has
+	RepeatLast     *int      // how many of the last tokens Repetition looks at, 0 = none, below 0 = all; nil = as the source says, else all
+	ReturnIDs      bool      // the last delta has the ids of prompt and answer
+	Sparse         *Sparsity // how closely it is read; nil = as the operator has it
+	Experts        *Experts  // with how few experts it makes do, and Usage.Experts; nil = as the operator has it, and nothing is said
 	Otherwise      Defaults
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/text"
 )
@@ -22,7 +23,7 @@ func (m *Model) score(ctx context.Context, prompt []int32, experts *model.Expert
 		}
 	}
 	vocab := m.spec.Vocab
-	err := m.engine.Score(ctx, prompt, experts, func(first int, logits []float32) {
+	err := m.engine.Score(ctx, engine.Scoring{IDs: prompt, Experts: experts}, func(first int, logits []float32) {
 		for row := range len(logits) / vocab {
 			if at := first + row + 1; at < len(prompt) {
 				m.judge(&out[at], logits[row*vocab:(row+1)*vocab], top)

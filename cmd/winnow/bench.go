@@ -41,9 +41,10 @@ type benchResult struct {
 	Model     string    `json:"model"`
 	Device    string    `json:"device"`
 	Experts   string    `json:"moe,omitempty"` // as --moe asked
-	NPrompt   int       `json:"n_prompt"`      // tokens of the prompt; 0 in a test of generation
-	NGen      int       `json:"n_gen"`         // tokens generated; 0 in a test of a prompt
-	NDepth    int       `json:"n_depth"`       // tokens cached before them
+	Sparse    string    `json:"sparse,omitempty"`
+	NPrompt   int       `json:"n_prompt"` // tokens of the prompt; 0 in a test of generation
+	NGen      int       `json:"n_gen"`    // tokens generated; 0 in a test of a prompt
+	NDepth    int       `json:"n_depth"`  // tokens cached before them
 	NThreads  int       `json:"n_threads"`
 	AvgTS     float64   `json:"avg_ts"` // tokens a second
 	StddevTS  float64   `json:"stddev_ts"`
@@ -107,7 +108,7 @@ their tokens, and how much longer the prompt takes than alone.`,
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
 	overlayFlag(c)
 	moeFlag(c, &b.experts)
-	configs.Flags(f, "models", "cpu", "dtype", "rows", "log")
+	configs.Flags(f, "models", "cpu", "dtype", "rows", "sparse", "log")
 	return c
 }
 
@@ -167,7 +168,7 @@ func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name st
 	defer func() { err = errors.Join(err, n.close()) }()
 
 	w := &workout{network: n, meter: meter, draw: rand.New(rand.NewPCG(1, 2)), experts: b.experts}
-	first := benchResult{Model: name, Device: meter.Name(), Experts: askedOf(b.experts), NThreads: cfg.Threads, RoofGBs: roof}
+	first := benchResult{Model: name, Device: meter.Name(), Experts: askedOf(b.experts), Sparse: cfg.Sparse, NThreads: cfg.Threads, RoofGBs: roof}
 	for _, depth := range b.depths {
 		for _, test := range b.tests() {
 			r := first
@@ -315,8 +316,12 @@ func (w *workout) countStep(ctx context.Context, r *benchResult, prompt []int32)
 
 // ask generates n tokens after a prompt.
 func (w *workout) ask(ctx context.Context, prompt []int32, n int) (*engine.Stats, error) {
+	reads, err := w.sparse.Reading(len(prompt))
+	if err != nil {
+		return nil, err
+	}
 	var stats *engine.Stats
-	for t, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: n, Experts: w.experts, Alternatives: -1}) {
+	for t, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: n, Experts: w.experts, Reads: reads, Alternatives: -1}) {
 		if err != nil {
 			return nil, err
 		}

@@ -28,6 +28,7 @@ type machine struct {
 	overlay  *model.Overlay           // of all that is loaded; nil = none
 	shelf    store.Shelf              // what is open
 	policy   serve.ExpertPolicy       // of requests
+	sparse   serve.SparsePolicy       // likewise
 	profiles []serve.ExpertProfile    // of models that are served
 	overlays map[string]overlaid      // served ones, by what their weights are known by; not written once there are requests
 	shared   map[string]serve.Sharing // by path: models that are served under several overlays; likewise
@@ -67,6 +68,9 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 			return nil, errors.Join(err, m.Close())
 		}
 	}
+	if m.sparse, err = sparsePolicy(&cfg); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
 	if m.cache, err = serve.NewCache(serve.CacheOptions{Written: cacheBytes, Tokenised: cacheBytes}); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -93,7 +97,7 @@ func (m *machine) options() serve.Options {
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
 		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Overlay: m.overlay,
-		ForceOverlay: c.ForceOverlay, ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Profiles: m.profiles,
+		ForceOverlay: c.ForceOverlay, ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Sparse: m.sparse, Profiles: m.profiles,
 	}
 }
 
@@ -186,7 +190,7 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	}
 	opt, err := serve.FitNetwork(c, m.device, model.Options{
 		DType: model.DType(m.config.DType), Limits: limits, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay,
-		ExpertBytes: int64(m.config.ExpertMemory),
+		ExpertBytes: int64(m.config.ExpertMemory), Sparse: m.sparse.Default.Selections(),
 	}, m.most())
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -195,7 +199,7 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())
 	}
-	out := &network{Model: n, engine: m.loop.Open(n, engine.Options{Check: m.config.Check})}
+	out := &network{Model: n, sparse: m.sparse.Default, engine: m.loop.Open(n, engine.Options{Check: m.config.Check})}
 	out.close = func() error {
 		out.engine.Close()
 		n.Close()
@@ -207,6 +211,7 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 // network is a loaded model that takes ids.
 type network struct {
 	*model.Model
+	sparse model.Sparsity // by which its tokens read
 	engine *engine.Engine
 	close  func() error
 }

@@ -50,6 +50,6 @@ router.LAYER.experts and router.LAYER.weights.`,
 	c.Flags().StringVarP(&e.out, "output", "o", "", "safetensors file to write")
 	overlayFlag(c)
 	moeFlag(c, &e.experts)
-	configs.Flags(c.Flags(), "models", "threads", "cpu", "dtype", "log")
+	configs.Flags(c.Flags(), "models", "threads", "cpu", "dtype", "sparse", "log")
 	return c
 }

@@ -99,7 +99,7 @@ func (in *asked) compute(ctx context.Context, n *network, seen *routes) ([]named
 		ids := in.Sequences[name]
 		logits := make([]float32, 0, len(ids)*vocab)
 		seen.recording = name == routed
-		err := n.engine.Score(ctx, ids, in.experts, func(_ int, rows []float32) { logits = append(logits, rows...) })
+		err := n.engine.Score(ctx, engine.Scoring{IDs: ids, Experts: in.experts}, func(_ int, rows []float32) { logits = append(logits, rows...) })
 		seen.recording = false
 		if err != nil {
 			return nil, fmt.Errorf("sequence %s: %w", name, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/serve"
@@ -22,6 +23,7 @@ import (
 type perplexity struct {
 	Model       string  `json:"model"`
 	Experts     string  `json:"moe,omitempty"` // as --moe asked
+	Sparse      string  `json:"sparse,omitempty"`
 	Perplexity  float64 `json:"perplexity"`
 	Uncertainty float64 `json:"uncertainty"` // one standard error
 	Nats        float64 `json:"nats"`        // mean negative log-likelihood of a token
@@ -58,9 +60,13 @@ func (e *evaluation) runPerplexity(c *cobra.Command, name string) (err error) {
 	if err != nil {
 		return err
 	}
+	reads, err := m.sparse.Default.Reading(e.ctx)
+	if err != nil {
+		return err
+	}
 	started, sum := time.Now(), nll{vocab: talker.Spec().Vocab}
 	for i, ids := range chunks {
-		err := talker.Engine().Score(ctx, ids.fed, e.experts, func(first int, logits []float32) { sum.add(first, logits, ids.said) })
+		err := talker.Engine().Score(ctx, engine.Scoring{IDs: ids.fed, Experts: e.experts, Reads: reads}, func(first int, logits []float32) { sum.add(first, logits, ids.said) })
 		if err != nil {
 			return fmt.Errorf("chunk %d: %w", i, err)
 		}
@@ -70,7 +76,7 @@ func (e *evaluation) runPerplexity(c *cobra.Command, name string) (err error) {
 	}
 	seconds := time.Since(started).Seconds()
 	p := perplexity{
-		Model: name, Experts: askedOf(e.experts), Perplexity: math.Exp(sum.mean()), Uncertainty: sum.deviation() * math.Exp(sum.mean()), Nats: sum.mean(),
+		Model: name, Experts: askedOf(e.experts), Sparse: cfg.Sparse, Perplexity: math.Exp(sum.mean()), Uncertainty: sum.deviation() * math.Exp(sum.mean()), Nats: sum.mean(),
 		Ctx: e.ctx, Chunks: len(chunks), Tokens: sum.count, Seconds: seconds, TokensPerS: float64(e.ctx*len(chunks)) / seconds,
 	}
 	if e.asJSON {

@@ -56,7 +56,7 @@ TERM=dumb are heeded.`,
 	f.BoolVar(&w.insecure, "insecure", false, "pull over plain HTTP, and from anybody's certificates")
 	overlayFlag(c)
 	moeFlag(c, &w.experts)
-	configs.Flags(f, "models", "identity", "huggingface", "threads", "cpu", "dtype", "context", "cache_bytes", "log")
+	configs.Flags(f, "models", "identity", "huggingface", "threads", "cpu", "dtype", "context", "cache_bytes", "sparse", "log")
 	return c
 }
 
