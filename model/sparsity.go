@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +51,10 @@ func ParseSparsity(s string) (x Sparsity, err error) {
 			return Sparsity{}, err
 		}
 	}
-	return x, x.Check()
+	if err := x.Check(); err != nil {
+		return Sparsity{}, err
+	}
+	return x, nil
 }
 
 // ParseLimit reads the least budget and the least recall that requests may ask for, as in budget=1024,recall=0.95.
@@ -89,7 +93,9 @@ func (x *Sparsity) set(name, value string) (err error) {
 		if v, err = strconv.ParseFloat(value, 32); err != nil {
 			return &ReadingError{name, fmt.Sprintf("is %.40q, want a number", value)}
 		}
-		x.Threshold = new(float32(v))
+		if x.Threshold = new(float32(v)); math.IsNaN(v) {
+			return &ReadingError{name, "is not a number"}
+		}
 	case "recall":
 		v, bad := strconv.ParseFloat(value, 32)
 		if x.Recall = float32(v); bad != nil || !(v > 0 && v <= 1) {
