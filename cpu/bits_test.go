@@ -35,6 +35,7 @@ var sums = map[string]string{
 	"linear Q6_K": "afa03a045c09f1dd",
 	"linear Q8_0": "8e5870f308c67ba9",
 	"norm":        "da2fba9b96770055",
+	"probe":       "239aa6f6c2b50b2f",
 	"rope":        "9aeea00a69fe0f1e",
 	"route":       "eb07ebdef84a91b5",
 	"tree":        "85b31ad36f571a60",
@@ -52,6 +53,7 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 		"glu":        tensortest.GLU(9, 100),
 		"append":     attentiontest.Append(ragged, half),
 		"attend F32": attentiontest.Attend(ragged, heads, attentiontest.Mixed(2)),
+		"probe":      attentiontest.Probe(ragged, half, attentiontest.Mixed(2)),
 		"attend F16": attentiontest.Attend(ragged, half, attentiontest.Mixed(1)),
 	}
 	for _, c := range moetest.Cases() {
