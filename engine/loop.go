@@ -109,7 +109,11 @@ func (e *Engine) step() bool {
 		e.model.Forward(e.model.Batch())
 		e.used(&e.work, e.scheduler.plan, 0, e.model.Blocks())
 		e.unique.ran(len(e.work.IDs))
-		out, err := e.results(&e.work, e.scheduler.plan)
+		err := e.readBy(&e.work, e.scheduler.plan, 0, e.model.Blocks())
+		var out *result
+		if err == nil {
+			out, err = e.results(&e.work, e.scheduler.plan)
+		}
 		if len(e.work.IDs) == len(e.work.Past) { // all generate
 			e.scheduler.pace.step(time.Since(started), chunk)
 		}
@@ -197,6 +201,7 @@ func (e *Engine) further(beside bool) {
 	})
 	if err == nil {
 		e.used(&p.step, e.scheduler.chunk, from, p.block)
+		err = e.readBy(&p.step, e.scheduler.chunk, from, p.block)
 	}
 	switch {
 	case err != nil:

@@ -96,7 +96,7 @@ type Token struct {
 	Logprob  float32       // under the model's own distribution, before Sampling; 0 unless Request.Alternatives asks
 	Best     []Alternative // the likeliest ids, likeliest first
 	Finish   Finish        // set with the last token
-	Stats    *Stats        // set with the first token, and complete with the last; where Request.Counted asks, with all
+	Stats    *Stats        // set with the first token, and complete with the last; where Request.Counted or Reads asks, with all
 }
 
 // Alternative is an id that could have been chosen.

@@ -32,6 +32,7 @@ type sequence struct {
 
 	wish    []float32     // with how few experts it makes do, see model.Spec.Wish; nil = the model's own
 	policy  *model.Policy // which keys its tokens read; nil = all
+	reads   *reads        // what they read; nil = all
 	variant string        // for the prefix tree, what of this makes its prompt's values differ from the model's own; "" = nothing
 	use     *use          // what experts did for it; nil unless somebody asked
 
@@ -202,7 +203,7 @@ func (q *sequence) token(out *result, row int) Token {
 			t.Best = append(t.Best, Alternative{id, probs[1+i]})
 		}
 	}
-	if at == q.prompt || q.finish != "" || q.use != nil {
+	if at == q.prompt || q.finish != "" || q.use != nil || q.reads != nil {
 		t.Stats = q.stats()
 	}
 	return t

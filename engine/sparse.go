@@ -17,7 +17,11 @@ func (e *Engine) read(q *sequence, r *model.Reading) error {
 		return fmt.Errorf("%w: sparse: %w", ErrRequest, err)
 	}
 	if p.Prefill > 0 || p.Decode > 0 {
-		q.policy = &p
+		q.policy, q.reads = &p, &reads{goal: fallbackRecall, budget: e.model.Budget(&p)}
+		q.reads.stats.Budget, q.reads.stats.Least = int(q.reads.budget), 1
+		if r.Recall > 0 {
+			q.reads.goal = min(q.reads.goal, float64(r.Recall))
+		}
 	}
 	if p.Cached != "" {
 		q.variant += " reads:" + p.Cached

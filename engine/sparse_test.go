@@ -111,3 +111,34 @@ func TestBadReadings(t *testing.T) {
 		}
 	}
 }
+
+// What was read is said, with what the rest would have weighed.
+func TestReadingsAreReceipted(t *testing.T) {
+	e := start(t, model.Limits{Rows: 64, Sequences: 2, Wanted: 2, Pages: 60, Context: 2048})
+	read := func(r model.Reading) *engine.SparseStats {
+		var last *engine.SparseStats
+		for tok, err := range e.Generate(t.Context(), engine.Request{Prompt: long(1100), MaxTokens: 270, Alternatives: -1, Reads: &r}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tok.Stats != nil {
+				last = tok.Stats.Sparse
+			}
+		}
+		return last
+	}
+	if s := read(model.Reading{Decode: "full"}); s != nil {
+		t.Errorf("everything was read: %+v", s)
+	}
+	all := float32(2048)
+	if s := read(model.Reading{Prefill: "streaming", PrefillKnob: &all}); s.Read != s.Visible || s.Probes != 1 || s.Mass != 1 || s.Least != 1 {
+		t.Errorf("a window that has everything: %+v", s)
+	}
+	few := read(model.Reading{Prefill: "streaming", Decode: "streaming"})
+	if few.Read >= few.Visible/2 || few.Probes != 3 || few.Recall() >= 1 || few.Recall() < few.Least || few.Least <= 0 || few.Budget != 0 {
+		t.Errorf("64 keys, a page and a sink: %+v", few)
+	}
+	if u := e.Usage(); u.Probes != 4 || u.KeysVisible < few.Visible || u.Doubled != 0 {
+		t.Errorf("%+v", u.Selected)
+	}
+}

@@ -20,6 +20,7 @@ type Stats struct {
 	// one, the whole of the sampling op, which works on the rows of all sequences at once.
 	Sampling time.Duration
 	Experts  *ExpertStats // nil unless Request.Counted asks
+	Sparse   *SparseStats // nil where everything was read
 }
 
 // stats sums up a sequence to its newest token.
@@ -33,6 +34,9 @@ func (q *sequence) stats() *Stats {
 	}
 	if q.use != nil {
 		s.Experts = new(q.use.stats)
+	}
+	if q.reads != nil {
+		s.Sparse = new(q.reads.stats)
 	}
 	return s
 }
@@ -59,7 +63,17 @@ type Counters struct {
 	Evicted   int64 // cached pages that were taken for other tokens
 	Cancelled int64 // requests whose consumer left before their end
 	Failed    int64 // requests that a failed step ended
+	Selected
 	Histograms
+}
+
+// Selected is what selectors of keys did for the tokens that they served, over query heads and layers.
+type Selected struct {
+	KeysRead    float64
+	KeysVisible float64
+	Probes      int64   // tokens of which the rest was looked at too
+	ProbedMass  float64 // of the softmax over all keys, the share of those that were read, summed over Probes
+	Doubled     int64   // times that a budget was doubled since a probe had found too little
 }
 
 // Histograms say how long steps take and what their consumers notice of it.

@@ -44,6 +44,16 @@ func counter(name, what string, of func(l *serve.Listing) int64) figure {
 	return figure{name: name, what: what, grows: true, of: func(l *serve.Listing) []value { return []value{{n: float64(of(l))}} }}
 }
 
+// selected is a figure of the selectors of keys; a model that has none has no such figure.
+func selected(name, what string, of func(s *serve.Selected) float64) figure {
+	return figure{name: name, what: what, grows: true, of: func(l *serve.Listing) []value {
+		if l.Engine.KeysVisible == 0 {
+			return nil
+		}
+		return []value{{n: of(&l.Engine.Selected)}}
+	}}
+}
+
 // layered is a figure of each layer of experts.
 func layered(name string, grows bool, what string, of func(c *serve.ExpertCounts) float64) figure {
 	return figure{name: name, what: what, grows: grows, label: "layer", of: func(l *serve.Listing) (all []value) {
@@ -92,6 +102,11 @@ var figures = []figure{
 	counter("winnow.preemptions", "Times a sequence lost its pages to another", func(l *serve.Listing) int64 { return l.Engine.Preempted }),
 	counter("winnow.pages.evicted", "Cached pages that were taken for other tokens", func(l *serve.Listing) int64 { return l.Engine.Evicted }),
 	counter("winnow.sequences.cancelled", "Sequences whose consumer left before their end", func(l *serve.Listing) int64 { return l.Engine.Cancelled }),
+	selected("winnow.sparse.keys_read", "Keys that tokens read whose keys selectors chose, over query heads and layers", func(s *serve.Selected) float64 { return s.KeysRead }),
+	selected("winnow.sparse.keys_visible", "Keys that these tokens would have read without selectors", func(s *serve.Selected) float64 { return s.KeysVisible }),
+	selected("winnow.sparse.probes", "Tokens of which the keys were looked at that they did not read", func(s *serve.Selected) float64 { return float64(s.Probes) }),
+	selected("winnow.sparse.probed_mass", "Of the softmax over all keys, the share that probed tokens read, summed over them", func(s *serve.Selected) float64 { return s.ProbedMass }),
+	selected("winnow.sparse.budget_doublings", "Times that a budget of keys was doubled since a probe had found too little", func(s *serve.Selected) float64 { return float64(s.Doubled) }),
 	layered("winnow.moe.tokens", true, "Tokens that came by a layer of experts", func(c *serve.ExpertCounts) float64 { return float64(c.Rows) }),
 	layered("winnow.moe.expert_load_cv", false, "How unevenly a layer's experts are chosen: standard deviation beside the mean",
 		func(c *serve.ExpertCounts) float64 { return c.Variation() }),

@@ -17,7 +17,8 @@ type ollamaLine struct {
 	Reason   string         `json:"done_reason,omitempty"`
 	Context  []int32        `json:"context,omitempty"`
 	ollamaTimes
-	Experts  *ollamaExperts  `json:"moe,omitempty"` // what experts did, with the last line; nil unless it was asked for
+	Experts  *ollamaExperts  `json:"moe,omitempty"`    // what experts did, with the last line; nil unless it was asked for
+	Sparse   *sparseUsage    `json:"sparse,omitempty"` // what was read, likewise
 	Logprobs []ollamaLogprob `json:"logprobs,omitempty"`
 	Warnings []string        `json:"warnings,omitempty"` // what of the request was ignored or changed, with the last line
 }
@@ -90,7 +91,9 @@ func (r *ollamaRequest) line(d serve.Delta) ollamaLine {
 func (r *ollamaRequest) last(d serve.Delta, t ollamaTimes) ollamaLine {
 	l := r.line(d)
 	l.Done, l.Reason, l.Context, l.ollamaTimes, l.Warnings = true, d.Finish, d.IDs, t, r.Warnings
-	l.Experts = newOllamaExperts(d.Usage)
+	if l.Experts = newOllamaExperts(d.Usage); d.Usage != nil {
+		l.Sparse = tallySparse([]serve.Usage{*d.Usage})
+	}
 	return l
 }
 

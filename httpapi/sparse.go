@@ -24,3 +24,43 @@ func readSparse(o *object) *serve.Sparsity {
 	}
 	return x
 }
+
+// sparseUsage is what the tokens that were computed read, over all query heads and layers whose keys selectors chose.
+type sparseUsage struct {
+	Density   float64  `json:"density"`             // share of the visible keys that were read
+	Read      int64    `json:"keys_read"`           // summed over tokens, query heads and layers
+	Visible   int64    `json:"keys_visible"`        // likewise
+	Recall    *float64 `json:"recall"`              // share of the softmax that the probed tokens read, the mean; null where none was
+	Least     *float64 `json:"least_recall"`        // of a probed token
+	Probes    int      `json:"probes"`              // tokens of which the rest was looked at too
+	Budget    int      `json:"budget,omitempty"`    // keys that decoding keeps by the end; of several answers, the most
+	Fallbacks []string `json:"fallbacks,omitempty"` // what was changed for the sake of recall, and why
+}
+
+// tallySparse sums up answers; nil where all of them read everything.
+func tallySparse(all []serve.Usage) *sparseUsage {
+	var u sparseUsage
+	var mass float64
+	least, asked := 1.0, false
+	for _, one := range all {
+		x := one.Sparse
+		if x == nil {
+			continue
+		}
+		asked = true
+		u.Read, u.Visible, u.Probes = u.Read+int64(x.Read), u.Visible+int64(x.Visible), u.Probes+x.Probes
+		mass, least, u.Budget = mass+x.Mass, min(least, x.Least), max(u.Budget, x.Budget)
+		u.Fallbacks = append(u.Fallbacks, x.Fallbacks...)
+	}
+	if !asked {
+		return nil
+	}
+	if u.Density = 1; u.Visible > 0 {
+		u.Density = float64(u.Read) / float64(u.Visible)
+	}
+	if u.Probes > 0 {
+		mean := mass / float64(u.Probes)
+		u.Recall, u.Least = &mean, &least
+	}
+	return &u
+}

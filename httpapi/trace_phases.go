@@ -26,6 +26,10 @@ const (
 	attrRead   = "winnow.prompt.tokens" // of the prompt, those that were computed: the rest was in the cache
 	attrFound  = "winnow.prompt.cached_tokens"
 	attrMade   = "winnow.generated_tokens"
+	// Of a request whose keys selectors chose: the share that was read, and of the probed tokens, how much of the softmax they read.
+	attrDensity = "winnow.sparse.density"
+	attrRecall  = "winnow.sparse.recall"
+	attrProbes  = "winnow.sparse.probes"
 	// attrSum says that the span is a sum: tokens are chosen one a step, in prefill's last and in all of decode, and the span is as long as
 	// all of it together and ends with the last token. A step chooses for all its sequences at once, and each counts the whole of it.
 	attrSum = "winnow.sum_of_steps"
@@ -57,6 +61,9 @@ func (r *record) phasesOf(a *answered) {
 	r.child(spanPrefill, at(u.Queued), at(u.First), choice, attribute.Int(attrRead, u.Prompt-u.Cached), attribute.Int(attrFound, u.Cached))
 	if u.Completion > 1 {
 		r.child(spanDecode, at(u.First), at(u.Total), choice, attribute.Int(attrMade, u.Completion))
+	}
+	if s := u.Sparse; s != nil && s.Visible > 0 {
+		r.span.SetAttributes(attribute.Float64(attrDensity, s.Read/s.Visible), attribute.Float64(attrRecall, s.Recall()), attribute.Int(attrProbes, s.Probes))
 	}
 	if u.Sampling > 0 {
 		r.child(spanSampling, at(u.Total-u.Sampling), at(u.Total), choice, attribute.Int(attrSum, u.Completion))

@@ -25,6 +25,7 @@ type usage struct {
 	Details    promptDetails  `json:"prompt_tokens_details"`
 	Answer     *answerDetails `json:"completion_tokens_details,omitempty"` // nil unless the model thought
 	Experts    *expertUsage   `json:"moe,omitempty"`                       // nil unless it was asked for
+	Sparse     *sparseUsage   `json:"sparse,omitempty"`                    // nil where everything was read
 }
 
 type promptDetails struct {
@@ -50,7 +51,7 @@ func tally(all []serve.Usage, n int) usage {
 	if thought > 0 {
 		u.Answer = &answerDetails{thought}
 	}
-	u.Experts = tallyExperts(all)
+	u.Experts, u.Sparse = tallyExperts(all), tallySparse(all)
 	u.Total = u.Prompt + u.Completion
 	return u
 }

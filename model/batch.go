@@ -74,15 +74,16 @@ type Batch struct {
 	Sample tensor.Sample // chooses an id for every wanted row
 	Pooled Pooled        // sums of hidden states
 
-	wishes wishes
-	tiles  tiles
-	limits Limits
-	seq    []int32 // scratch of Fill, as all below
-	pos    []int32
-	table  []int32
-	start  []int32
-	edits  [][tensor.EditColumns]int32
-	biases []float32
+	wishes   wishes
+	tiles    tiles
+	receipts receipts
+	limits   Limits
+	seq      []int32 // scratch of Fill, as all below
+	pos      []int32
+	table    []int32
+	start    []int32
+	edits    [][tensor.EditColumns]int32
+	biases   []float32
 }
 
 // newBatch allocates a batch on a device.
@@ -172,6 +173,7 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	b.wishes.fill(q, s)
 	write(q, b.Layout.Prompt, s.Prompts)
 	b.tiles.fill(q, s, b.pos)
+	b.receipts.fill(q, s, b.pos)
 }
 
 // fillEdits writes the edits of all wanted rows, one after another.

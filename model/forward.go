@@ -64,6 +64,9 @@ func (m *Model) Part(b *Batch, from int, more func(next int) bool) (to int) {
 			for _, s := range b.tiles.in {
 				each(q, l.choose[s])
 			}
+			if len(b.tiles.in) > 1 {
+				each(q, l.receipts)
+			}
 			q.Run(&l.attend)
 			q.Run(&l.attnOut)
 			q.Run(&l.addAttn)

@@ -17,6 +17,7 @@ type layer struct {
 	turn     []tensor.Op   // head norms and RoPE
 	keep     []tensor.Op   // keys and values into the cache, sidecars beside them
 	choose   [][]tensor.Op // which keys, by number of the selector that serves
+	receipts []tensor.Op   // of what selectors chose
 	attend   attention.Attend
 	attnOut  tensor.Linear
 	addAttn  tensor.Add
@@ -143,7 +144,7 @@ func (l *loader) attention(s *LayerSpec, m *Model, out *layer, name func(string)
 		&tensor.Rope{X: kHeads, Angles: angles, N: lay.Rows, Heads: s.KVHeads, Pairs: s.Rope.Pairs})
 	cache := m.caches[i]
 	out.keep = append([]tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}, reads.keep...)
-	out.choose = reads.choose
+	out.choose, out.receipts = reads.choose, reads.receipts
 	out.attend = attention.Attend{
 		Q: q, Y: att, Cache: cache, Plan: reads.plan, Layout: lay, Heads: s.Heads, Scale: s.Scale,
 	}
@@ -187,6 +188,7 @@ type reads struct {
 	plan          *attention.Plan
 	observe, keep []tensor.Op   // sidecars
 	choose        [][]tensor.Op // by number of the selector that serves
+	receipts      []tensor.Op
 }
 
 // reads prepares the choice of keys of layer i: by the selectors that requests ask for, or as the layer was trained.
@@ -199,7 +201,7 @@ func (l *loader) reads(i int, s *LayerSpec, m *Model) (r reads) {
 		}
 		return r
 	}
-	r.plan = m.sparse.env.Plan
+	r.plan, r.receipts = m.sparse.env.Plan, m.batch.receipts.ops(m.sparse, m.sparse.at[i])
 	for n, selector := range m.sparse.selectors {
 		steps := selector.At(m.sparse.at[i])
 		r.observe, r.keep, r.choose[n] = append(r.observe, steps.Observe...), append(r.keep, steps.Append...), steps.Select

@@ -75,6 +75,9 @@ func (l *loader) sparse(s *Spec, m *Model) *sparse {
 	if l.err != nil {
 		return sp
 	}
+	if m.batch.receipts = l.newReceipts(sp); l.err != nil {
+		return sp
+	}
 	for i, want := range slices.Insert(slices.Clone(l.opt.Sparse), 0, Selection{Name: "full"}) {
 		k, err := want.check(len(s.Layers))
 		if err != nil {
@@ -133,6 +136,7 @@ type Reading struct {
 	PrefillKnob, DecodeKnob *float32 // nil = the selector's own
 	// DecodeFrom is the position from which on generated tokens read by Decode; those before read everything.
 	DecodeFrom int
+	Recall     float32 // share of the softmax that is meant to be read; 0 = nobody says
 }
 
 // ReadingError says what of a Reading a model cannot do.
@@ -222,6 +226,20 @@ func (m *Model) reader(field, name string, phase attention.Phases, knob *float32
 		}
 	}
 	return i, nil
+}
+
+// Budget is how many keys a policy's decode selector keeps; 0 where it has no such knob.
+func (m *Model) Budget(p *Policy) float32 {
+	if p.Decode == 0 || m.sparse.kinds[p.Decode].Knob.Name != budgetKnob {
+		return 0
+	}
+	for _, t := range p.Turns {
+		return t.Knob
+	}
+	if knobs := m.opt.Sparse[p.Decode-1].Knobs; len(knobs) > 0 {
+		return slices.Max(knobs)
+	}
+	return float32(m.sparse.kinds[p.Decode].Knob.Default)
 }
 
 // at is the selector of a token and what its knob is turned to.

@@ -176,7 +176,7 @@ func (x *Sparsity) Selections() (all []Selection) {
 
 // Reading is how a prompt of so many tokens, and what follows it, is read. The error is a *ReadingError.
 func (x *Sparsity) Reading(prompt int) (*Reading, error) {
-	r := &Reading{Prefill: x.Prefill, Decode: x.Decode}
+	r := &Reading{Prefill: x.Prefill, Decode: x.Decode, Recall: x.Recall}
 	if x.Threshold != nil {
 		if x.Prefill == "" || x.Prefill == "full" {
 			return nil, &ReadingError{"threshold", "needs prefill: full has none"}

@@ -125,4 +125,5 @@ type Usage struct {
 	Total      time.Duration // from Started until the last token
 	Sampling   time.Duration // of Total: choosing its tokens, as far as it was measured
 	Experts    *ExpertUsage  // nil unless Generation.Experts asks
+	Sparse     *SparseUsage  // nil where everything was read
 }

@@ -4,11 +4,18 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
 )
 
 // Sparsity is by which selectors the tokens of prompt and answer read, and how closely.
 type Sparsity = model.Sparsity
+
+// SparseUsage is what the tokens of an answer and its prompt read.
+type SparseUsage = engine.SparseStats
+
+// Selected is what the selectors of a model's keys did since it was loaded.
+type Selected = engine.Selected
 
 // SparsePolicy is what an operator decides about the keys that requests read. The zero value reads everything.
 type SparsePolicy struct {

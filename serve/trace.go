@@ -33,7 +33,7 @@ func (u *Usage) timed(s *engine.Stats) {
 		u.Total = time.Since(u.Started)
 		return
 	}
-	u.Cached, u.Started, u.Queued, u.Sampling, u.Experts = s.Cached, s.Arrived, s.Queued, s.Sampling, s.Experts
+	u.Cached, u.Started, u.Queued, u.Sampling, u.Experts, u.Sparse = s.Cached, s.Arrived, s.Queued, s.Sampling, s.Experts, s.Sparse
 	u.First = s.Queued + s.Prefill
 	u.Total = u.First + s.Decode
 }

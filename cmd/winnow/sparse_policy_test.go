@@ -56,6 +56,14 @@ func TestServeSparse(t *testing.T) {
 	if status, text := reads(t, url, `,"sparse":{"prefill":"streaming"}`); status != 200 || text == plain {
 		t.Errorf("a page of keys: %d %q, as with all", status, text)
 	}
+	resp, err := http.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if raw, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(raw), `winnow_sparse_keys_read_total{`) {
+		t.Errorf("no metric of keys: %v", err)
+	}
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
