@@ -47,14 +47,14 @@ type madeUp struct {
 // of is a checkpoint of a model with these weights. An expert's stand in its gate matrix, and all else is 0.
 func (m *madeUp) of(s model.Spec) *Weights {
 	c := &store.Checkpoint{Path: "made up", Kind: store.GGUF, Meta: store.Meta{"general.architecture": s.Arch}, Tensors: map[string]store.Tensor{}}
-	put := func(name string, values []float32) {
-		c.Tensors[name] = store.Tensor{Name: name, Format: quant.F32, Shape: []int{len(values)}, Data: encoded(quant.F32, values)}
+	put := func(name string, values []float32, cols int) {
+		c.Tensors[name] = store.Tensor{Name: name, Format: quant.F32, Shape: []int{len(values) / cols, cols}, Data: encoded(quant.F32, values)}
 	}
 	for l, router := range m.router {
 		if router == nil {
 			continue
 		}
-		put(fmt.Sprintf("blk.%d.ffn_gate_inp.weight", l), router)
+		put(fmt.Sprintf("blk.%d.ffn_gate_inp.weight", l), router, s.Dim)
 		if m.experts == nil {
 			continue
 		}
@@ -63,10 +63,9 @@ func (m *madeUp) of(s model.Spec) *Weights {
 		for e, values := range m.experts[l] {
 			copy(gate[e*size:(e+1)*size], values)
 		}
-		put(fmt.Sprintf("blk.%d.ffn_gate_exps.weight", l), gate)
-		for _, part := range []string{"up", "down"} {
-			put(fmt.Sprintf("blk.%d.ffn_%s_exps.weight", l, part), make([]float32, len(gate)))
-		}
+		put(fmt.Sprintf("blk.%d.ffn_gate_exps.weight", l), gate, s.Dim)
+		put(fmt.Sprintf("blk.%d.ffn_up_exps.weight", l), make([]float32, len(gate)), s.Dim)
+		put(fmt.Sprintf("blk.%d.ffn_down_exps.weight", l), make([]float32, len(gate)), s.Layers[l].ExpertWidth)
 	}
 	return NewWeights(c, s)
 }

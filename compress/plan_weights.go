@@ -106,50 +106,23 @@ func (w *Weights) open(layer int) error {
 		}
 	}
 	w.stacks = nil
-	l := w.spec.Layers[layer]
-	var all []stack
-	for _, part := range []string{"gate", "up", "down"} {
-		s, err := w.stack(fmt.Sprintf("blk.%d.ffn_%s_exps.weight", layer, part), l.Router.Experts, l.ExpertWidth*w.spec.Dim)
+	experts := w.spec.Layers[layer].Router.Experts
+	all := make([]stack, 3)
+	for e := range experts {
+		three, err := model.ExpertTensors(w.c, &w.spec, layer, e)
 		if err != nil {
 			return err
 		}
-		all = append(all, s)
+		for i, t := range three {
+			s := &all[i]
+			if s.format != nil && s.format != t.Format {
+				return fmt.Errorf("%w: tensor %q is %s, that of expert 0 is %s", model.ErrAssumption, t.Name, t.Format, s.format)
+			}
+			s.format, s.values, s.data = t.Format, t.Shape[0]*t.Shape[1], append(s.data, t.Data)
+		}
 	}
 	w.at, w.stacks = layer, all
 	return nil
-}
-
-func (w *Weights) stack(name string, experts, values int) (stack, error) {
-	s := stack{values: values, data: make([][]byte, experts)}
-	if w.c.Kind == store.GGUF {
-		t, err := model.Tensor(w.c, name)
-		if err == nil {
-			err = w.sized(t, experts*values)
-		}
-		if err != nil {
-			return s, err
-		}
-		s.format = t.Format
-		each := len(t.Data) / experts
-		for e := range s.data {
-			s.data[e] = t.Data[e*each:][:each]
-		}
-		return s, nil
-	}
-	for e := range s.data {
-		t, err := model.Tensor(w.c, fmt.Sprintf("%s.%d", name, e))
-		if err == nil {
-			err = w.sized(t, values)
-		}
-		if err != nil {
-			return s, err
-		}
-		if s.format != nil && s.format != t.Format {
-			return s, fmt.Errorf("%w: tensor %q is %s, that of expert 0 is %s", model.ErrAssumption, t.Name, t.Format, s.format)
-		}
-		s.format, s.data[e] = t.Format, t.Data
-	}
-	return s, nil
 }
 
 // sized refuses a tensor of another size, and one that holds no numbers. Whole rows are whole blocks, and so are whole experts.

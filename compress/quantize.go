@@ -129,12 +129,12 @@ func (w *quantizing) plan() error {
 func (w *quantizing) all(p *moe.Overlay, banked map[int]bool) error {
 	for layer := range p.Bits {
 		if !banked[layer] {
-			return fmt.Errorf("%w: bits of layer %d, which has no stacks of experts", moe.ErrOverlay, layer)
+			return fmt.Errorf("%w: bits of layer %d, which has no stacks of experts, gate, up and down", moe.ErrOverlay, layer)
 		}
 	}
 	for layer := range p.Layers {
 		if !banked[layer] {
-			return fmt.Errorf("%w: layer %d has no stacks of experts", moe.ErrOverlay, layer)
+			return fmt.Errorf("%w: layer %d has no stacks of experts, gate, up and down", moe.ErrOverlay, layer)
 		}
 	}
 	for name := range p.Tensors {

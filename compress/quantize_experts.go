@@ -32,7 +32,7 @@ func (w *quantizing) experts(layer int) error {
 		name := fmt.Sprintf("blk.%d.ffn_%s_exps.weight", layer, part)
 		t, err := w.c.Tensor(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: layer %d has no stacks of experts, gate, up and down: %w", moe.ErrOverlay, layer, err)
 		}
 		if len(t.Shape) != 3 || t.Format.Decode == nil || i > 0 && t.Shape[0] != stacks[0].Shape[0] {
 			return fmt.Errorf("%s is %s of shape %v: %w", name, t.Format, t.Shape, store.ErrFormat)

@@ -84,7 +84,8 @@ func Measure(ctx context.Context, c *store.Checkpoint, p *Profile, m Measurement
 var (
 	attentionName = regexp.MustCompile(`^blk\.(\d{1,4})\.attn_[a-z0-9_]+\.weight$`)
 	networkName   = regexp.MustCompile(`^blk\.(\d{1,4})\.ffn_(gate|up|down)(|_shexp|_exps)\.weight$`)
-	bankName      = regexp.MustCompile(`^blk\.(\d{1,4})\.ffn_(?:(?:gate|up|down)_exps\.q\d+\.weight|exps_map)$`)
+	bankName      = regexp.MustCompile(`^blk\.(\d{1,4})\.ffn_(?:(?:gate|up|down|gate_up)_exps\.q\d+\.weight|exps_map)$`)
+	otherName     = regexp.MustCompile(`^blk\.(\d{1,4})\.ffn_(?:gate_up_exps|(?:gate|up|down)\.\d{1,4})\.weight$`) // of layouts that no bank is made of
 )
 
 // parts are the matrices of a network, in the order in which Unit.Names has them.
@@ -98,6 +99,9 @@ func unitsOf(c *store.Checkpoint, p *Profile) (units []Unit, err error) {
 	for _, name := range c.Names() {
 		if bankName.MatchString(name) {
 			return nil, fmt.Errorf("%s: its experts have formats of their own already (%s): %w", c.Path, name, store.ErrUnsupported)
+		}
+		if otherName.MatchString(name) {
+			return nil, fmt.Errorf("%s: its experts lie in %s, formats are chosen for those in stacks of gate, up and down: %w", c.Path, name, store.ErrUnsupported)
 		}
 		if m := attentionName.FindStringSubmatch(name); m != nil {
 			t, err := c.Tensor(name)

@@ -204,7 +204,7 @@ func (c *config) experts(s *Spec, router moe.RouterSpec, width int) error {
 			return fmt.Errorf("%w: config.json: layer %d: %w", ErrSpec, i, err)
 		}
 		l := &s.Layers[i]
-		l.Width, l.Router, l.ExpertWidth, l.Map = 0, &r, width, moe.EveryExpert(r.Experts)
+		l.Width, l.Router, l.ExpertWidth, l.Map, l.Stored = 0, &r, width, moe.EveryExpert(r.Experts), Separate
 	}
 	return nil
 }

@@ -17,14 +17,11 @@ import (
 // blk.N.ffn_gate_exps.qB.weight and so on for B = 0, 1, ..., and says in blk.N.ffn_exps_map, I32, a row of bank and expert in it for each
 // of the router's rows, where each expert is; -1 -1 = nowhere.
 const (
-	keyCounts = "winnow.moe.expert_counts"
-	keyIDs    = "winnow.moe.expert_ids.%d"
-	mapName   = "blk.%d.ffn_exps_map"
-	mostBanks = 4
+	keyCounts  = "winnow.moe.expert_counts"
+	keyIDs     = "winnow.moe.expert_ids.%d"
+	expertsMap = "ffn_exps_map"
+	mostBanks  = 4
 )
-
-// expertParts are the stacks of a layer's experts.
-var expertParts = [3]string{"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"}
 
 // Describe reads a checkpoint's architecture, without touching its weights, as Load with these options makes a model of it.
 func (o Options) Describe(c *store.Checkpoint) (Spec, error) {
@@ -90,6 +87,10 @@ func (m *metadata) sliced(layers int) []int64 {
 
 // placed reads which experts a layer has and where they are.
 func (m *metadata) placed(l *LayerSpec, i, experts int) error {
+	var err error
+	if l.Stored, err = m.stored(i, experts); err != nil {
+		return err
+	}
 	l.Map = moe.EveryExpert(experts)
 	key := fmt.Sprintf(keyIDs, i)
 	ids, err := m.c.Meta.Ints(key)
@@ -110,7 +111,7 @@ func (m *metadata) placed(l *LayerSpec, i, experts int) error {
 		}
 		seen[id], l.Map.Orig[row] = true, int32(id)
 	}
-	if name := fmt.Sprintf(mapName, i); m.c.Has(name) {
+	if name := fmt.Sprintf("blk.%d.%s", i, expertsMap); m.c.Has(name) {
 		return m.inBanks(l, i, name)
 	}
 	return nil
@@ -126,8 +127,12 @@ func (m *metadata) inBanks(l *LayerSpec, i int, name string) error {
 	if t.Format != quant.I32 || !slices.Equal(t.Shape, []int{rows, 2}) || len(t.Data) != 8*rows {
 		return fmt.Errorf("%w: tensor %q is %s %v, want I32 [%d 2]", ErrSpec, name, t.Format, t.Shape, rows)
 	}
+	part := expertParts[0]
+	if l.Stored == Fused {
+		part = fusedPart
+	}
 	for b := range mostBanks + 1 {
-		t, err := m.c.Tensor(bankName(i, expertParts[0], b))
+		t, err := m.c.Tensor(bankName(i, part, b))
 		if err != nil {
 			break
 		}
@@ -160,35 +165,16 @@ func bankName(layer int, part string, bank int) string {
 	return fmt.Sprintf("blk.%d.%s.q%d.weight", layer, part, bank)
 }
 
-// stack is experts' matrices of rows by cols in a checkpoint.
-type stack struct {
-	name       string
-	experts    int
-	rows, cols int
-}
-
-// stacks are gate, up and down of a layer's bank; name makes a tensor's name of a part.
-func (s *LayerSpec) stacks(dim, bank int, name func(string) string) (out [3]stack) {
-	for i, part := range expertParts {
-		out[i] = stack{name: name(part + ".weight"), rows: s.ExpertWidth, cols: dim, experts: s.Router.Experts}
-		if s.Banks != nil {
-			out[i].name, out[i].experts = name(fmt.Sprintf("%s.q%d.weight", part, bank)), s.Banks[bank]
-		}
-	}
-	out[2].rows, out[2].cols = dim, s.ExpertWidth
-	return out
-}
-
 // verifyExperts checks the shapes of layer i that buffers are sized by.
 func (l *loader) verifyExperts(s *LayerSpec, i, dim int) {
 	name := func(part string) string { return fmt.Sprintf("blk.%d.%s", i, part) }
 	for b := range max(1, len(s.Banks)) {
-		gate := s.stacks(dim, b, name)[0]
-		if l.c.Kind == store.GGUF {
-			l.host(gate.name, gate.experts*gate.rows, gate.cols)
-		} else {
-			l.host(fmt.Sprintf("%s.%d", gate.name, s.Map.Place(0).Row), gate.rows, gate.cols)
+		gate, e := s.stacks(dim, b, name)[0], 0
+		if gate.separate {
+			e = int(s.Map.Place(0).Row)
 		}
+		at := gate.spans(e, e+1)[0]
+		l.host(at.name, at.rows, gate.cols)
 	}
 }
 
@@ -242,35 +228,32 @@ func (l *loader) banks(s *LayerSpec, dim int, name func(string) string) (out []m
 func (l *loader) skip(s *LayerSpec, dim int, name func(string) string) {
 	for b := range max(1, len(s.Banks)) {
 		for _, st := range s.stacks(dim, b, name) {
-			all, at := l.host(st.name, st.experts*st.rows, st.cols), 0
-			if l.err != nil {
-				return
-			}
-			raw := all.Raw()
-			size := len(raw) / st.experts
+			at := 0
 			for _, r := range append(s.runs(false), run{b, st.experts, st.experts}) {
-				if r.bank == b {
-					l.c.Skip(raw[at*size : r.from*size])
-					at = r.to
+				if r.bank != b {
+					continue
 				}
+				for _, sp := range st.spans(at, r.from) {
+					raw, _ := l.bytes(sp, st.cols)
+					l.c.Skip(raw)
+				}
+				at = r.to
 			}
 		}
 	}
 }
 
-// joined is experts from to to of a stack, joined in order: rows of one tensor in GGUF, a tensor each elsewhere.
+// joined is experts from to to of a stack, joined in order.
 func (l *loader) joined(s stack, from, to int) tensor.Mat {
-	if l.c.Kind == store.GGUF {
-		return l.part(s.name, s.experts*s.rows, s.cols, from*s.rows, to*s.rows)
-	}
 	var all []byte
 	var m tensor.Mat
-	for e := from; e < to; e++ {
-		one := l.host(fmt.Sprintf("%s.%d", s.name, e), s.rows, s.cols)
-		if l.err != nil || to-from == 1 {
+	spans := s.spans(from, to)
+	for i, sp := range spans {
+		one := l.part(sp, s.cols)
+		if l.err != nil || len(spans) == 1 {
 			return one
 		}
-		if e > from && one.Format != m.Format {
+		if i > 0 && one.Format != m.Format {
 			one = widened(one)
 			if m.Format != one.Format {
 				l.fail(fmt.Errorf("%w: expert tensors of %q differ in format: %s and %s", ErrAssumption, s.name, m.Format, one.Format))
@@ -307,7 +290,7 @@ func (s *Spec) Left(c *store.Checkpoint) (map[string]float64, error) {
 						count++
 					}
 				}
-				if c.Kind == store.GGUF {
+				if !st.separate {
 					out[st.name] = float64(count) / float64(st.experts)
 					continue
 				}

@@ -162,16 +162,16 @@ func (l *loader) vector(name string, n int) tensor.Mat {
 
 // host finds a tensor in the file and checks its shape; dimensions beyond the last fold into rows.
 func (l *loader) host(name string, rows, cols int) tensor.Mat {
-	return l.part(name, rows, cols, 0, rows)
+	return l.part(span{name, rows, 0, rows}, cols)
 }
 
-// part is rows lo to hi of a tensor that host would find; the others are not touched.
-func (l *loader) part(name string, rows, cols, lo, hi int) tensor.Mat {
-	data, format := l.bytes(name, rows, cols, lo, hi)
+// part is some rows of a tensor that host would find; the others are not touched.
+func (l *loader) part(at span, cols int) tensor.Mat {
+	data, format := l.bytes(at, cols)
 	if l.err != nil {
 		return tensor.Mat{}
 	}
-	m := tensor.HostMat(name, format, hi-lo, cols, aligned(data))
+	m := tensor.HostMat(at.name, format, at.hi-at.lo, cols, aligned(data))
 	if len(data) > 0 && &m.Raw()[0] == &data[0] {
 		m.Buf = tensor.NewMapped(data)
 	}
@@ -179,11 +179,11 @@ func (l *loader) part(name string, rows, cols, lo, hi int) tensor.Mat {
 }
 
 // bytes are those of part, as they lie in the checkpoint, and their format.
-func (l *loader) bytes(name string, rows, cols, lo, hi int) ([]byte, *quant.Format) {
+func (l *loader) bytes(at span, cols int) ([]byte, *quant.Format) {
 	if l.err != nil {
 		return nil, nil
 	}
-	file := l.arch.inFile(l.c, name)
+	file := l.arch.inFile(l.c, at.name)
 	t, err := l.c.Tensor(file)
 	if err != nil {
 		l.fail(err)
@@ -196,12 +196,12 @@ func (l *loader) bytes(name string, rows, cols, lo, hi int) ([]byte, *quant.Form
 			r *= d
 		}
 	}
-	if r != rows || c != cols || t.Format.Decode == nil {
-		l.fail(fmt.Errorf("%w: tensor %q is %s %v, want %d rows of %d", ErrSpec, file, t.Format, t.Shape, rows, cols))
+	if r != at.rows || c != cols || t.Format.Decode == nil {
+		l.fail(fmt.Errorf("%w: tensor %q is %s %v, want %d rows of %d", ErrSpec, file, t.Format, t.Shape, at.rows, cols))
 		return nil, nil
 	}
 	size := t.Format.RowBytes(cols)
-	return t.Data[lo*size : hi*size], t.Format
+	return t.Data[at.lo*size : at.hi*size], t.Format
 }
 
 // widened is a host matrix in F32.

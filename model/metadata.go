@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -103,7 +104,7 @@ func (m *metadata) base(pairs tensor.Pairing) (Spec, error) {
 	kv := m.perLayer("attention.head_count_kv", layers, 0)
 	width := m.perLayer("feed_forward_length", layers, 0)
 	for i := range s.Layers {
-		if err := m.layer(&s.Layers[i], fmt.Sprintf("blk.%d.", i), [3]int{heads[i], kv[i], width[i]}); err != nil {
+		if err := m.layer(&s, i, [3]int{heads[i], kv[i], width[i]}); err != nil {
 			return Spec{}, fmt.Errorf("layer %d: %w", i, err)
 		}
 		if s.Layers[i].HeadDim == 0 && heads[i] > 0 {
@@ -111,16 +112,20 @@ func (m *metadata) base(pairs tensor.Pairing) (Spec, error) {
 		}
 		l := &s.Layers[i]
 		l.Scale = scoreScale(l.HeadDim)
-		if l.Rope, err = m.rope(l.HeadDim, pairs); err != nil {
+		if l.Rope, err = m.rope(&s, l.HeadDim, pairs); err != nil {
 			return Spec{}, fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
 	return s, m.err
 }
 
-// layer reads one layer's numbers: counts are query heads, key-value heads (0 = as many) and hidden width.
-func (m *metadata) layer(l *LayerSpec, prefix string, counts [3]int) error {
+// layer reads layer i's numbers: counts are query heads, key-value heads (0 = as many) and hidden width (0 = as its tensors say).
+func (m *metadata) layer(s *Spec, i int, counts [3]int) error {
+	l, prefix := &s.Layers[i], fmt.Sprintf("blk.%d.", i)
 	l.Heads, l.KVHeads, l.Width = counts[0], counts[1], counts[2]
+	if l.Width == 0 {
+		l.Width = m.denseWidth(s, i)
+	}
 	if l.KVHeads == 0 {
 		l.KVHeads = l.Heads
 	}
@@ -128,12 +133,13 @@ func (m *metadata) layer(l *LayerSpec, prefix string, counts [3]int) error {
 	if v := m.number("attention.value_length", l.HeadDim); v != l.HeadDim {
 		return fmt.Errorf("%w: values of %d beside keys of %d", ErrAssumption, v, l.HeadDim)
 	}
-	l.QKVBias, l.OutBias = m.c.Has(prefix+"attn_q.bias"), m.c.Has(prefix+"attn_output.bias")
+	l.QKVBias, l.OutBias = m.c.Has(prefix+"attn_q.bias"), m.hasPart(s, prefix+"attn_output.bias")
 	l.FFNBias = m.c.Has(prefix + "ffn_up.bias")
+	m.hasPart(s, prefix+"attn_output.weight")
 	return m.err
 }
 
-func (m *metadata) rope(headDim int, pairs tensor.Pairing) (Rope, error) {
+func (m *metadata) rope(s *Spec, headDim int, pairs tensor.Pairing) (Rope, error) {
 	r := ropeSpec{
 		kind: m.text("rope.scaling.type", ""), base: m.float("rope.freq_base", 10000),
 		dims: m.number("rope.dimension_count", headDim), pairs: pairs,
@@ -143,6 +149,10 @@ func (m *metadata) rope(headDim int, pairs tensor.Pairing) (Rope, error) {
 	}
 	if r.kind == "" && m.c.Meta.Has(m.prefix+"rope.scale_linear") {
 		r.kind, r.factor = "linear", m.float("rope.scale_linear", 1)
+	}
+	if r.kind == "yarn" && r.original == 0 {
+		r.original = float64(s.Context)
+		s.repaired("YaRN from a context of %d, as key %q is missing", s.Context, m.prefix+"rope.scaling.original_context_length")
 	}
 	if m.err != nil {
 		return Rope{}, m.err
@@ -198,11 +208,17 @@ func (m *metadata) experts(s *Spec, router moe.RouterSpec) error {
 			r.K = min(r.K, l.Map.Live())
 		}
 		l.Router, l.ExpertWidth = &r, width
-		if width == 0 { // early files give experts the width of a dense network
-			l.ExpertWidth = l.Width
+		if width == 0 { // early files give experts the width of a dense network, ollama's may give another
+			l.ExpertWidth = cmp.Or(m.width(l, i), l.Width)
+			if l.ExpertWidth != l.Width {
+				s.repaired("experts of width %d by their tensors, as key %q is missing", l.ExpertWidth, m.prefix+"expert_feed_forward_length")
+			}
 		}
 		l.Width = 0
 		if err := m.routed(l, i, router.K); err != nil {
+			return err
+		}
+		if err := m.fits(l, i, s.Dim); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/winnow-llm/winnow/store"
 )
 
-// Tensors go by their GGUF names here; one expert's matrix, which GGUF does not have, by the stack's name and the expert's number.
+// Tensors go by their GGUF names here; one expert's matrix by the stack's name and the expert's number.
 // published says what Hugging Face checkpoints of most families call them.
 var published = map[string]string{
 	"token_embd.weight":    "model.embed_tokens.weight",
@@ -33,7 +33,7 @@ var published = map[string]string{
 // fileName is what a checkpoint of this kind calls our tensor: "blk.3.attn_q.weight" is "model.layers.3.self_attn.q_proj.weight".
 func (a *architecture) fileName(kind store.Kind, name string) string {
 	if kind == store.GGUF {
-		return name
+		return expertFile(name)
 	}
 	if whole := a.lookup(name); whole != "" {
 		return whole
@@ -48,6 +48,16 @@ func (a *architecture) fileName(kind store.Kind, name string) string {
 	}
 	if part, kind, ok := cutLast(rest); ok && a.lookup(part) != "" {
 		return layer + a.lookup(part) + "." + kind
+	}
+	return name
+}
+
+// expertFile is what a GGUF file calls our tensor: "blk.3.ffn_up_exps.weight.7" is "blk.3.ffn_up.7.weight".
+func expertFile(name string) string {
+	if stack, expert, ok := cutLast(name); ok {
+		if part, ok := strings.CutSuffix(stack, "_exps.weight"); ok {
+			return part + "." + expert + ".weight"
+		}
 	}
 	return name
 }

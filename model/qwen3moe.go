@@ -18,9 +18,14 @@ var _ = register(&architecture{
 		}
 		s.normHeads()
 		router := softmaxRouter(m.number("expert_count", missing), m.number("expert_used_count", missing))
-		if c.Meta.Has(m.prefix + "expert_weights_norm") {
-			router.Norm, err = c.Meta.Bool(m.prefix + "expert_weights_norm")
-			m.keep(err)
+		for _, key := range []string{ollamaNorm, "expert_weights_norm"} { // the last one counts
+			if c.Meta.Has(m.prefix + key) {
+				router.Norm, err = c.Meta.Bool(m.prefix + key)
+				m.keep(err)
+			}
+		}
+		if c.Meta.Has(m.prefix + ollamaNorm) {
+			s.repaired("key %q is read as expert_weights_norm", m.prefix+ollamaNorm)
 		}
 		if scale := m.float("expert_weights_scale", 0); scale != 0 {
 			router.Scale = float32(scale)

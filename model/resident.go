@@ -95,15 +95,12 @@ func (l *loader) sources(s *LayerSpec, dim int, name func(string) string) []expe
 	for p := range out {
 		at := s.Map.Place(p)
 		for i, st := range s.stacks(dim, int(at.Bank), name) {
-			tensorName, rows, from := st.name, st.experts*st.rows, int(at.Row)*st.rows
-			if l.c.Kind != store.GGUF {
-				tensorName, rows, from = fmt.Sprintf("%s.%d", st.name, at.Row), st.rows, 0
-			}
-			data, format := l.bytes(tensorName, rows, st.cols, from, from+st.rows)
+			sp := st.spans(int(at.Row), int(at.Row)+1)[0]
+			data, format := l.bytes(sp, st.cols)
 			if l.err != nil {
 				return nil
 			}
-			out[p][i] = tensor.HostMat(tensorName, format, st.rows, st.cols, data)
+			out[p][i] = tensor.HostMat(sp.name, format, st.rows, st.cols, data)
 		}
 	}
 	return out

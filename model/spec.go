@@ -29,6 +29,7 @@ type Spec struct {
 	Eps     float32
 	Tied    bool // the output matrix is the embedding table
 	Layers  []LayerSpec
+	Repairs []string // what the checkpoint says otherwise than most or not at all, and what is taken for it: for people
 }
 
 // LayerSpec is one layer. Layers of a model may differ in every field.
@@ -50,6 +51,7 @@ type LayerSpec struct {
 	Map                     moe.ExpertMap    // which experts exist
 	Banks                   []int            // experts in each of the stacks that the checkpoint has; nil = one of as many as the router has rows
 	ExpertWidth             int              // hidden width of an expert
+	Stored                  ExpertLayout     // of the experts' matrices in the checkpoint
 }
 
 // architecture is a family: how its files describe it. Each has its own file here, which holds its names and asserts its assumptions.

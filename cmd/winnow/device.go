@@ -23,6 +23,7 @@ type machine struct {
 	loop   *engine.Loop
 	cache  *serve.Cache // of what prompts are made of
 	config configs.Config
+	log    *slog.Logger
 	close  []func() error // in order
 
 	overlay  *model.Overlay           // of all that is loaded; nil = none
@@ -47,7 +48,7 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{device: d, config: cfg, overlays: map[string]overlaid{}, shared: map[string]serve.Sharing{}}
+	m := &machine{device: d, config: cfg, log: log, overlays: map[string]overlaid{}, shared: map[string]serve.Sharing{}}
 	if c, ok := d.(io.Closer); ok {
 		m.close = append(m.close, c.Close)
 	}
@@ -159,7 +160,21 @@ func (m *machine) open(name, weights string) (*serve.Model, error) {
 	if opt, err = serve.Fit(c, opt, m.most()); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return serve.Open(name, c, opt)
+	return m.opened(serve.Open(name, c, opt))
+}
+
+// opened says of a model that has just been opened what was repaired in its description.
+func (m *machine) opened(s *serve.Model, err error) (*serve.Model, error) {
+	if err == nil {
+		m.repaired(s.Name(), s.Spec().Repairs)
+	}
+	return s, err
+}
+
+func (m *machine) repaired(name string, repairs []string) {
+	for _, line := range repairs {
+		m.log.Warn("the model's description is repaired", "model", name, "by", line)
+	}
 }
 
 // memory is about how many bytes weights will take when they are loaded.
@@ -199,6 +214,7 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())
 	}
+	m.repaired(name, n.Spec().Repairs)
 	out := &network{Model: n, sparse: m.sparse.Default, engine: m.loop.Open(n, engine.Options{Check: m.config.Check})}
 	out.close = func() error {
 		out.engine.Close()

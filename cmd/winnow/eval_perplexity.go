@@ -104,7 +104,7 @@ func (m *machine) scorer(name string, n int) (*serve.Model, error) {
 	pages := (n + attention.PageTokens - 1) / attention.PageTokens
 	opt.Context, opt.Sequences, opt.Rows = n, scoredRows, max(opt.Rows, scoredRows)
 	opt.CacheBytes = int64(pages) * int64(spec.PageBytes(quant.F32)) // enough for the smaller F16 too
-	return serve.Open(name, c, opt)
+	return m.opened(serve.Open(name, c, opt))
 }
 
 // chunk is a run of the text: what the model is given, and what it should have said.

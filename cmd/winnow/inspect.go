@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -41,6 +42,7 @@ type inspection struct {
 	PageTokens   int           `json:"page_tokens"`
 	PageBytes    int           `json:"page_bytes"` // cached keys and values of one page, all layers
 	Formats      []formatCount `json:"formats"`    // most bytes first
+	Repairs      []string      `json:"repairs,omitempty"`
 }
 
 // formatCount is how much of a model is stored in one format.
@@ -49,6 +51,9 @@ type formatCount struct {
 	Tensors int    `json:"tensors"`
 	Bytes   int64  `json:"bytes"`
 }
+
+// expertName is that of a tensor of experts: of all, or of one.
+var expertName = regexp.MustCompile(`_exps\.|\.experts\.|\.ffn_(?:gate|up|down)\.\d+\.`)
 
 func inspectVerb() *cobra.Command {
 	var asJSON bool
@@ -98,6 +103,7 @@ func inspect(c *store.Checkpoint, dtype string) (*inspection, error) {
 		Container: string(c.Kind), Architecture: spec.Arch, Bytes: c.Size(), Layers: len(spec.Layers), Dim: spec.Dim,
 		Heads: first.Heads, KVHeads: first.KVHeads, Vocabulary: spec.Vocab, Context: spec.Context,
 		PageTokens: attention.PageTokens, PageBytes: spec.PageBytes(cache),
+		Repairs: spec.Repairs,
 	}
 	for _, l := range spec.Layers {
 		if l.Router != nil {
@@ -121,7 +127,7 @@ func (in *inspection) count(c *store.Checkpoint) {
 				values *= int64(d)
 			}
 			in.Parameters += values
-			if in.MoELayers > 0 && (strings.Contains(name, "_exps.") || strings.Contains(name, ".experts.")) {
+			if in.MoELayers > 0 && expertName.MatchString(name) {
 				in.ExpertBytes += bytes
 			}
 		}
@@ -193,6 +199,9 @@ func (in *inspection) print(out io.Writer) error {
 			label = ""
 		}
 		fmt.Fprintf(w, "%s\t%s: %d tensors, %s\n", label, f.Format, f.Tensors, size(f.Bytes))
+	}
+	for _, r := range in.Repairs {
+		fmt.Fprintf(w, "repaired\t%s\n", r)
 	}
 	return w.Flush()
 }
