@@ -31,14 +31,20 @@ type Config struct {
 	Pinned    []string      `koanf:"pinned" help:"models that are loaded at the start and stay"`
 	LoadWait  time.Duration `koanf:"load_wait" help:"how long a request waits for its model to be loaded, or for room"`
 
-	Threads    int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
-	CPU        string `koanf:"cpu" help:"kernels of the CPU device: avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
-	DType      string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
-	Context    int    `koanf:"context" help:"longest sequence in tokens; 0 = as the model says, within the cache"`
-	CacheBytes Bytes  `koanf:"cache_bytes" help:"memory for cached keys and values of a model, e.g. 2GiB; 0 = chosen by the engine"`
-	Sequences  int    `koanf:"sequences" help:"requests a model advances at once; 0 = chosen by the engine"`
-	Rows       int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
-	Queue      int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
+	Threads int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
+	CPU     string `koanf:"cpu" help:"kernels of the CPU device: avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
+	DType   string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
+	Context int    `koanf:"context" help:"longest sequence in tokens; 0 = as the model says, within the cache"`
+	// Names as llama.cpp has them.
+	RopeScaling  string  `koanf:"rope_scaling" help:"how models read more tokens than they were made for: none, linear, dynamic or yarn; empty = as the model says"`
+	RopeScale    float64 `koanf:"rope_scale" help:"by how much rope_scaling makes their context longer, 1 or more"`
+	RopeFreqBase float64 `koanf:"rope_freq_base" help:"base of the frequencies of rotary embeddings; 0 = as the model says"`
+	YarnOrigCtx  int     `koanf:"yarn_orig_ctx" help:"tokens that models were made for before any rope_scaling; 0 = as the model says"`
+
+	CacheBytes Bytes `koanf:"cache_bytes" help:"memory for cached keys and values of a model, e.g. 2GiB; 0 = chosen by the engine"`
+	Sequences  int   `koanf:"sequences" help:"requests a model advances at once; 0 = chosen by the engine"`
+	Rows       int   `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
+	Queue      int   `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
 
 	ExpertOverlays []string `koanf:"expert_overlays" flag:"expert-overlay" help:"serve the first model with the experts that an overlay leaves, FILE, or as another one beside it, NAME=FILE"`
 	ExpertProfiles []string `koanf:"expert_profiles" flag:"expert-profile" help:"compare how a model's experts are chosen with its profile in this file, which winnow experts profile wrote"`

@@ -41,7 +41,7 @@ func parsed(t *testing.T, keys []string, args ...string) *pflag.FlagSet {
 func TestEachSourceOverridesTheOneBefore(t *testing.T) {
 	dir := isolate(t)
 	write(t, FileName, "threads: 2\nrows: 20\nqueue: 7\ncache_bytes: 1GiB\nhosts: [a.example, b.example]\n")
-	environ := []string{"WINNOW_ROWS=30", "WINNOW_QUEUE=8", "WINNOW_ORIGINS=http://x, http://y", "WINNOW_LOG=debug", "WINNOW_SHADOW=1", "PATH=/bin"}
+	environ := []string{"WINNOW_ROWS=30", "WINNOW_QUEUE=8", "WINNOW_ORIGINS=http://x, http://y", "WINNOW_ROPE_SCALE=2.5", "WINNOW_LOG=debug", "WINNOW_SHADOW=1", "PATH=/bin"}
 	c, err := load(parsed(t, []string{"queue", "rows", "drain_timeout"}, "--queue", "9", "--drain-timeout", "2s"), environ)
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +50,7 @@ func TestEachSourceOverridesTheOneBefore(t *testing.T) {
 	want.Models = filepath.Join(dir, "home", ".winnow", "models")
 	want.Identity = filepath.Join(dir, "home", ".winnow", "id_ed25519")
 	want.Threads, want.Rows, want.Queue, want.CacheBytes = 2, 30, 9, 1<<30
+	want.RopeScale = 2.5
 	want.Hosts, want.Origins = []string{"a.example", "b.example"}, []string{"http://x", "http://y"}
 	want.Log, want.Shadow, want.DrainTimeout = slog.LevelDebug, true, 2*time.Second
 	if !reflect.DeepEqual(c, want) {

@@ -35,6 +35,8 @@ func Flags(fs *pflag.FlagSet, keys ...string) {
 			fs.String(name, v, help)
 		case int:
 			fs.Int(name, v, help)
+		case float64:
+			fs.Float64(name, v, help)
 		case bool:
 			fs.Bool(name, v, help)
 		case time.Duration:

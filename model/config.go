@@ -131,6 +131,10 @@ func (c *config) rope(headDim int) (Rope, error) {
 	if s.err != nil {
 		return Rope{}, s.err
 	}
+	if whole := c.float("max_position_embeddings", 0); r.kind == "dynamic" && r.original < whole {
+		// Within the original context dynamic scaling does nothing. Beyond it the base would grow with each sequence.
+		c.err = fmt.Errorf("%w: RoPE scaling dynamic from a context of %v to one of %v", ErrAssumption, r.original, whole)
+	}
 	if c.err != nil {
 		return Rope{}, c.err
 	}

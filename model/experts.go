@@ -29,10 +29,18 @@ func (o Options) Describe(c *store.Checkpoint) (Spec, error) {
 	if err != nil {
 		return s, err
 	}
-	if err := o.overlay(c, &s); err != nil {
+	if err := o.change(c, &s); err != nil {
 		return s, inFile(c, err)
 	}
 	return s, nil
+}
+
+// change makes a spec what the options say.
+func (o *Options) change(c *store.Checkpoint, s *Spec) error {
+	if err := o.stretch(s); err != nil {
+		return err
+	}
+	return o.overlay(c, s)
 }
 
 // Overlay is moe.Overlay, for who serves models.

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"fmt"
+
 	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/tensor"
 )
@@ -145,7 +147,7 @@ func (m *Model) Batch() *Batch { return m.batch }
 func (m *Model) Queue() tensor.Queue { return m.queue }
 
 // Fingerprint tells apart models whose caches differ for the same tokens: by architecture, by what selects keys where a request asks for
-// nothing else, and by which experts are there.
+// nothing else, by which experts are there and by how keys are turned.
 func (m *Model) Fingerprint() string {
 	print := m.spec.Arch
 	for i, l := range m.spec.Layers {
@@ -157,6 +159,9 @@ func (m *Model) Fingerprint() string {
 	}
 	if o := m.opt.Overlay.Fingerprint(); o != "" {
 		print += " experts:" + o
+	}
+	if r := m.opt.Rope.String(); r != "" {
+		print += fmt.Sprintf(" rope:%s, up to %d", r, m.opt.Limits.Context)
 	}
 	return print
 }

@@ -151,7 +151,7 @@ func TestConfigRefuses(t *testing.T) {
 		{`{"model_type":"llama","hidden_size":8,"num_attention_heads":0,"num_hidden_layers":1}`, "0 heads"},
 		{`{"model_type":"llama","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1000000000}`, "layers"},
 		{`{"model_type":"llama","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"hidden_act":"gelu"}`, "gelu"},
-		{`{"model_type":"llama","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"rope_scaling":{"type":"dynamic","factor":2}}`, "dynamic"},
+		{`{"model_type":"llama","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"rope_scaling":{"type":"dynamic","factor":2,"original_max_position_embeddings":4}}`, "dynamic"},
 		{`{"model_type":"llama","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"partial_rotary_factor":-1}`, "partial_rotary_factor"},
 		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":1,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":4,"num_experts_per_tok":5,"moe_intermediate_size":4}`, "5 of 4"},
 		{`{"model_type":"qwen3_moe","hidden_size":8,"num_attention_heads":1,"num_hidden_layers":2,"intermediate_size":8,"vocab_size":8,"max_position_embeddings":8,"num_experts":[4],"num_experts_per_tok":2,"moe_intermediate_size":4}`, "experts of 1 layers"},

@@ -25,6 +25,7 @@ const (
 type Options struct {
 	DType        DType // "" = Native
 	Limits       Limits
+	Rope         RopeScaling  // by which sequences may be longer
 	Overlay      *moe.Overlay // which experts there are; nil = those of the checkpoint. Its bits say nothing here: formats stay the file's
 	ForceOverlay bool         // take an overlay that was made for other tensors
 	Apart        bool         // load each expert by itself, so that models of one mapping have in common what both have; see tensor.Shared
@@ -39,7 +40,7 @@ func Load(c *store.Checkpoint, place Placement, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := opt.overlay(c, &spec); err != nil {
+	if err := opt.change(c, &spec); err != nil {
 		return nil, inFile(c, err)
 	}
 	if opt.DType != "" && opt.DType != Native && opt.DType != Float32 {

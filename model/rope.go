@@ -12,21 +12,25 @@ type Rope struct {
 	Freq  []float32 // radians a position, one a pair of values
 	Scale float32   // multiplies sine and cosine; 1 but for yarn
 	Pairs tensor.Pairing
+
+	made ropeSpec // of what it was worked out
 }
 
 // ropeSpec is a rotary embedding as checkpoints describe it.
 type ropeSpec struct {
-	kind       string // "", "default", "linear", "llama3", "yarn"
+	kind       string // "", "default", "none", "linear", "dynamic", "llama3", "yarn"
 	base       float64
 	dims       int // values of a head that turn
 	pairs      tensor.Pairing
-	factor     float64   // linear, llama3, yarn: by how much the context was stretched
-	original   float64   // llama3, yarn: the context before that
+	factor     float64   // linear, dynamic, llama3, yarn: by how much the context was stretched
+	original   float64   // dynamic, llama3, yarn: the context before that
+	length     float64   // dynamic: of the longest sequence
 	low, high  float64   // llama3: frequency factors
 	slow, fast float64   // yarn: beta_slow, beta_fast
 	attention  float64   // yarn: factor of sine and cosine; 0 = 0.1 ln(factor) + 1
 	exact      bool      // yarn: the correction range is not rounded to whole pairs
 	divisors   []float32 // llama3 in GGUF: one a pair, in place of the numbers above
+	over       *ropeSpec // what slows these frequencies further; nil = nothing
 }
 
 // work computes the frequencies: base^(-2i/dims), changed by the kind of scaling.
@@ -37,13 +41,19 @@ func (r ropeSpec) work() (Rope, error) {
 	if !(r.base > 0) || math.IsInf(r.base, 0) {
 		return Rope{}, fmt.Errorf("%w: RoPE base is %v", ErrSpec, r.base)
 	}
-	out := Rope{Freq: make([]float32, r.dims/2), Scale: 1, Pairs: r.pairs}
-	freq := make([]float64, r.dims/2)
-	for i := range freq {
-		freq[i] = math.Pow(r.base, -2*float64(i)/float64(r.dims))
-	}
+	out := Rope{Freq: make([]float32, r.dims/2), Scale: 1, Pairs: r.pairs, made: r}
+	freq := r.plain()
 	if err := r.stretch(freq, &out); err != nil {
 		return Rope{}, err
+	}
+	if r.over != nil {
+		plain, slowed := r.plain(), r.plain()
+		if err := r.over.stretch(slowed, &out); err != nil {
+			return Rope{}, err
+		}
+		for i := range freq {
+			freq[i] = slowed[i] * (freq[i] / plain[i])
+		}
 	}
 	for i, f := range freq {
 		if len(r.divisors) == len(freq) {
@@ -60,11 +70,20 @@ func (r ropeSpec) work() (Rope, error) {
 	return out, nil
 }
 
+// plain are the frequencies that nothing slows.
+func (r ropeSpec) plain() []float64 {
+	freq := make([]float64, r.dims/2)
+	for i := range freq {
+		freq[i] = math.Pow(r.base, -2*float64(i)/float64(r.dims))
+	}
+	return freq
+}
+
 func (r ropeSpec) stretch(freq []float64, out *Rope) error {
 	switch r.kind {
 	case "", "default", "none":
 		return nil
-	case "linear", "llama3", "yarn":
+	case "linear", "dynamic", "llama3", "yarn":
 	default:
 		return fmt.Errorf("%w: RoPE scaling %q", ErrAssumption, r.kind)
 	}
@@ -72,6 +91,8 @@ func (r ropeSpec) stretch(freq []float64, out *Rope) error {
 		return fmt.Errorf("%w: RoPE scaling %q by %v from a context of %v", ErrSpec, r.kind, r.factor, r.original)
 	}
 	switch r.kind {
+	case "dynamic":
+		r.dynamic(freq)
 	case "linear":
 		for i := range freq {
 			freq[i] /= r.factor

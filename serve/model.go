@@ -36,19 +36,20 @@ type Options struct {
 	Check      bool          // the engine checks its own state after every step, slowly
 	Cache      *Cache        // of what prompts were made of; shared by models, closed after them; nil = none
 
-	Overlay      *model.Overlay  // which experts there are; nil = those of the checkpoint
-	ForceOverlay bool            // take one that was made for other tensors
-	Apart        bool            // load each expert by itself, so that models share those that they have in common
-	ExpertBytes  int64           // of memory for experts, of which others are read when tokens choose them; 0 = all are loaded
-	Experts      ExpertPolicy    // of requests
-	Sparse       SparsePolicy    // likewise
-	Profiles     []ExpertProfile // of this model and of others
+	Rope         model.RopeScaling // by which sequences may be longer
+	Overlay      *model.Overlay    // which experts there are; nil = those of the checkpoint
+	ForceOverlay bool              // take one that was made for other tensors
+	Apart        bool              // load each expert by itself, so that models share those that they have in common
+	ExpertBytes  int64             // of memory for experts, of which others are read when tokens choose them; 0 = all are loaded
+	Experts      ExpertPolicy      // of requests
+	Sparse       SparsePolicy      // likewise
+	Profiles     []ExpertProfile   // of this model and of others
 }
 
 // network are the options of the network alone.
 func (o *Options) network(limits model.Limits) model.Options {
 	return model.Options{
-		DType: o.DType, Limits: limits, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart, ExpertBytes: o.ExpertBytes,
+		DType: o.DType, Limits: limits, Rope: o.Rope, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart, ExpertBytes: o.ExpertBytes,
 		Sparse: o.Sparse.Default.Selections(),
 	}
 }

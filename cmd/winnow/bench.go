@@ -107,6 +107,7 @@ their tokens, and how much longer the prompt takes than alone.`,
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
 	overlayFlag(c)
+	ropeFlags(c)
 	moeFlag(c, &b.experts)
 	configs.Flags(f, "models", "cpu", "dtype", "rows", "sparse", "log")
 	return c

@@ -26,6 +26,7 @@ type machine struct {
 	log    *slog.Logger
 	close  []func() error // in order
 
+	rope     model.RopeScaling        // of all that is loaded
 	overlay  *model.Overlay           // of all that is loaded; nil = none
 	shelf    store.Shelf              // what is open
 	policy   serve.ExpertPolicy       // of requests
@@ -40,6 +41,10 @@ const cacheBytes = 32 << 20
 
 // openMachine opens the CPU device, wrapped as the debug switches say.
 func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
+	rope := ropeScaling(&cfg)
+	if err := rope.Check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", configs.ErrConfig, err)
+	}
 	variant := cfg.CPU
 	if variant == "auto" {
 		variant = ""
@@ -48,7 +53,7 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{device: d, config: cfg, log: log, overlays: map[string]overlaid{}, shared: map[string]serve.Sharing{}}
+	m := &machine{device: d, config: cfg, log: log, rope: rope, overlays: map[string]overlaid{}, shared: map[string]serve.Sharing{}}
 	if c, ok := d.(io.Closer); ok {
 		m.close = append(m.close, c.Close)
 	}
@@ -97,7 +102,7 @@ func (m *machine) options() serve.Options {
 	c := m.config
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
-		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Overlay: m.overlay,
+		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Rope: m.rope, Overlay: m.overlay,
 		ForceOverlay: c.ForceOverlay, ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Sparse: m.sparse, Profiles: m.profiles,
 	}
 }
@@ -204,7 +209,7 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 		return nil, err
 	}
 	opt, err := serve.FitNetwork(c, m.device, model.Options{
-		DType: model.DType(m.config.DType), Limits: limits, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay,
+		DType: model.DType(m.config.DType), Limits: limits, Rope: m.rope, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay,
 		ExpertBytes: int64(m.config.ExpertMemory), Sparse: m.sparse.Default.Selections(),
 	}, m.most())
 	if err != nil {

@@ -49,6 +49,7 @@ router.LAYER.experts and router.LAYER.weights.`,
 	c.Flags().StringVar(&e.logits, "logits", "", "JSON file of token ids to compute logits of")
 	c.Flags().StringVarP(&e.out, "output", "o", "", "safetensors file to write")
 	overlayFlag(c)
+	ropeFlags(c)
 	moeFlag(c, &e.experts)
 	configs.Flags(c.Flags(), "models", "threads", "cpu", "dtype", "sparse", "log")
 	return c

@@ -55,6 +55,7 @@ TERM=dumb are heeded.`,
 	f.StringVar(&w.format, "format", "", "hold the answer to a format; refused, since it is not there yet")
 	f.BoolVar(&w.insecure, "insecure", false, "pull over plain HTTP, and from anybody's certificates")
 	overlayFlag(c)
+	ropeFlags(c)
 	moeFlag(c, &w.experts)
 	configs.Flags(f, "models", "identity", "huggingface", "threads", "cpu", "dtype", "context", "cache_bytes", "sparse", "log")
 	return c
