@@ -20,6 +20,7 @@ import (
 // sums are what ops computed on one machine; every variant on every machine computes the same. Operands are drawn, so that a change to
 // the lists of cases changes them too.
 var sums = map[string]string{
+	"anchor":      "936e0fb93eb3f63b",
 	"append":      "ad21cc1ccf3cc02b",
 	"attend F16":  "70d0421d779db322",
 	"attend F32":  "25889d5c3dcf5284",
@@ -39,6 +40,7 @@ var sums = map[string]string{
 	"rope":        "9aeea00a69fe0f1e",
 	"route":       "eb07ebdef84a91b5",
 	"tree":        "85b31ad36f571a60",
+	"xattention":  "6c5087f5f4e8a720",
 }
 
 // The variants of all machines agree to the bit, although no machine runs them all.
@@ -65,6 +67,14 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 		}
 		if c.Name == "route/mixtral 17 x 33 experts 128 k 8 wishing" {
 			cases["route"] = c
+		}
+	}
+	for _, c := range attentiontest.Cases() {
+		switch c.Name {
+		case "anchor/F16 7 on 2 x 24 block 16 group 64 single 4 theta 0.5 room 256":
+			cases["anchor"] = c
+		case "xattention/F16 7 on 2 x 24 block 128 stride 8 cut 4 gamma 0.5":
+			cases["xattention"] = c
 		}
 	}
 	for _, v := range variants(t) {

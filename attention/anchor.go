@@ -1,0 +1,173 @@
+package attention
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// Anchors (AnchorAttention, Zhang et al. 2025, arXiv 2505.23520): the largest score of a query is nearly always one of the first keys or of
+// those nearby; a key is read when it comes within theta of that.
+//
+// A group of rows shares a list, as published 2048 rows and means of 128 queries. Rows next to each other want alike things, so small groups
+// read fewer keys, and the list costs little beside what it saves: for 64 rows with means of 32, it takes a sixty-fourth of dense attention.
+var _ = register(Kind{
+	Name: "anchor", Phases: Prefill,
+	Knob: Knob{
+		Name: "theta", Default: 12, Min: -1e6, Max: 1e6,
+		What: "how far below the largest score nearby a key's score may lie, in units of the softmax's exponent; larger reads more keys",
+	},
+	Params: []Knob{
+		{Name: "block", Default: 32, Min: 16, Max: 128, What: "how many queries are averaged: 16, 32, 64 or 128 (published)"},
+		{Name: "group", Default: 64, Min: 64, Max: 1 << 16, What: "how many rows share a list: a multiple of 64 and of block, published 2048"},
+		{Name: "single", Default: 32, Min: 0, Max: 64, What: "up to how many keys of a page are read one by one; a page with more is read whole"},
+	},
+	New: newAnchor,
+})
+
+func newAnchor(k *Kind, e *Env, s Setting) (*Selector, error) {
+	block, group := k.param(s, "block"), k.param(s, "group")
+	if block&(block-1) != 0 || group%PageTokens != 0 || group%block != 0 {
+		return nil, fmt.Errorf("anchor: groups of %d rows with means of %d: want multiples of %d, and means of 16, 32, 64 or 128", group, block, PageTokens)
+	}
+	if room := e.Plan.BlockRoom() * (group / PageTokens); room < e.Blocks() {
+		return nil, fmt.Errorf("anchor: groups of %d rows have room for %d blocks of %d", group, room, e.Blocks())
+	}
+	return prepared(e, Caps{ChunkAlign: group, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
+		return &SelectAnchor{
+			Layout: e.Layout, Plan: e.Plan, Cache: e.Caches[layer], Q: e.Q, Lane: e.Lane, Serves: s.Number, Scale: e.Scale,
+			Theta: k.knob(s, layer), Block: block, Group: group, Single: k.param(s, "single"),
+		}
+	}), nil
+}
+
+// SelectAnchor plans groups of rows of a prompt, each query head by itself. Rows of a group at positions from n on read
+//
+//	keys 0 to edge        the edge being a block or a page, whichever is longer
+//	keys n - edge to p    the keys nearby
+//	and any key between for which, with the mean q of some Block neighbouring queries: q.k + Theta >= the mean of their anchors
+//
+// The anchor of a row is the largest score among the first two. These are regions as the paper has them; its published code leaves out
+// the keys before the group and counts others twice.
+//
+// A page of which more than Single keys are read is read whole; so is one whose keys the plan has no room for. A group with fewer rows
+// than Group, at the end of a prompt, reads everything, and so do groups so early that nothing lies between.
+type SelectAnchor struct {
+	Layout *Layout
+	Plan   *Plan // its groups are the query heads
+	Cache  *Cache
+	Q      tensor.Mat // rows x heads*dim, F32: turned by their positions
+	Lane   int        // which page table
+	Serves int        // the policy whose tiles it plans
+	Scale  float32    // of scores
+	Theta  float32    // where the request says nothing
+	Block  int        // queries of a mean
+	Group  int        // rows that share a list
+	Single int        // most keys of a page that are read one by one
+}
+
+// edge is the number of keys at the start, and likewise before a group, that all its rows read.
+func (o *SelectAnchor) edge() int { return max(o.Block, PageTokens) }
+
+// Reference works group by group and head by head.
+func (o *SelectAnchor) Reference() {
+	o.Layout.runs(o.Serves, o.Group, o.Theta, func(r run) {
+		edge, heads := o.edge(), o.Plan.Groups
+		for h := range heads {
+			if r.rows < o.Group || r.pos-edge <= edge {
+				o.Plan.writeRun(r, h, [2]int{}, nil, nil)
+				continue
+			}
+			a := anchored{q: headRows(o.Q, r.row, r.rows, h*o.Cache.Dim, o.Cache.Dim), pos: r.pos, block: o.Block, edge: edge, scale: float64(o.Scale)}
+			a.k = o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+r.rows)
+			blocks, keys := o.pages(a.wanted(float64(r.knob)), r.tiles*o.Plan.KeyRoom())
+			o.Plan.writeRun(r, h, [2]int{edge, r.pos - edge}, blocks, keys)
+		}
+	})
+}
+
+// pages turns single keys into blocks where a page has many, or room has run out.
+func (o *SelectAnchor) pages(wanted []int32, room int) (blocks, keys []int32) {
+	for at := 0; at < len(wanted); {
+		n, page := at, wanted[at]/PageTokens
+		for n < len(wanted) && wanted[n]/PageTokens == page {
+			n++
+		}
+		if n-at > o.Single || len(keys)+n-at > room {
+			blocks = append(blocks, page)
+		} else {
+			keys = append(keys, wanted[at:n]...)
+		}
+		at = n
+	}
+	return blocks, keys
+}
+
+// anchored is one head's part of a group.
+type anchored struct {
+	q, k  [][]float64 // the group's queries; all keys up to its last row
+	pos   int         // of the first query
+	block int         // queries of a mean
+	edge  int         // keys at the start, and before the group, among which anchors are
+	scale float64
+}
+
+// wanted lists the keys between the edges that some block of queries wants, ascending.
+func (a *anchored) wanted(theta float64) (keys []int32) {
+	blocks := len(a.q) / a.block
+	means, cuts := make([][]float64, blocks), make([]float64, blocks)
+	for u := range blocks {
+		means[u] = make([]float64, len(a.q[0]))
+		for t := u * a.block; t < (u+1)*a.block; t++ {
+			for d, v := range a.q[t] {
+				means[u][d] += v / float64(a.block)
+			}
+			cuts[u] += a.anchor(t) / float64(a.block)
+		}
+		cuts[u] -= theta
+	}
+	for s := a.edge; s < a.pos-a.edge; s++ {
+		for u := range blocks {
+			if a.scale*dot(means[u], a.k[s]) >= cuts[u] {
+				keys = append(keys, int32(s))
+				break
+			}
+		}
+	}
+	return keys
+}
+
+// anchor is the largest score of query t among the first keys and those nearby.
+func (a *anchored) anchor(t int) float64 {
+	top := math.Inf(-1)
+	for s := range a.edge {
+		top = max(top, a.scale*dot(a.q[t], a.k[s]))
+	}
+	for s := a.pos - a.edge; s <= a.pos+t; s++ {
+		top = max(top, a.scale*dot(a.q[t], a.k[s]))
+	}
+	return top
+}
+
+// Operands lists the tiles, where rows and pages lie, queries and keys, then the plan.
+func (o *SelectAnchor) Operands() (in, out []*tensor.Mat) {
+	in = append(o.Layout.Tiles.operands(), o.Layout.operands(o.Lane)...)
+	return append(in, &o.Q, &o.Cache.K), o.Plan.parts()
+}
+
+// Cost counts the keys read once a key-value head and group, and two operations a value of a score. It knows positions in host memory
+// only.
+func (o *SelectAnchor) Cost() (bytes, flops int64) {
+	if o.Layout.Pos.Buf.Host() == nil {
+		return int64(o.Q.Bytes()), 0
+	}
+	dim, heads := int64(o.Cache.Dim), int64(o.Plan.Groups)
+	o.Layout.runs(o.Serves, o.Group, o.Theta, func(r run) {
+		if between := r.pos - 2*o.edge(); r.rows == o.Group && between > 0 {
+			bytes += int64(r.pos+r.rows)*dim*int64(o.Cache.Heads*o.Cache.K.Format.Bytes) + 4*int64(r.rows)*dim*heads
+			flops += 2 * dim * heads * (int64(r.rows/o.Block*between) + int64(r.rows)*int64(2*o.edge()+r.rows/2))
+		}
+	})
+	return bytes, flops
+}

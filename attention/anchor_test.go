@@ -1,0 +1,123 @@
+package attention
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// gaussian are rows of normal values.
+func gaussian(r *rand.Rand, rows, dim int) [][]float64 {
+	m := make([][]float64, rows)
+	for i := range m {
+		m[i] = make([]float64, dim)
+		for d := range m[i] {
+			m[i][d] = r.NormFloat64()
+		}
+	}
+	return m
+}
+
+// byText is the list of a group by the words of the paper: 64 keys, blocks of 4, groups of 16.
+func byText(q, k [][]float64, group int, theta float64) (keys []int32) {
+	const block, size = 4, 16
+	score := func(q []float64, s int) (sum float64) {
+		for d := range q {
+			sum += q[d] * k[s][d]
+		}
+		return sum / math.Sqrt(float64(len(q)))
+	}
+	start := group * size
+	for s := block; s < start-block; s++ {
+		wanted := false
+		for u := start; u < start+size; u += block {
+			mean, anchors := make([]float64, len(k[0])), 0.0
+			for t := u; t < u+block; t++ {
+				top := math.Inf(-1)
+				for key := 0; key <= t; key++ {
+					if key < block || key >= start-block {
+						top = max(top, score(q[t], key))
+					}
+				}
+				anchors += top / block
+				for d := range mean {
+					mean[d] += q[t][d] / block
+				}
+			}
+			wanted = wanted || score(mean, s)+theta >= anchors
+		}
+		if wanted {
+			keys = append(keys, int32(s))
+		}
+	}
+	return keys
+}
+
+func TestAnchorFollowsThePaper(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	q, k := gaussian(r, 64, 8), gaussian(r, 64, 8)
+	list := func(group int, theta float64) []int32 {
+		a := anchored{q: q[16*group:][:16], k: k[:16*group+16], pos: 16 * group, block: 4, edge: 4, scale: 1 / math.Sqrt(8)}
+		return a.wanted(theta)
+	}
+	for group := 1; group < 4; group++ {
+		var before []int32
+		for _, theta := range []float64{math.Inf(-1), 0, 1, 1.5, 2, 3, math.Inf(1)} {
+			have := list(group, theta)
+			if want := byText(q, k, group, theta); !slices.Equal(have, want) {
+				t.Errorf("group %d, theta %v: %v, by the text %v", group, theta, have, want)
+			}
+			for _, key := range before {
+				if !slices.Contains(have, key) {
+					t.Errorf("group %d, theta %v: key %d is gone", group, theta, key)
+				}
+			}
+			before = have
+		}
+		if len(list(group, math.Inf(-1))) != 0 || len(before) != 16*group-8 {
+			t.Errorf("group %d: bounds of theta give %d keys of %d", group, len(before), 16*group-8)
+		}
+		if some := len(list(group, 1)); some == 0 || some == len(before) {
+			t.Errorf("group %d: %d keys of %d show nothing", group, some, len(before))
+		}
+	}
+}
+
+// A key that the queries of one block look for is read, wherever it is.
+func TestAnchorFindsTheNeedle(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for at := 4; at < 44; at++ {
+		q, k := gaussian(r, 16, 8), gaussian(r, 64, 8)
+		for d := range k[at] {
+			k[at][d] *= 3
+		}
+		for i := 8; i < 12; i++ {
+			copy(q[i], gaussian(r, 1, 8)[0])
+			for d := range q[i] {
+				q[i][d] = 0.1*q[i][d] + k[at][d]
+			}
+		}
+		a := anchored{q: q, k: k, pos: 48, block: 4, edge: 4, scale: 1 / math.Sqrt(8)}
+		if !slices.Contains(a.wanted(1), int32(at)) {
+			t.Errorf("key %d is not read", at)
+		}
+	}
+}
+
+func TestAnchorTurnsManyKeysOfAPageIntoABlock(t *testing.T) {
+	o := SelectAnchor{Single: 2}
+	wanted := []int32{64, 70, 128, 129, 130, 200, 300, 301}
+	for _, c := range []struct {
+		room         int
+		blocks, keys []int32
+	}{
+		{9, []int32{2}, []int32{64, 70, 200, 300, 301}},
+		{4, []int32{2, 4}, []int32{64, 70, 200}},
+		{0, []int32{1, 2, 3, 4}, nil},
+	} {
+		if blocks, keys := o.pages(wanted, c.room); !slices.Equal(blocks, c.blocks) || !slices.Equal(keys, c.keys) {
+			t.Errorf("room %d: blocks %v, keys %v", c.room, blocks, keys)
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package attentiontest
+
+import (
+	"math"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/tensor/tensortest"
+)
+
+// SelectAnchor plans by anchors; a row of the case is a group. theta is in quarters, as scores are.
+func SelectAnchor(b Runs, block, single int, theta float32) tensortest.Case {
+	group := page * len(b.Runs[0])
+	name := tensortest.Labels("anchor", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "group", group, "single", single, "theta", theta, "room", b.Room.Keys)
+	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
+		s := b.scene(w)
+		o := &attention.SelectAnchor{
+			Layout: s.layout, Plan: s.plan, Cache: s.cache, Q: s.q, Lane: 1, Serves: 1, Scale: 0.25, Theta: theta, Block: block, Group: group, Single: single,
+		}
+		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
+	}}
+}
+
+// groups cuts a sequence into groups of some pages.
+func groups(seq, pages, from, to int, knob float32) (runs [][]Tile) {
+	for ; from < to; from += pages {
+		runs = append(runs, TilesOf(seq, from*page, (from+pages)*page, 1, knob))
+	}
+	return runs
+}
+
+// anchors has early groups, with nothing to choose, groups of other knobs and policies, and the ends of prompts.
+func anchors() []tensortest.Case {
+	var cases []tensortest.Case
+	inf := float32(math.Inf(1))
+	for _, h := range []Heads{{4, 2, 8, quant.F16}, {3, 3, 5, quant.F32}, {7, 2, 24, quant.F16}, {1, 1, 16, quant.F32}} {
+		small := Runs{h, append(groups(0, 1, 2, 6, Own), groups(1, 1, 7, 8, 0.5)...), Room{0, 8, 8 * 32}}
+		small.Runs = append(small.Runs, TilesOf(1, 8*page, 8*page+40, 1, Own), TilesOf(2, 8*page, 9*page, 0, Own))
+		large := Runs{h, append(groups(0, 4, 0, 12, Own), groups(1, 4, 8, 12, 2)...), Room{0, 3, 100}}
+		large.Runs = append(large.Runs, TilesOf(2, 4*page, 7*page+9, 1, Own))
+		for _, theta := range []float32{-inf, 0, 0.5, inf} {
+			cases = append(cases, SelectAnchor(small, 32, 32, theta), SelectAnchor(large, 128, 32, theta))
+		}
+		cases = append(cases, SelectAnchor(small, 16, 4, 0.5), SelectAnchor(small, 64, 0, 0.5), SelectAnchor(large, 64, 64, 0.75))
+		small.Room.Keys = 5
+		cases = append(cases, SelectAnchor(small, 32, 32, 0.5))
+	}
+	return cases
+}

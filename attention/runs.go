@@ -1,0 +1,48 @@
+package attention
+
+// run is tiles that are planned together: neighbours in the batch, of one sequence, whose positions lie between the same multiples of
+// some number.
+type run struct {
+	tile, tiles int // the first tile, and how many there are
+	row, rows   int // the first row, and how many there are
+	pos         int // of the first row
+	seq         int
+	knob        float32
+}
+
+// runs calls visit for each run of tiles that a selector serves. size is the number of positions between two multiples. The knob is that
+// of the run's first tile, or own where the request has none.
+func (l *Layout) runs(selector, size int, own float32, visit func(run)) {
+	seq, pos := l.Seq.I32(), l.Pos.I32()
+	var r run
+	l.Tiles.Served(selector, own, func(tile, first, last int, knob float32) {
+		s, p := int(seq[first]), int(pos[first])
+		if r.tiles > 0 && tile == r.tile+r.tiles && s == r.seq && p/size == r.pos/size {
+			r.tiles, r.rows = r.tiles+1, last+1-r.row
+			return
+		}
+		if r.tiles > 0 {
+			visit(r)
+		}
+		r = run{tile: tile, tiles: 1, row: first, rows: last + 1 - first, pos: p, seq: s, knob: knob}
+	})
+	if r.tiles > 0 {
+		visit(r)
+	}
+}
+
+// writeRun sets the plan rows of a run and a group of heads. The tiles read one list, which has the room of all of them: the plan rows of
+// a run's tiles and heads lie one after the other, and each group of heads takes its share of their room.
+func (p *Plan) writeRun(r run, group int, ranges [2]int, blocks, keys []int32) {
+	for t := r.tile; t < r.tile+r.tiles; t++ {
+		i := t*p.Groups + group
+		p.Sink.I32()[i], p.Local.I32()[i] = int32(ranges[0]), int32(ranges[1])
+		p.BlockAt.I32()[i], p.BlockN.I32()[i] = int32(p.runAt(r, group, p.BlockRoom())), int32(len(blocks))
+		p.KeyAt.I32()[i], p.KeyN.I32()[i] = int32(p.runAt(r, group, p.KeyRoom())), int32(len(keys))
+	}
+	copy(p.Blocks.I32()[p.runAt(r, group, p.BlockRoom()):], blocks)
+	copy(p.Keys.I32()[p.runAt(r, group, p.KeyRoom()):], keys)
+}
+
+// runAt is where a run's list starts for a group of heads; room is that of a plan row.
+func (p *Plan) runAt(r run, group, room int) int { return (r.tile*p.Groups + group*r.tiles) * room }

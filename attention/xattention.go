@@ -1,0 +1,153 @@
+package attention
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// Antidiagonal scoring (XAttention, Xu et al. 2025, arXiv 2503.16428): the scores of a block of queries with a block of keys are judged by
+// those on every stride-th antidiagonal, which meets each query and each key.
+//
+// Published blocks are 128 x 128. Blocks of 64 x 64 cost the same to judge and let in fewer keys at the same recall.
+var _ = register(Kind{
+	Name: "xattention", Phases: Prefill,
+	Knob: Knob{Name: "gamma", Default: 0.9, Min: 0, Max: 1, What: "the share of the estimated mass that the blocks read must reach"},
+	Params: []Knob{
+		{Name: "stride", Default: 16, Min: 8, Max: 16, What: "how far apart the antidiagonals are: 8 or 16; half as far costs twice as much"},
+		{Name: "block", Default: 64, Min: 64, Max: 128, What: "how many queries and keys make a block: 64, or 128 (published)"},
+		{Name: "cut", Default: 0, Min: 0, Max: 1 << 20, What: "0 = as published; n = every block is read that has 1/n of what gamma leaves out, or more"},
+	},
+	New: newXAttention,
+})
+
+func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
+	stride, block := k.param(s, "stride"), k.param(s, "block")
+	if stride != 8 && stride != 16 || block != 64 && block != 128 {
+		return nil, fmt.Errorf("xattention: blocks of %d with a stride of %d: want 64 or 128, and 8 or 16", block, stride)
+	}
+	if e.Plan.BlockRoom() < e.Blocks() {
+		return nil, fmt.Errorf("xattention: a plan row has room for %d blocks of %d", e.Plan.BlockRoom(), e.Blocks())
+	}
+	return prepared(e, Caps{ChunkAlign: block, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
+		return &SelectXAttention{
+			Layout: e.Layout, Plan: e.Plan, Cache: e.Caches[layer], Q: e.Q, Lane: e.Lane, Serves: s.Number, Scale: e.Scale,
+			Gamma: k.knob(s, layer), Stride: stride, Block: block, Cut: k.param(s, "cut"),
+		}
+	}), nil
+}
+
+// SelectXAttention plans blocks of rows of a prompt, each query head by itself. With stride S the score of query stride i and key stride j is
+//
+//	sum over s < S of q[S*i + S-1-s] . k[S*j + s], times Scale / S
+//
+// A softmax over j <= i makes masses of them, which are added up over the keys of a block and averaged over the block's query strides.
+// Blocks are read until the largest masses reach Gamma. The first block and the rows' own are always read.
+//
+// With Cut, every block is read whose mass is at least (1-Gamma)/Cut. What counts is the recall on average over rows and heads, and the
+// fewest keys that reach it are the heaviest of all of them: a row with many light blocks gives up more than one with few heavy ones.
+//
+// Rows beyond the last whole stride, at the end of a prompt, are not asked; where there is none whole, everything is read.
+type SelectXAttention struct {
+	Layout *Layout
+	Plan   *Plan // its groups are the query heads
+	Cache  *Cache
+	Q      tensor.Mat // rows x heads*dim, F32: turned by their positions
+	Lane   int        // which page table
+	Serves int        // the policy whose tiles it plans
+	Scale  float32    // of scores
+	Gamma  float32    // where the request says nothing
+	Stride int
+	Block  int // queries, and keys
+	Cut    int // blocks; 0 = as published
+}
+
+// Reference works block by block and head by head.
+func (o *SelectXAttention) Reference() {
+	o.Layout.runs(o.Serves, o.Block, o.Gamma, func(r run) {
+		own, dim, heads := r.pos/o.Block, o.Cache.Dim, o.Plan.Groups
+		for h := range heads {
+			if own == 0 || !o.asks(r) {
+				o.Plan.writeRun(r, h, [2]int{}, nil, nil)
+				continue
+			}
+			strides := r.rows / o.Stride
+			q := headRows(o.Q, r.row, strides*o.Stride, h*dim, dim)
+			k := o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+len(q))
+			var blocks []int32
+			for _, b := range o.chosen(o.masses(q, k), r.knob) {
+				for page := int(b) * o.Block / PageTokens; b > 0 && int(b) < own && page < int(b+1)*o.Block/PageTokens; page++ {
+					blocks = append(blocks, int32(page))
+				}
+			}
+			o.Plan.writeRun(r, h, [2]int{o.Block, own * o.Block}, blocks, nil)
+		}
+	})
+}
+
+// asks says whether rows have a whole stride that starts where keys' strides do.
+func (o *SelectXAttention) asks(r run) bool { return r.pos%o.Stride == 0 && r.rows >= o.Stride }
+
+// masses estimates how much of the softmax each block of keys has, for queries that are the last of the keys' positions.
+func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
+	n := len(k) / o.Stride
+	sums := make([]float64, (len(k)+o.Block-1)/o.Block)
+	for i := range len(q) / o.Stride {
+		scores, top, total := make([]float64, n-len(q)/o.Stride+i+1), math.Inf(-1), 0.0
+		for j := range scores {
+			for s := range o.Stride {
+				scores[j] += dot(q[o.Stride*i+o.Stride-1-s], k[o.Stride*j+s])
+			}
+			scores[j] *= float64(o.Scale) / float64(o.Stride)
+			top = max(top, scores[j])
+		}
+		for j := range scores {
+			scores[j] = math.Exp(scores[j] - top)
+			total += scores[j]
+		}
+		for j, e := range scores {
+			sums[o.Stride*j/o.Block] += e / total
+		}
+	}
+	out := make([]float32, len(sums))
+	for b := range out {
+		out[b] = float32(sums[b] / float64(len(q)/o.Stride))
+	}
+	return out
+}
+
+// chosen is the blocks to read, ascending.
+func (o *SelectXAttention) chosen(masses []float32, gamma float32) (blocks []int32) {
+	if o.Cut == 0 {
+		return cover(masses, gamma)
+	}
+	for b, m := range masses {
+		if m >= (1-gamma)/float32(o.Cut) {
+			blocks = append(blocks, int32(b))
+		}
+	}
+	return blocks
+}
+
+// Operands lists the tiles, where rows and pages lie, queries and keys, then the plan.
+func (o *SelectXAttention) Operands() (in, out []*tensor.Mat) {
+	in = append(o.Layout.Tiles.operands(), o.Layout.operands(o.Lane)...)
+	return append(in, &o.Q, &o.Cache.K), o.Plan.parts()
+}
+
+// Cost counts the keys read once a key-value head and block of rows, and two operations a value of a score. It knows positions in host
+// memory only.
+func (o *SelectXAttention) Cost() (bytes, flops int64) {
+	if o.Layout.Pos.Buf.Host() == nil {
+		return int64(o.Q.Bytes()), 0
+	}
+	dim, heads := int64(o.Cache.Dim), int64(o.Plan.Groups)
+	o.Layout.runs(o.Serves, o.Block, o.Gamma, func(r run) {
+		if r.pos >= o.Block && o.asks(r) {
+			bytes += int64(r.pos+r.rows)*dim*int64(o.Cache.Heads*o.Cache.K.Format.Bytes) + 4*int64(r.rows)*dim*heads
+			flops += 2 * dim * heads * int64(r.rows) * int64(r.pos+r.rows/2) / int64(o.Stride)
+		}
+	})
+	return bytes, flops
+}

@@ -1,0 +1,45 @@
+// Runs of tiles that are planned together, and where their lists lie: what attention/runs.go says.
+#ifndef WN_RUNS_H
+#define WN_RUNS_H
+
+#include "tiles.h"
+
+typedef struct wn_run_of_tiles {
+	int64_t tile, tiles, row, rows, pos, seq;
+	float knob;
+} wn_run_of_tiles;
+
+// wn_next_run finds the run that starts at tile i or after it, between whose positions there is no multiple of size. Returns the tile
+// after it, or 0 where there is none.
+static inline int64_t wn_next_run(const wn_tiles *t, const int32_t *seq, int64_t i, int64_t size, wn_run_of_tiles *r) {
+	while (i < t->n && t->policy[i] != t->serves) i++;
+	if (i >= t->n) return 0;
+	int64_t row = t->first[i];
+	*r = (wn_run_of_tiles){.tile = i, .row = row, .pos = t->pos[row], .seq = seq[row], .knob = wn_knob(t, i)};
+	for (i++; i < t->n && t->policy[i] == t->serves; i++) {
+		int64_t next = t->first[i];
+		if (seq[next] != r->seq || t->pos[next] / size != r->pos / size) break;
+	}
+	r->tiles = i - r->tile, r->rows = t->first[i] - row;
+	return i;
+}
+
+// wn_run_at is where a run's list starts for a group of heads; room is that of a plan row.
+static inline int64_t wn_run_at(const wn_tiles *t, const wn_run_of_tiles *r, int64_t group, int64_t room) {
+	return (r->tile * t->groups + group * r->tiles) * room;
+}
+
+// wn_run_rows sets the plan rows of a run and a group of heads, whose lists have been written.
+static inline void wn_run_rows(const wn_tiles *t, const wn_run_of_tiles *r, int64_t group, const int64_t ranges[2], const int64_t counts[2]) {
+	for (int64_t i = r->tile; i < r->tile + r->tiles; i++) {
+		int64_t p = i * t->groups + group;
+		t->sink[p] = (int32_t)ranges[0], t->local[p] = (int32_t)ranges[1];
+		t->block_at[p] = (int32_t)wn_run_at(t, r, group, t->block_room), t->block_n[p] = (int32_t)counts[0];
+		t->key_at[p] = (int32_t)wn_run_at(t, r, group, t->key_room), t->key_n[p] = (int32_t)counts[1];
+	}
+}
+
+// wn_heads_from is the first query head that reads a key-value head: they read them in runs.
+static inline int64_t wn_heads_from(int64_t kv_head, int64_t heads, int64_t kv) { return (kv_head * heads + kv - 1) / kv; }
+
+#endif

@@ -1,0 +1,34 @@
+// What kernels take that score queries with keys, see entry.scored.
+#ifndef WN_SCORED_H
+#define WN_SCORED_H
+
+#include "runs.h"
+
+typedef struct wn_scored {
+	const float *q; // rows x heads*dim
+	const uint8_t *k; // the cache's keys
+	const int32_t *pages, *seq;
+	int64_t heads, kv, dim, columns, stride; // columns: of the page table; stride: numbers from page to page
+	int f16;
+	float scale;
+} wn_scored;
+
+enum { WN_SCORED_P = WN_TILES_P + 4, WN_SCORED_D = WN_TILES_D + 5 };
+
+static inline wn_scored wn_scored_of(const wn_op *op) {
+	void *const *p = op->p + WN_TILES_P;
+	const int64_t *d = op->d + WN_TILES_D;
+	return (wn_scored){.q = p[0], .k = p[1], .pages = p[2], .seq = p[3], .heads = op->d[2], .kv = d[0], .dim = d[1], .columns = d[2],
+		.f16 = (int)d[3], .stride = d[4], .scale = op->f[1]};
+}
+
+// wn_keys is the tile of a page's keys in a head, [dim][64].
+static inline const uint8_t *wn_keys(const wn_scored *s, int64_t seq, int64_t page, int64_t kv_head) {
+	int64_t at = s->pages[seq * s->columns + page] * s->stride + kv_head * s->dim * WN_PAGE_KEYS;
+	return s->k + at * (s->f16 ? 2 : 4);
+}
+
+// wn_query is a row's query in a head.
+static inline const float *wn_query(const wn_scored *s, int64_t row, int64_t head) { return s->q + (row * s->heads + head) * s->dim; }
+
+#endif
