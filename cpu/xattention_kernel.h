@@ -47,20 +47,14 @@ static void WN(xa_reverse)(const WN(xattention) *a, float *panel, int64_t row, i
 	}
 }
 
-// lanes adds up the lanes of each key stride in a vector.
-WN_INLINE void WN(xa_lanes)(v16f x, int64_t stride, float *to) {
-	float t[16];
-	v_store(t, x);
+// lanes adds up the lanes of each key stride in a vector. Inlined, it would be taken apart lane by lane.
+static __attribute__((noinline)) void WN(xa_lanes)(float *t, int64_t stride, float *to) {
 	if (stride == 16) {
 		for (int i = 0; i < 8; i++) t[i] += t[i + 8];
 	} else {
-		for (int i = 0; i < 4; i++) t[8 + i] += t[12 + i];
-		for (int i = 0; i < 2; i++) t[8 + i] += t[10 + i];
-		to[1] = t[8] + t[9];
+		to[1] = ((t[8] + t[12]) + (t[10] + t[14])) + ((t[9] + t[13]) + (t[11] + t[15]));
 	}
-	for (int i = 0; i < 4; i++) t[i] += t[4 + i];
-	for (int i = 0; i < 2; i++) t[i] += t[2 + i];
-	to[0] = t[0] + t[1];
+	to[0] = ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
 }
 
 // pair scores two query strides with the keys of a page; to are their scores with the page's first key stride.
@@ -80,8 +74,10 @@ WN_INLINE void WN(xa_pair)(const WN(xattention) *a, int f16, const float *panel,
 			}
 		}
 		for (int w = 0; w < WN(XA_KEYS); w++) {
-			WN(xa_lanes)(sum[0][w], a->stride, to + (at + w) * each);
-			WN(xa_lanes)(sum[1][w], a->stride, to + a->keys + (at + w) * each);
+			float x[16], y[16];
+			v_store(x, sum[0][w]), v_store(y, sum[1][w]);
+			WN(xa_lanes)(x, a->stride, to + (at + w) * each);
+			WN(xa_lanes)(y, a->stride, to + a->keys + (at + w) * each);
 		}
 	}
 }
