@@ -40,6 +40,7 @@ var kernels = table(
 	on(fillRouteTree),
 	on(fillSelectAnchor),
 	on(fillSelectRanges),
+	on(fillSelectS2),
 	on(fillSelectWindow),
 	on(fillSelectXAttention),
 	on(fillSum),
