@@ -12,7 +12,7 @@ import (
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// Retrieval heads and streaming heads (DuoAttention, Xiao et al. 2024, arXiv 2410.10819, sections 2.2 to 2.4): a key-value head reads
+// Retrieval heads and streaming heads (DuoAttention, Xiao et al. 2024, arXiv 2410.10819, section 2): a key-value head reads
 // everything, or sinks and recent keys, in whole pages. Which does what has been learnt for the model and is in its pattern. The defaults
 // are those of the published deployment.
 var _ = register(Kind{

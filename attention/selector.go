@@ -142,12 +142,16 @@ func (k *Kind) knob(s Setting, layer int) float32 {
 	return s.Knobs[layer]
 }
 
-// param is a further number of the kind.
-func (k *Kind) param(s Setting, name string) int {
+// param is a further number of the kind, whole; float is one that need not be.
+func (k *Kind) param(s Setting, name string) int { return int(math.Round(k.value(s, name))) }
+
+func (k *Kind) float(s Setting, name string) float32 { return float32(k.value(s, name)) }
+
+func (k *Kind) value(s Setting, name string) float64 {
 	if v, ok := s.Params[name]; ok {
-		return int(math.Round(v))
+		return v
 	}
-	return int(k.Params[slices.IndexFunc(k.Params, func(p Knob) bool { return p.Name == name })].Default)
+	return k.Params[slices.IndexFunc(k.Params, func(p Knob) bool { return p.Name == name })].Default
 }
 
 // fingerprint names the kind with all its numbers.
@@ -157,7 +161,7 @@ func (k *Kind) fingerprint(s Setting) string {
 		print = fmt.Sprint(k.Name, ":", k.Knob.Name, "=", s.Knobs)
 	}
 	for _, p := range k.Params {
-		print += fmt.Sprint(",", p.Name, "=", k.param(s, p.Name))
+		print += fmt.Sprint(",", p.Name, "=", k.value(s, p.Name))
 	}
 	return print
 }

@@ -39,6 +39,8 @@ var kernels = table(
 	on(fillRoute),
 	on(fillRouteTree),
 	on(fillSelectAnchor),
+	on(fillSelectFlexPrefill),
+	on(fillSelectMInference),
 	on(fillSelectRanges),
 	on(fillSelectS2),
 	on(fillSelectWindow),

@@ -1,0 +1,137 @@
+package attention
+
+import (
+	"math"
+
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// Groups is how a selector plans that looks at the last queries of a prompt's aligned runs of positions: a whole run, of Size positions from
+// a multiple of Size on, is planned as one. What is left at the end of a prompt has no such queries yet and reads everything.
+type Groups struct {
+	Layout *Layout
+	Plan   *Plan
+	Cache  *Cache     // of the layer, with the keys of the step
+	Q      tensor.Mat // rows x heads*dim, F32: turned by their positions
+	Lane   int        // which page table
+	Heads  int        // query heads
+	Serves int        // the policy whose tiles are planned
+	Size   int        // positions, whole pages
+	Scale  float32    // of scores
+}
+
+// groupsOf is the groups of an Env's layer.
+func groupsOf(e *Env, s Setting, layer, size int) Groups {
+	return Groups{
+		Layout: e.Layout, Plan: e.Plan, Cache: e.Caches[layer], Q: e.Q, Lane: e.Lane, Heads: e.Heads, Serves: s.Number, Size: size, Scale: e.Scale,
+	}
+}
+
+// group is a whole group: tiles tile to tile+Size/PageTokens, whose first row is row and first position start.
+type group struct {
+	tile, row, start int
+	knob             float32
+}
+
+// end is the number of keys that the last query of the group sees.
+func (o *Groups) end(g group) int { return g.start + o.Size }
+
+// visit calls plan for every whole group, and has all other tiles that are served read everything.
+func (o *Groups) visit(own float32, plan func(g group)) {
+	seq, pos, t := o.Layout.Seq.I32(), o.Layout.Pos.I32(), &o.Layout.Tiles
+	var open group // the tiles before this one, if they may become a group
+	next := -1     // the tile that follows them
+	t.Served(o.Serves, own, func(tile, first, last int, knob float32) {
+		for h := range o.Plan.Groups {
+			o.Plan.Write(tile*o.Plan.Groups+h, 0, 0, nil, nil)
+		}
+		start := int(pos[first])
+		follows := tile == next && seq[first] == seq[open.row] && start == open.start+first-open.row && start%PageTokens == 0
+		if !follows || start%o.Size == 0 {
+			open, next = group{tile: tile, row: first, start: start, knob: knob}, -1
+			follows = start%o.Size == 0
+		}
+		if !follows {
+			return
+		}
+		next = tile + 1
+		if last+1-open.row == o.Size {
+			plan(open)
+			next = -1
+		}
+	})
+}
+
+// sight is the attention of some of a group's last queries to all keys: sums over the queries.
+type sight struct {
+	columns   []float32 // by key
+	diagonals []float32 // by distance, the largest first: that of the last query to the first key, then down to 0
+}
+
+// look sums the attention of the last n queries of a group under a head.
+func (o *Groups) look(g group, head, n int) sight {
+	end := o.end(g)
+	s := sight{make([]float32, end), make([]float32, end)}
+	score, row := o.scores(g, head), make([]float32, end)
+	for i := o.Size - n; i < o.Size; i++ {
+		seen := row[:g.start+i+1]
+		for k := range seen {
+			seen[k] = score(i, k)
+		}
+		soften(seen)
+		for k, p := range seen {
+			s.columns[k] += p
+			s.diagonals[k+end-len(seen)] += p
+		}
+	}
+	return s
+}
+
+// scores gives the score of a group's i-th query with a key.
+func (o *Groups) scores(g group, head int) func(i, key int) float32 {
+	q, key := o.Q.F32(), o.keys(g, head)
+	return func(i, k int) float32 {
+		var sum float32
+		for d := range o.Cache.Dim {
+			sum += q[((g.row+i)*o.Heads+head)*o.Cache.Dim+d] * key(k, d)
+		}
+		return sum * o.Scale
+	}
+}
+
+// keys reads the keys that a head of a group sees.
+func (o *Groups) keys(g group, head int) func(key, d int) float32 {
+	pages, at := &o.Layout.Pages[o.Lane], reader(o.Cache.K)
+	table := pages.I32()[int(o.Layout.Seq.I32()[g.row])*pages.Cols:]
+	return func(k, d int) float32 {
+		return at(o.Cache.Tile(table[k/PageTokens], head*o.Cache.Heads/o.Heads) + d*PageTokens + k%PageTokens)
+	}
+}
+
+// soften turns scores into shares of their exponentials.
+func soften(scores []float32) {
+	top := float32(math.Inf(-1))
+	for _, s := range scores {
+		top = max(top, s)
+	}
+	var sum float32
+	for i, s := range scores {
+		scores[i] = float32(math.Exp(float64(s - top)))
+		sum += scores[i]
+	}
+	for i := range scores {
+		scores[i] *= 1 / sum
+	}
+}
+
+// operands lists the layout, the queries and the keys, then the plan.
+func (o *Groups) operands() (in, out []*tensor.Mat) {
+	in = append(append(o.Layout.Tiles.operands(), o.Layout.operands(o.Lane)...), &o.Q, &o.Cache.K)
+	return in, o.Plan.parts()
+}
+
+// cost counts a step that is one group after as much again: scores of the last n queries with all its keys.
+func (o *Groups) cost(n int) (bytes, flops int64) {
+	keys := int64(2 * o.Size)
+	return keys * int64(o.Cache.Heads*o.Cache.Dim*o.Cache.K.Format.Bytes), 2 * keys * int64(n*o.Heads*o.Cache.Dim)
+}

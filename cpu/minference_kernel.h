@@ -1,0 +1,61 @@
+// SelectMInference: what groups take; d = columns, diagonals. f = times both, scale. An item is a group under a plan group of heads.
+
+#include "minference.h"
+#include "pick.h"
+#include "sight.h"
+
+typedef struct WN(lines) {
+	wn_groups groups;
+	int64_t columns, diagonals;
+} WN(lines);
+
+// crossed marks the distances in pages at which the distances that a group looks at cross a page.
+static void WN(crossed)(const WN(lines) *s, const WN(sight) *e, const wn_group *g, uint8_t *marks) {
+	int64_t end = wn_end(&s->groups, g);
+	for (int64_t k = 0; k < wn_min(WN_NEAR_DIAGONALS, end); k++) e->diagonals[end - 1 - k] = INFINITY;
+	int64_t n = wn_top(e->diagonals, end, (int64_t)((float)s->diagonals * g->knob), e->picked, e->room);
+	memset(marks, 0, end / WN_PAGE_KEYS + 1);
+	for (int64_t i = 0; i < n; i++) {
+		int64_t distance = end - 1 - e->picked[i];
+		marks[distance / WN_PAGE_KEYS] = marks[wn_parts(distance, WN_PAGE_KEYS)] = 1;
+	}
+}
+
+// lines_of writes the plan row of a page's tile.
+static void WN(lines_of)(const wn_tiles *t, int64_t r, int64_t page, const int32_t *columns, int64_t n, const uint8_t *marks) {
+	wn_plan_row(t, r, 0, page * WN_PAGE_KEYS);
+	int32_t *blocks = t->blocks + r * t->block_room, *keys = t->keys + r * t->key_room;
+	int64_t block_n = 0, key_n = 0;
+	for (int64_t b = 0, at = 0, next; b < page; b++, at = next) {
+		for (next = at; next < n && columns[next] < (b + 1) * WN_PAGE_KEYS;) next++;
+		if (marks[page - b] || next - at > WN_PAGE_KEYS / 2) {
+			if (block_n < t->block_room) blocks[block_n++] = (int32_t)b;
+		} else {
+			memcpy(keys + key_n, columns + at, (next - at) * sizeof *keys);
+			key_n += next - at;
+		}
+	}
+	t->block_n[r] = (int32_t)block_n, t->key_n[r] = (int32_t)key_n;
+}
+
+static void WN(lines_item)(void *arg, int64_t item, int worker) {
+	const WN(lines) *s = arg;
+	const wn_groups *o = &s->groups;
+	const wn_tiles *t = &o->tiles;
+	const wn_group *g = &o->list[item / t->groups];
+	int64_t h = item % t->groups, end = wn_end(o, g);
+	WN(sight) e = WN(sight_of)(o, worker);
+	WN(look)(o, &e, g, h * o->heads / t->groups, WN_LAST_QUERIES);
+	uint8_t *marks = (uint8_t *)e.scores; // which have been summed
+	WN(crossed)(s, &e, g, marks);
+	for (int64_t k = 0; k < wn_min(WN_FIRST_COLUMNS, end); k++) e.columns[k] = INFINITY;
+	int64_t n = wn_top(e.columns, end, wn_min((int64_t)((float)s->columns * g->knob), t->key_room), e.picked, e.room);
+	for (int64_t i = 0; i < o->size / WN_PAGE_KEYS; i++) {
+		WN(lines_of)(t, (g->tile + i) * t->groups + h, g->start / WN_PAGE_KEYS + i, e.picked, n, marks);
+	}
+}
+
+void WN(wn_select_minference)(wn_ctx *ctx, const wn_op *op) {
+	WN(lines) s = {wn_groups_of(ctx, op), op->d[WN_GROUPS_D], op->d[WN_GROUPS_D + 1]};
+	if (WN(sights)(ctx, &s.groups, 0)) wn_parallel(ctx, s.groups.count * s.groups.tiles.groups, WN(lines_item), &s);
+}

@@ -1,0 +1,100 @@
+// What the last queries of a group look at: sums of their attention by key and by distance. Included by the kernels of selectors, once for
+// each variant. What is computed of a group depends on its own queries and keys alone.
+
+#include "groups.h"
+
+// A thread's room, for the longest group.
+typedef struct WN(sight) {
+	float *columns, *diagonals; // of a group's keys: by key; by distance, the largest first
+	float *scores; // WN_STRIP x longest
+	float *q; // dim x WN_STRIP
+	float *room; // longest, for sorting
+	int32_t *picked; // longest
+} WN(sight);
+
+WN_INLINE int64_t WN(sight_floats)(const wn_groups *s) { return (WN_STRIP + 4) * (s->longest + 16) + WN_STRIP * s->dim; }
+
+static WN(sight) WN(sight_of)(const wn_groups *s, int worker) {
+	float *f = s->work + worker * s->work_floats;
+	int64_t n = s->longest + 16;
+	return (WN(sight)){.columns = f, .diagonals = f + n, .room = f + 2 * n, .picked = (int32_t *)(f + 3 * n), .scores = f + 4 * n,
+		.q = f + 4 * n + WN_STRIP * n};
+}
+
+WN_INLINE v16f WN(key16)(const uint8_t *p, int f16) { return f16 ? v_load_f16(p) : v_load((const float *)p); }
+
+// score_tile writes the scores of a strip's queries with the 64 keys of a tile, four queries at a time.
+WN_INLINE void WN(score_tile)(const wn_groups *s, const WN(sight) *e, const uint8_t *k, float *to, int f16) {
+	enum { WIDE = WN_SUMS / 4 };
+	int bytes = f16 ? 2 : 4;
+	for (int i = 0; i < WN_STRIP; i += 4) {
+		for (int at = 0; at < WN_PAGE_KEYS; at += 16 * WIDE) {
+			v16f sum[4][WIDE];
+			for (int j = 0; j < 4; j++)
+				for (int w = 0; w < WIDE; w++) sum[j][w] = v_zero();
+			for (int64_t d = 0; d < s->dim; d++) {
+				v16f key[WIDE];
+				for (int w = 0; w < WIDE; w++) key[w] = WN(key16)(k + (d * WN_PAGE_KEYS + at + 16 * w) * bytes, f16);
+				for (int j = 0; j < 4; j++) {
+					v16f x = v_set(e->q[d * WN_STRIP + i + j]);
+					for (int w = 0; w < WIDE; w++) sum[j][w] = v_fma(x, key[w], sum[j][w]);
+				}
+			}
+			for (int j = 0; j < 4; j++)
+				for (int w = 0; w < WIDE; w++)
+					v_store(to + (i + j) * (s->longest + 16) + at + 16 * w, v_mul(sum[j][w], v_set(s->scale)));
+		}
+	}
+}
+
+// soften turns n scores into exponentials, of which it returns the sum. What follows up to a multiple of 16 becomes 0.
+static float WN(soften)(float *score, int64_t n) {
+	for (int64_t k = n; k % 16; k++) score[k] = -INFINITY;
+	v16f most = v_set(-INFINITY), sum = v_zero();
+	for (int64_t k = 0; k < n; k += 16) most = v_max(v_load(score + k), most);
+	v16f top = v_set(v_most(most));
+	for (int64_t k = 0; k < n; k += 16) {
+		v_store(score + k, v_exp(v_sub(v_load(score + k), top)));
+		for (int64_t j = n; j % 16 && k + 16 > n; j++) score[j] = 0;
+		sum = v_add(sum, v_load(score + k));
+	}
+	return v_sum(sum);
+}
+
+// look sums the attention of the last n queries of a group, a multiple of WN_STRIP, under a head.
+static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_group *g, int64_t head, int64_t n) {
+	int64_t end = wn_end(s, g);
+	memset(e->columns, 0, (end + 16) * sizeof(float));
+	memset(e->diagonals, 0, (end + 16) * sizeof(float));
+	for (int64_t first = s->size - n; first < s->size; first += WN_STRIP) {
+		for (int64_t i = 0; i < WN_STRIP; i++)
+			for (int64_t d = 0; d < s->dim; d++) e->q[d * WN_STRIP + i] = s->q[((g->row + first + i) * s->heads + head) * s->dim + d];
+		for (int64_t page = 0; page * WN_PAGE_KEYS < g->start + first + WN_STRIP; page++) {
+			const uint8_t *k = wn_keys(s, g, head * s->kv / s->heads, page);
+			if (s->f16) {
+				WN(score_tile)(s, e, k, e->scores + page * WN_PAGE_KEYS, 1);
+			} else {
+				WN(score_tile)(s, e, k, e->scores + page * WN_PAGE_KEYS, 0);
+			}
+		}
+		for (int64_t i = 0; i < WN_STRIP; i++) {
+			float *score = e->scores + i * (s->longest + 16);
+			int64_t seen = g->start + first + i + 1;
+			float *diagonal = e->diagonals + end - seen;
+			v16f share = v_set(1 / WN(soften)(score, seen));
+			for (int64_t k = 0; k < seen; k += 16) {
+				v16f p = v_load(score + k);
+				v_store(e->columns + k, v_fma(p, share, v_load(e->columns + k)));
+				v_store(diagonal + k, v_fma(p, share, v_load(diagonal + k)));
+			}
+		}
+	}
+}
+
+// sights gives every thread its room. Says whether there are groups to plan.
+static int WN(sights)(wn_ctx *ctx, wn_groups *s, int64_t more) {
+	if (!s->count) return 0;
+	s->work_floats = (WN(sight_floats)(s) + more + 15) / 16 * 16;
+	s->work = wn_scratch(ctx, wn_threads(ctx) * s->work_floats * sizeof(float));
+	return s->work != NULL;
+}
