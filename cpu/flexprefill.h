@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "groups.h"
+#include "pick.h"
 
 enum { WN_FLEX_BLOCK = 128 };
 
@@ -17,6 +18,34 @@ static inline float wn_divergence(const float *p, const float *q, int64_t n) {
 		if (b > 0) sum += b * log(b / m) / 2;
 	}
 	return (float)sum;
+}
+
+// Buckets of floats that are not negative, by exponent and 3 bits.
+enum { WN_BUCKETS = 2048, WN_BUCKET_SHIFT = 20 };
+
+static inline int64_t wn_bucket(float v) {
+	uint32_t bits;
+	memcpy(&bits, &v, sizeof bits);
+	return bits >> WN_BUCKET_SHIFT;
+}
+
+// wn_cover_count is how many of the largest masses it takes to reach a share of all: those of the buckets above the cut, and of the bucket in
+// which it lies as many as are needed. room is for n.
+static inline int64_t wn_cover_count(const float *v, int64_t n, float share, float *room) {
+	double sums[WN_BUCKETS] = {0}, total = 0, sum = 0;
+	int64_t count[WN_BUCKETS] = {0}, k = 0, inside = 0, b = WN_BUCKETS - 1;
+	for (int64_t i = 0; i < n; i++) {
+		int64_t at = wn_bucket(v[i]);
+		sums[at] += v[i], count[at]++;
+	}
+	for (int64_t i = WN_BUCKETS - 1; i >= 0; i--) total += sums[i];
+	total *= share;
+	for (; b > 0 && sum + sums[b] < total; b--) sum += sums[b], k += count[b];
+	for (int64_t i = 0; i < n; i++)
+		if (wn_bucket(v[i]) == b) room[inside++] = v[i];
+	wn_descend(room, inside);
+	for (int64_t i = 0; i < inside && sum < total; i++, k++) sum += room[i];
+	return k;
 }
 
 // A group's blocks under a head, in the room where the scores of a strip have been.

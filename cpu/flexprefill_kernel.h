@@ -2,7 +2,6 @@
 // key-value head; then an item is a group under a plan group of heads.
 
 #include "flexprefill.h"
-#include "pick.h"
 #include "sight.h"
 
 typedef struct WN(flex) {
@@ -88,8 +87,8 @@ static void WN(flex_item)(void *arg, int64_t item, int worker) {
 	if (wn_divergence(b.row, b.columns, b.n) < s->tau * s->tau) {
 		WN(by_means)(s, group, head, &e, &b);
 	} else {
-		columns = wn_max(columns, wn_cover(e.columns, end, g->knob, e.picked, e.room) / WN_FLEX_BLOCK + 1);
-		slashes = wn_max(slashes, wn_cover(e.diagonals, end, g->knob, e.picked, e.room) / WN_FLEX_BLOCK + 1);
+		columns = wn_max(columns, wn_cover_count(e.columns, end, g->knob, e.room) / WN_FLEX_BLOCK + 1);
+		slashes = wn_max(slashes, wn_cover_count(e.diagonals, end, g->knob, e.room) / WN_FLEX_BLOCK + 1);
 	}
 	b.columns[0] = b.slashes[b.n - 1] = INFINITY;
 	WN(flex_mark)(b.columns, b.n, columns, &e, b.column);

@@ -23,8 +23,8 @@ static WN(sight) WN(sight_of)(const wn_groups *s, int worker) {
 
 WN_INLINE v16f WN(key16)(const uint8_t *p, int f16) { return f16 ? v_load_f16(p) : v_load((const float *)p); }
 
-// score_tile writes the scores of a strip's queries with the 64 keys of a tile, four queries at a time.
-WN_INLINE void WN(score_tile)(const wn_groups *s, const WN(sight) *e, const uint8_t *k, float *to, int f16) {
+// score_tile writes the scores of a strip's queries with the 64 keys of a tile, four queries at a time. Meanwhile the next tile arrives.
+WN_INLINE void WN(score_tile)(const wn_groups *s, const WN(sight) *e, const uint8_t *k, const uint8_t *next, float *to, int f16) {
 	enum { WIDE = WN_SUMS / 4 };
 	int bytes = f16 ? 2 : 4;
 	for (int i = 0; i < WN_STRIP; i += 4) {
@@ -34,6 +34,7 @@ WN_INLINE void WN(score_tile)(const wn_groups *s, const WN(sight) *e, const uint
 				for (int w = 0; w < WIDE; w++) sum[j][w] = v_zero();
 			for (int64_t d = 0; d < s->dim; d++) {
 				v16f key[WIDE];
+				if (i == 0) __builtin_prefetch(next + (at * s->dim + d * 16 * WIDE) * bytes);
 				for (int w = 0; w < WIDE; w++) key[w] = WN(key16)(k + (d * WN_PAGE_KEYS + at + 16 * w) * bytes, f16);
 				for (int j = 0; j < 4; j++) {
 					v16f x = v_set(e->q[d * WN_STRIP + i + j]);
@@ -70,11 +71,12 @@ static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_group *g, 
 		for (int64_t i = 0; i < WN_STRIP; i++)
 			for (int64_t d = 0; d < s->dim; d++) e->q[d * WN_STRIP + i] = s->q[((g->row + first + i) * s->heads + head) * s->dim + d];
 		for (int64_t page = 0; page * WN_PAGE_KEYS < g->start + first + WN_STRIP; page++) {
-			const uint8_t *k = wn_keys(s, g, head * s->kv / s->heads, page);
+			int64_t kv = head * s->kv / s->heads;
+			const uint8_t *k = wn_keys(s, g, kv, page), *next = wn_keys(s, g, kv, wn_min(page + 1, end / WN_PAGE_KEYS - 1));
 			if (s->f16) {
-				WN(score_tile)(s, e, k, e->scores + page * WN_PAGE_KEYS, 1);
+				WN(score_tile)(s, e, k, next, e->scores + page * WN_PAGE_KEYS, 1);
 			} else {
-				WN(score_tile)(s, e, k, e->scores + page * WN_PAGE_KEYS, 0);
+				WN(score_tile)(s, e, k, next, e->scores + page * WN_PAGE_KEYS, 0);
 			}
 		}
 		for (int64_t i = 0; i < WN_STRIP; i++) {
