@@ -20,27 +20,29 @@ import (
 // sums are what ops computed on one machine; every variant on every machine computes the same. Operands are drawn, so that a change to
 // the lists of cases changes them too.
 var sums = map[string]string{
-	"anchor":      "936e0fb93eb3f63b",
-	"append":      "ad21cc1ccf3cc02b",
-	"attend F16":  "70d0421d779db322",
-	"attend F32":  "25889d5c3dcf5284",
-	"ffn":         "b0dba7dc4ae4ac2b",
-	"glu":         "7e9927d98831f80a",
-	"linear BF16": "0e0a9f6ca360c044",
-	"linear F16":  "d78ee680eb21295c",
-	"linear F32":  "1fc9cb5ae3eeb94a",
-	"linear Q4_0": "9c37372cbba7bf20",
-	"linear Q4_1": "4a26a765849470b7",
-	"linear Q4_K": "fcdd95592e06a48e",
-	"linear Q5_K": "ab0372bf1f08c066",
-	"linear Q6_K": "afa03a045c09f1dd",
-	"linear Q8_0": "8e5870f308c67ba9",
-	"norm":        "da2fba9b96770055",
-	"probe":       "239aa6f6c2b50b2f",
-	"rope":        "9aeea00a69fe0f1e",
-	"route":       "eb07ebdef84a91b5",
-	"tree":        "85b31ad36f571a60",
-	"xattention":  "6c5087f5f4e8a720",
+	"anchor":             "936e0fb93eb3f63b",
+	"append":             "ad21cc1ccf3cc02b",
+	"attend F16":         "70d0421d779db322",
+	"attend F32":         "25889d5c3dcf5284",
+	"ffn":                "b0dba7dc4ae4ac2b",
+	"glu":                "7e9927d98831f80a",
+	"linear BF16":        "0e0a9f6ca360c044",
+	"linear F16":         "d78ee680eb21295c",
+	"linear F32":         "1fc9cb5ae3eeb94a",
+	"linear Q4_0":        "9c37372cbba7bf20",
+	"linear Q4_1":        "4a26a765849470b7",
+	"linear Q4_K":        "fcdd95592e06a48e",
+	"linear Q5_K":        "ab0372bf1f08c066",
+	"linear Q6_K":        "afa03a045c09f1dd",
+	"linear Q8_0":        "8e5870f308c67ba9",
+	"norm":               "da2fba9b96770055",
+	"probe":              "239aa6f6c2b50b2f",
+	"rope":               "9aeea00a69fe0f1e",
+	"route":              "eb07ebdef84a91b5",
+	"tree":               "85b31ad36f571a60",
+	"xattention":         "6c5087f5f4e8a720",
+	"select flexprefill": "5a514a15817da208",
+	"select minference":  "abb0811f358302dc",
 }
 
 // The variants of all machines agree to the bit, although no machine runs them all.
@@ -58,6 +60,10 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 		"probe":      attentiontest.Probe(ragged, half, attentiontest.Mixed(2)),
 		"attend F16": attentiontest.Attend(ragged, half, attentiontest.Mixed(1)),
 	}
+	keys := attentiontest.Grouped{Heads: attentiontest.Heads{Query: 4, KV: 2, Dim: 24, Format: quant.F16}, Size: 256,
+		Spans: []attentiontest.Span{{First: 512, Rows: 256, Policy: 1, Knob: attentiontest.Own}}, Room: attentiontest.Room{Groups: 4, Blocks: 16, Keys: 100}}
+	cases["select minference"] = attentiontest.SelectMInference(keys, 60, 120)
+	cases["select flexprefill"] = attentiontest.SelectFlexPrefill(keys, 1, 0, 0.3)
 	for _, c := range moetest.Cases() {
 		if strings.HasPrefix(c.Name, "ffn/[Q4_K Q6_K BF16] 20 ") {
 			cases["ffn"] = c
