@@ -43,6 +43,7 @@ var sums = map[string]string{
 	"xattention":         "6c5087f5f4e8a720",
 	"select flexprefill": "5a514a15817da208",
 	"select minference":  "abb0811f358302dc",
+	"bounds":             "541725528637228c",
 }
 
 // The variants of all machines agree to the bit, although no machine runs them all.
@@ -56,6 +57,7 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 		"rope":       tensortest.Rope(tensor.Halves, 5, 4, 33),
 		"glu":        tensortest.GLU(9, 100),
 		"append":     attentiontest.Append(ragged, half),
+		"bounds":     attentiontest.KeyBounds(ragged, half, 16),
 		"attend F32": attentiontest.Attend(ragged, heads, attentiontest.Mixed(2)),
 		"probe":      attentiontest.Probe(ragged, half, attentiontest.Mixed(2)),
 		"attend F16": attentiontest.Attend(ragged, half, attentiontest.Mixed(1)),

@@ -38,8 +38,21 @@ static inline void wn_plan_row(const wn_tiles *t, int64_t r, int64_t sink, int64
 
 // wn_share makes plan row r read the lists of another one.
 static inline void wn_share(const wn_tiles *t, int64_t r, int64_t with) {
-	t->block_at[r] = t->block_at[with], t->block_n[r] = t->block_n[with];
-	t->key_at[r] = t->key_at[with], t->key_n[r] = t->key_n[with];
+	if (t->block_at) t->block_at[r] = t->block_at[with], t->block_n[r] = t->block_n[with];
+	if (t->key_at) t->key_at[r] = t->key_at[with], t->key_n[r] = t->key_n[with];
+}
+
+// wn_plan_rows sets the ranges of n plan rows from r on, which share lists that are empty for now.
+static inline void wn_plan_rows(const wn_tiles *t, int64_t r, int64_t n, int64_t sink, int64_t local) {
+	for (int64_t i = r; i < r + n; i++) {
+		wn_plan_row(t, i, sink, local);
+		wn_share(t, i, r);
+	}
+}
+
+// wn_room_for is attention.roomFor: whether so many plan rows have room together for lists of keys that are chosen unit by unit.
+static inline int wn_room_for(const wn_tiles *t, int64_t rows, int64_t keys, int64_t unit) {
+	return keys / WN_PAGE_KEYS <= rows * t->block_room && (unit == WN_PAGE_KEYS || keys <= rows * t->key_room);
 }
 
 #endif

@@ -17,11 +17,12 @@ import (
 func Run(t *testing.T, d tensor.Device) {
 	tensortest.RunCases(t, d, Cases())
 	t.Run("coverage", func(t *testing.T) { Coverage(t, d) })
+	t.Run("steady", func(t *testing.T) { SteadyQuest(t, d) })
 }
 
 // Cases are small, and cover page boundaries, ragged batches, head shapes and plans.
 func Cases() []tensortest.Case {
-	return slices.Concat(windows(), ranges(), appends(), boundaries(), shapes(), ragged(), receipts(), anchors(), antidiagonals(), s2s(), minferences(), flexprefills())
+	return slices.Concat(windows(), ranges(), appends(), boundaries(), shapes(), ragged(), receipts(), anchors(), antidiagonals(), s2s(), minferences(), flexprefills(), quests())
 }
 
 // edges are context lengths at which a page begins or ends.
@@ -128,6 +129,9 @@ func Large() []tensortest.Case {
 		Attend(Batch{[]int{900, 1000, 1100, 1200}, []int{1, 1, 1, 1}}, h, Full),
 		Attend(one(1024, 128), Heads{8, 2, 128, quant.F16}, Full),
 		Append(one(1024, 128), h),
+		Attend(one(32767, 1), h, Full),
+		KeyBounds(one(32767, 1), h, 16), KeyBounds(one(1024, 128), h, 16),
+		SelectQuest(decoding(32767), h, 16, 4096), SelectQuest(decoding(32767), h, 64, 4096),
 	}
 }
 
