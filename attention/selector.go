@@ -166,10 +166,19 @@ func (k *Kind) fingerprint(s Setting) string {
 	return print
 }
 
-// Gate is what a layer's trained gate has; what a kind of gate does not use is absent.
+// Gate is what a layer's trained gate has; what a kind of gate does not use is absent. Projections are F32 or BF16. All lie in the device's
+// memory as in their formats, not brought there by Load, and without names.
+//
+// A projection has a row for each value it takes in and a column for each it gives. The rows of Query are query head after query head, which
+// is key-value head after key-value head, and in each channel after channel. Those of Key are head after head, in each head first the rows
+// for the largest values of the channels of a page's keys, then for the least ones, then for the means.
+//
+// seer_decode: Query is heads*dim x width, all query heads of a key-value head being projected to one query; Key is kv heads*3*dim x width;
+// both norms or none. seer: Query is absent and Key heads*3*dim x width, or Query is heads*dim x width, each head by itself, and Key
+// kv heads*3*dim x width.
 type Gate struct {
-	Query, Key         tensor.Mat // projections, see the selector
-	QueryNorm, KeyNorm tensor.Mat // 1 x dim, F32
+	Query, Key         tensor.Mat // rows x width, F32 or BF16
+	QueryNorm, KeyNorm tensor.Mat // 1 x width, F32
 }
 
 // Env is what the selectors of a model's layers work with. The layers have one shape of heads.

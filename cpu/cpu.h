@@ -28,10 +28,11 @@ struct wn_op {
 // Every operation that has a kernel. X(add, avx2) stands for wn_add_avx2, compiled from add.c.
 #define WN_OPS(X, variant) \
 	X(add, variant) X(angles, variant) X(append, variant) X(attend, variant) X(count, variant) X(dispatch, variant) \
-	X(embed, variant) X(ffn, variant) X(gather, variant) X(glu, variant) X(key_bounds, variant) X(linear, variant) \
-	X(norm, variant) X(probe, variant) X(rope, variant) X(route, variant) X(route_tree, variant) X(select_anchor, variant) \
-	X(select_flexprefill, variant) X(select_minference, variant) X(select_quest, variant) X(select_ranges, variant) \
-	X(select_s2, variant) X(select_window, variant) X(select_xattention, variant) X(sum, variant) X(tally, variant)
+	X(embed, variant) X(ffn, variant) X(gate_keys, variant) X(gate_queries, variant) X(gather, variant) X(glu, variant) \
+	X(key_bounds, variant) X(linear, variant) X(norm, variant) X(probe, variant) X(rope, variant) X(route, variant) \
+	X(route_tree, variant) X(select_anchor, variant) X(select_flexprefill, variant) X(select_minference, variant) \
+	X(select_pages, variant) X(select_quest, variant) X(select_ranges, variant) X(select_s2, variant) X(select_window, variant) \
+	X(select_xattention, variant) X(sum, variant) X(tally, variant)
 
 #define WN_DECLARE_OP(op, variant) wn_run wn_##op##_##variant;
 #define WN_DECLARE(variant) WN_OPS(WN_DECLARE_OP, variant)

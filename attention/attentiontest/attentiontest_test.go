@@ -32,4 +32,6 @@ func TestPlansHold(t *testing.T) {
 
 func TestQuestIsSteady(t *testing.T) { SteadyQuest(t, tensor.Reference()) }
 
+func TestGatesAreSteady(t *testing.T) { SteadyGates(t, tensor.Reference()) }
+
 func FuzzReference(f *testing.F) { tensortest.Fuzz(f, tensor.Reference(), Drawn) }

@@ -17,12 +17,12 @@ import (
 func Run(t *testing.T, d tensor.Device) {
 	tensortest.RunCases(t, d, Cases())
 	t.Run("coverage", func(t *testing.T) { Coverage(t, d) })
-	t.Run("steady", func(t *testing.T) { SteadyQuest(t, d) })
+	t.Run("steady", func(t *testing.T) { SteadyQuest(t, d); SteadyGates(t, d) })
 }
 
 // Cases are small, and cover page boundaries, ragged batches, head shapes and plans.
 func Cases() []tensortest.Case {
-	return slices.Concat(windows(), ranges(), appends(), boundaries(), shapes(), ragged(), receipts(), anchors(), antidiagonals(), s2s(), minferences(), flexprefills(), quests())
+	return slices.Concat(windows(), ranges(), appends(), boundaries(), shapes(), ragged(), receipts(), anchors(), antidiagonals(), s2s(), minferences(), flexprefills(), quests(), gates())
 }
 
 // edges are context lengths at which a page begins or ends.
@@ -132,6 +132,8 @@ func Large() []tensortest.Case {
 		Attend(one(32767, 1), h, Full),
 		KeyBounds(one(32767, 1), h, 16), KeyBounds(one(1024, 128), h, 16),
 		SelectQuest(decoding(32767), h, 16, 4096), SelectQuest(decoding(32767), h, 64, 4096),
+		GateKeys([]Tile{{0, 127, 1, 1, Own}}, h, Gate{8, 128, quant.BF16}), GateQueries(decoding(32767), h, Gate{8, 128, quant.BF16}),
+		SelectPages(decoding(32767), 4, 8, 128, attention.SelectPages{Heads: 8, Knob: 4096, Sink: 1}),
 	}
 }
 

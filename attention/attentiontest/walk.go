@@ -34,10 +34,12 @@ type walk struct {
 // walkRoom is the longest step and the longest sequence of a walk.
 const walkRoom, walkContext = 256, 1024
 
+var walkHeads = Heads{4, 2, 16, quant.F16}
+
 // newWalk makes a layer with cache, plan and selector. Pages lie backwards.
 func newWalk(t testing.TB, d tensor.Device, kind string, s attention.Setting, prompt int) *walk {
 	t.Helper()
-	h := Heads{4, 2, 16, quant.F16}
+	h := walkHeads
 	w := &walk{t: t, device: d, queue: d.Queue(), prompt: prompt}
 	caches, err := attention.NewCaches(d, walkContext/page, []attention.Shape{{Heads: h.KV, Dim: h.Dim, Format: h.Format}})
 	if err != nil {
