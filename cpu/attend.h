@@ -2,16 +2,17 @@
 #ifndef WN_ATTEND_H
 #define WN_ATTEND_H
 
+#include <stdlib.h>
+
 #include "cpu.h"
 
 enum {
 	WN_PAGE = 64, // keys in a page, and at most in a segment
 	WN_SPLIT = 16, // segments whose softmax is taken by itself; the results are merged in order
-	WN_TOGETHER = 4, // queries that share a pass over a tile of keys or values
-	WN_QUERIES = 32, // queries in an item, which find the tiles in a near cache
+	WN_QUERIES = 128, // queries in an item at most
 };
 
-// The op, unpacked. A unit is a run of query heads that read the same keys of the same key-value head.
+// The op, unpacked.
 typedef struct wn_attend {
 	const float *q;
 	float *y;
@@ -22,25 +23,35 @@ typedef struct wn_attend {
 	int f16;
 	float scale;
 
-	int64_t padded; // dim, rounded up to 16
+	int64_t padded; // dim, rounded up to whole strips
 	int64_t bytes; // of a number in the cache
-	int64_t units;
-	const int32_t *unit; // units+1 first heads
-	int64_t widest; // heads in the widest unit
-	int64_t span; // rows of an item
-	int64_t tiles; // of span rows
+	int64_t widest; // query heads of a key-value head, at most
+	int64_t span, cuts; // an item is one of the cuts of the queries that span rows have in the heads of a key-value head
+	int64_t items, most; // most: queries of an item
 	int64_t splits; // of the row with most
+	int64_t *order; // items, those with most to do first; each with its length above the low 32 bits
 	float *parts; // rows x heads x splits partial results, when splits are items of their own
 	uint8_t *work; // of work_bytes for each thread
 	int64_t work_bytes;
 } wn_attend;
 
-// What one row reads in one unit: sink pages, then blocks, then single keys by 64, then the pages of the local range.
+// What one row reads in one head: sink pages, then blocks, then single keys by 64, then the pages of the local range.
 typedef struct wn_list {
 	int64_t sinks, blocks, keys, gathers, total; // gathers: segments of single keys; total: segments
 	const int32_t *block, *key, *table;
 	int64_t local, pos, head; // head: of keys and values
 } wn_list;
+
+// Neighbouring query heads of a row that read the same list.
+typedef struct wn_bundle {
+	wn_list list;
+	int64_t row, head, heads; // head: the first
+} wn_bundle;
+
+// Some queries of some rows in the heads of a key-value head: those of cut, of the op's cuts.
+typedef struct wn_item {
+	int64_t first, rows, kv, cut, cuts;
+} wn_item;
 
 // A run of keys lo to hi, hi excluded, in a tile of keys and one of values; or single keys, when key is not NULL.
 typedef struct wn_segment {
@@ -49,8 +60,12 @@ typedef struct wn_segment {
 	int64_t lo, hi;
 } wn_segment;
 
-static inline wn_list wn_list_of(const wn_attend *a, int64_t row, int64_t unit) {
-	int64_t head = a->unit[unit], r = (a->tile ? a->tile[row] : row) * a->groups + head * a->groups / a->heads;
+static inline int64_t wn_plan_row_of(const wn_attend *a, int64_t row, int64_t head) {
+	return (a->tile ? a->tile[row] : row) * a->groups + head * a->groups / a->heads;
+}
+
+static inline wn_list wn_list_of(const wn_attend *a, int64_t row, int64_t head) {
+	int64_t r = wn_plan_row_of(a, row, head);
 	wn_list l = {.sinks = a->sink[r] / WN_PAGE, .local = a->local[r], .pos = a->pos[row], .head = head * a->kv / a->heads};
 	l.table = a->pages + a->seq[row] * a->columns;
 	if (a->block_at) l.block = a->blocks + a->block_at[r], l.blocks = a->block_n[r];
@@ -58,6 +73,36 @@ static inline wn_list wn_list_of(const wn_attend *a, int64_t row, int64_t unit) 
 	l.gathers = (l.keys + WN_PAGE - 1) / WN_PAGE;
 	l.total = l.sinks + l.blocks + l.gathers + l.pos / WN_PAGE - l.local / WN_PAGE + 1;
 	return l;
+}
+
+// wn_alike says whether two heads of a row read the same list.
+static inline int wn_alike(const wn_attend *a, int64_t row, int64_t head, int64_t other) {
+	int64_t r = wn_plan_row_of(a, row, head), s = wn_plan_row_of(a, row, other);
+	if (r == s) return 1;
+	if (a->sink[r] != a->sink[s] || a->local[r] != a->local[s]) return 0;
+	if (a->block_at && (a->block_n[r] != a->block_n[s] || (a->block_n[r] && a->block_at[r] != a->block_at[s]))) return 0;
+	return !a->key_at || (a->key_n[r] == a->key_n[s] && (!a->key_n[r] || a->key_at[r] == a->key_at[s]));
+}
+
+// wn_first_head is the first query head that reads a head of keys and values.
+static inline int64_t wn_first_head(const wn_attend *a, int64_t kv) { return wn_parts(kv * a->heads, a->kv); }
+
+// wn_bundles finds the bundles of an item, in an order in which rows that may share a list are neighbours: room is for WN_QUERIES.
+// Returns how many there are. A cut may go through a bundle.
+static inline int64_t wn_bundles(const wn_attend *a, const wn_item *t, wn_bundle *room) {
+	int64_t first = wn_first_head(a, t->kv), end = wn_first_head(a, t->kv + 1), all = t->rows * (end - first);
+	int64_t from = all * t->cut / t->cuts, to = all * (t->cut + 1) / t->cuts, at = 0, n = 0;
+	for (int64_t h = first; h < end && at < to; h++) {
+		for (int64_t row = t->first; row < t->first + t->rows && at < to; row++) {
+			if (h > first && wn_alike(a, row, h - 1, h)) continue;
+			int64_t heads = 1;
+			while (h + heads < end && wn_alike(a, row, h + heads - 1, h + heads)) heads++;
+			int64_t lo = wn_max(from - at, 0), hi = wn_min(to - at, heads);
+			if (lo < hi) room[n++] = (wn_bundle){wn_list_of(a, row, h), row, h + lo, hi - lo};
+			at += heads;
+		}
+	}
+	return n;
 }
 
 static inline int64_t wn_splits_of(const wn_list *l) { return (l->total + WN_SPLIT - 1) / WN_SPLIT; }
@@ -88,17 +133,59 @@ static inline wn_segment wn_segment_of(const wn_attend *a, const wn_list *l, int
 	return s;
 }
 
-// wn_units finds the units of a head shape: room is for heads+1 numbers. Returns how many there are.
-static inline int64_t wn_units(wn_attend *a, int32_t *room) {
-	int64_t n = 0;
-	for (int64_t h = 0; h < a->heads; h++) {
-		int64_t g = h * a->groups / a->heads, kv = h * a->kv / a->heads;
-		if (h == 0 || g != (h - 1) * a->groups / a->heads || kv != (h - 1) * a->kv / a->heads) room[n++] = (int32_t)h;
+// wn_item_of is item i of a->items: cuts of a key-value head side by side, then heads, then rows.
+static inline wn_item wn_item_of(const wn_attend *a, int64_t i) {
+	int64_t cut = i % a->cuts, kv = i / a->cuts % a->kv, first = i / a->cuts / a->kv * a->span;
+	return (wn_item){first, wn_min(a->rows - first, a->span), kv, cut, a->cuts};
+}
+
+// wn_cut sets items of queries queries at most. From a page of rows on, an item may be a page of rows in one head as well as fewer rows in all
+// heads of a key-value head, whichever share lists.
+static inline void wn_cut(wn_attend *a, int64_t queries) {
+	int paged = a->rows >= WN_PAGE && queries >= WN_PAGE;
+	a->cuts = paged ? a->widest : 1;
+	int64_t runs = wn_parts(a->rows, paged ? queries : wn_max(queries / a->widest, 1));
+	a->span = wn_parts(a->rows, runs);
+	a->most = wn_parts(a->span * a->widest, a->cuts);
+	a->items = wn_parts(a->rows, a->span) * a->kv * a->cuts;
+}
+
+// wn_arrange decides on items: as large as leaves enough of them for the threads. Says whether splits are items of their own.
+static inline int wn_arrange(wn_attend *a, int threads) {
+	a->widest = 0;
+	for (int64_t k = 0; k < a->kv; k++) a->widest = wn_max(a->widest, wn_first_head(a, k + 1) - wn_first_head(a, k));
+	for (int64_t queries = WN_QUERIES; queries; queries /= 2) {
+		wn_cut(a, queries);
+		if (a->items >= 4 * threads) return 0;
 	}
-	room[n] = (int32_t)a->heads;
-	for (int64_t u = 0; u < n; u++) a->widest = wn_max(a->widest, room[u + 1] - room[u]);
-	a->unit = room;
-	return n;
+	for (int64_t r = 0; r < a->rows; r++) {
+		for (int64_t h = 0; h < a->heads; h++) {
+			wn_list l = wn_list_of(a, r, h);
+			a->splits = wn_max(a->splits, wn_splits_of(&l));
+		}
+	}
+	if (a->splits <= 1) return 0;
+	for (int64_t queries = WN_QUERIES; queries; queries /= 2) {
+		wn_cut(a, queries);
+		if (a->items * a->splits >= 4 * threads) break;
+	}
+	return 1;
+}
+
+static inline int wn_longer(const void *x, const void *y) {
+	int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+	return (a < b) - (a > b);
+}
+
+// wn_longest_first orders items by the segments that a few of their rows read.
+static inline void wn_longest_first(wn_attend *a) {
+	for (int64_t i = 0; i < a->items; i++) {
+		wn_item t = wn_item_of(a, i);
+		int64_t head = wn_min(wn_first_head(a, t.kv) + t.cut, wn_first_head(a, t.kv + 1) - 1), length = 0;
+		for (int64_t r = 0; r < t.rows; r += 16) length += wn_list_of(a, t.first + r, head).total;
+		a->order[i] = length << 32 | i;
+	}
+	qsort(a->order, a->items, sizeof *a->order, wn_longer);
 }
 
 #endif

@@ -106,8 +106,8 @@ func choose(w *tensortest.World, b Batch, c Choice) (*attention.Plan, []Parts) {
 	return p, parts
 }
 
-// plan lays parts out as an op reads them, with some room to spare: the lists of the last row first. Neighbours that say the same share
-// their lists.
+// plan lays parts out as an op reads them, with some room to spare: the lists of the last row first. Groups of a tile and tiles of a group
+// share lists with the next one if that says the same.
 func plan(rows []Parts, groups int) *attention.Plan {
 	n := len(rows)
 	sink, local := make([]int32, n), make([]int32, n)
@@ -117,8 +117,8 @@ func plan(rows []Parts, groups int) *attention.Plan {
 		r := rows[i]
 		sink[i], local[i], blockN[i], keyN[i] = int32(r.Sink), int32(r.Local), int32(len(r.Blocks)), int32(len(r.Keys))
 		blockAt[i], keyAt[i] = int32(len(blocks)), int32(len(keys))
-		if i+1 < n && slices.Equal(r.Blocks, rows[i+1].Blocks) && slices.Equal(r.Keys, rows[i+1].Keys) {
-			blockAt[i], keyAt[i] = blockAt[i+1], keyAt[i+1]
+		if with := sharer(rows, i, groups); with < n {
+			blockAt[i], keyAt[i] = blockAt[with], keyAt[with]
 			continue
 		}
 		blocks, keys = append(blocks, r.Blocks...), append(keys, r.Keys...)
@@ -131,6 +131,16 @@ func plan(rows []Parts, groups int) *attention.Plan {
 		p.KeyAt, p.KeyN, p.Keys = column(keyAt), column(keyN), column(keys)
 	}
 	return p
+}
+
+// sharer is the next plan row or that of the next tile, if it lists what row i does; past the end if neither does.
+func sharer(rows []Parts, i, groups int) int {
+	for _, with := range []int{i + 1, i + groups} {
+		if with < len(rows) && slices.Equal(rows[i].Blocks, rows[with].Blocks) && slices.Equal(rows[i].Keys, rows[with].Keys) {
+			return with
+		}
+	}
+	return len(rows)
 }
 
 // column is a matrix of one column with spare rows of -1.

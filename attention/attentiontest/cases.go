@@ -22,7 +22,7 @@ func Run(t *testing.T, d tensor.Device) {
 
 // Cases are small, and cover page boundaries, ragged batches, head shapes and plans.
 func Cases() []tensortest.Case {
-	return slices.Concat(windows(), ranges(), appends(), boundaries(), shapes(), ragged(), receipts(), anchors(), antidiagonals(), s2s(), minferences(), flexprefills(), quests(), gates())
+	return slices.Concat(windows(), ranges(), appends(), boundaries(), shapes(), ragged(), receipts(), anchors(), antidiagonals(), s2s(), minferences(), flexprefills(), quests(), gates(), shared())
 }
 
 // edges are context lengths at which a page begins or ends.
@@ -97,6 +97,21 @@ func shapes() []tensortest.Case {
 			cases = append(cases, Attend(one(150, 37), Heads{4, 2, 32, f}, Tiled(tile)))
 		}
 		cases = append(cases, Attend(one(6000, 2), Heads{4, 2, 64, f}, Full), Attend(one(5000, 2), Heads{4, 2, 64, f}, Mixed(4)))
+	}
+	return cases
+}
+
+// shared has rows and heads read the same lists, some of them, in steps of whole tiles, of parts of tiles and of single rows.
+func shared() []tensortest.Case {
+	var cases []tensortest.Case
+	for _, f := range []*quant.Format{quant.F32, quant.F16} {
+		h := Heads{8, 2, 32, f}
+		for _, each := range []int{1, 2, 8} {
+			cases = append(cases, Attend(one(320, 130), h, HeadTiles(64, 8, each)), Attend(one(320, 130), h, Stripes(320, 64, 8, each)),
+				Attend(one(1500, 3), h, Stripes(1500, 1, 8, each)), Attend(one(2500, 1), Heads{8, 2, 64, f}, HeadTiles(1, 8, each)))
+		}
+		cases = append(cases, Attend(one(512, 70), Heads{6, 2, 20, f}, Stripes(512, 16, 6, 3)),
+			Attend(Batch{[]int{900, 1300, 40}, []int{1, 1, 1}}, Heads{6, 3, 128, f}, HeadTiles(1, 6, 2)))
 	}
 	return cases
 }

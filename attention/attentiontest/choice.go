@@ -53,6 +53,31 @@ func Tiled(tile int) Choice {
 	return Choice{fmt.Sprint("tiled ", tile), tile, 1, draw}
 }
 
+// HeadTiles is Tiled for groups of heads of which runs of each read the same.
+func HeadTiles(tile, groups, each int) Choice {
+	n, last := 0, Parts{} // plan rows are drawn group after group
+	return Choice{fmt.Sprint("head tiles ", tile, " x ", groups, " by ", each), tile, groups, func(w *tensortest.World, pos int) Parts {
+		if n%each == 0 {
+			last = draw(w, pos)
+		}
+		n = (n + 1) % groups
+		return last
+	}}
+}
+
+// Stripes is HeadTiles for a step that starts at a position, where all tiles read what the first does, and from there on.
+func Stripes(from, tile, groups, each int) Choice {
+	n, own, kept := 0, HeadTiles(tile, groups, each), make([]Parts, groups)
+	return Choice{fmt.Sprint("stripes of ", own.Name), tile, groups, func(w *tensortest.World, pos int) Parts {
+		g := n
+		n = (n + 1) % groups
+		if pos == from {
+			kept[g] = own.Draw(w, pos)
+		}
+		return kept[g]
+	}}
+}
+
 // draw gives a sink, blocks, single keys and a range that starts anywhere; each may be empty but the last.
 func draw(w *tensortest.World, pos int) Parts {
 	p := Parts{Local: pos - w.IntN(min(pos+1, 150))}
