@@ -135,7 +135,7 @@ static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_
 	for (int64_t c = lo / WN(COLUMNS) * WN(COLUMNS); c < hi; c += WN(COLUMNS)) {
 		WN(strip) s = {(const uint8_t *)WN(place_key)(a, b->k, 0, c), NULL, WN(COLUMNS) * 4, a->dim};
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
-			if (t->next_k) WN(fetch)(t->next_k + fetched, wn_min(share, bytes - fetched));
+			if (t->next_k) WN(fetch)(t->next_k + fetched, wn_min(share, bytes - fetched), 0);
 			WN(scores)[WN(PANEL)][wn_min(count - i, WN(TOGETHER)) - 1](g + i, s, c);
 		}
 	}
@@ -146,7 +146,7 @@ static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_
 		WN(strip) s = {(const uint8_t *)WN(place_value)(a, b->v, 0, d), NULL, WN(COLUMNS) * 4, WN_PAGE};
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
 			int64_t n = wn_min(count - i, WN(TOGETHER));
-			if (t->next_v) WN(fetch)(t->next_v + fetched, wn_min(share, bytes - fetched));
+			if (t->next_v) WN(fetch)(t->next_v + fetched, wn_min(share, bytes - fetched), 0);
 			if (apart) {
 				WN(average_apart)(g + i, n, WN(PANEL), s, d);
 			} else {
@@ -162,12 +162,12 @@ static void WN(pass_over)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t
 	if (i + 1 < l->total) next = wn_segment_of(a, l, i + 1);
 	if (s.key) WN(gather)(a, b, l, &s);
 	WN(visit) t = {s.k, s.v, next.k, next.v};
-	if (s.key || count > WN(TOGETHER) || a->dim % (16 * WN_WIDE(count)) || a->dim % (16 * WN_WIDE(1))) {
+	if (s.key || count > WN(FEW) || a->dim % WN_PAGE) {
 		WN(pass_panel)(a, b, g, count, &t);
-	} else {
-		if (!t.next_k) t.next_k = t.k;
-		WN(pass_cache)(a, g, count, &t);
+		return;
 	}
+	if (!t.next_k) t.next_k = t.k;
+	for (int64_t j = 0; j < count; j += WN(TOGETHER)) WN(pass_cache)(a, g + j, wn_min(count - j, WN(TOGETHER)), &t);
 }
 
 // step runs segment i of every bundle's list. Neighbours whose segments are the same single keys or lie in one tile go through it together.

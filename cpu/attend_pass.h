@@ -3,6 +3,7 @@
 
 enum {
 	WN(TOGETHER) = WN_SUMS == 8 ? 8 : 6, // queries that share a pass
+	WN(FEW) = 4 * WN(TOGETHER), // queries that are done sooner without a panel
 	WN(STRIP) = WN_SUMS == 8 ? 2 : 1, // vectors side by side in a strip of a panel
 	WN(COLUMNS) = 16 * WN(STRIP), // floats
 };
@@ -35,49 +36,54 @@ WN_INLINE v16f WN(number_n)(const uint8_t *p, int f16, int64_t n) {
 // Columns of a tile in the cache that a pass takes at once, in vectors: as many as keep the multipliers busy and the sums in registers.
 #define WN_WIDE(n) ((n) == 1 ? 4 : (n) <= WN_SUMS / 2 ? (WN_SUMS == 8 ? 4 : 2) : WN(STRIP))
 
-// fetch asks for the lines from at to at + bytes, half lines twice.
-WN_INLINE void WN(fetch)(const uint8_t *at, int64_t bytes) {
-	for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(at + b);
+// fetch asks for the lines from at to at + bytes, half lines twice. Into the nearest cache if near: what groups go over should stay there.
+WN_INLINE void WN(fetch)(const uint8_t *at, int64_t bytes, const int near) {
+	for (int64_t b = 0; b < bytes; b += 64) near ? __builtin_prefetch(at + b) : __builtin_prefetch(at + b, 0, 2);
 }
 
-// Rows of numbers, step bytes apart. What lies at next, as many bytes as are read, is fetched meanwhile, unless it is NULL.
+// Rows of numbers, step bytes apart. Of a tile in the cache, what lies at next, as many bytes as are read, is fetched meanwhile.
 typedef struct WN(strip) {
 	const uint8_t *at, *next;
 	int64_t step, rows;
 } WN(strip);
 
+// How a pass reads: how many queries, from where, how many vectors side by side.
+typedef struct WN(shape) {
+	int n, f16, wide, panel;
+} WN(shape);
+
 // product adds, to the sums of n queries, x[i][r] times row r of a strip wide vectors across, row after row.
-WN_INLINE void WN(product)(const int n, const int f16, const int wide, WN(strip) s, const float *const *x, v16f (*sum)[4]) {
-	const int bytes = 16 * wide * (f16 ? 2 : 4);
+WN_INLINE void WN(product)(const WN(shape) c, WN(strip) s, const float *const *x, v16f (*sum)[4]) {
+	const int bytes = 16 * c.wide * (c.f16 ? 2 : 4);
 	for (int64_t r = 0; r < s.rows; r++, s.at += s.step) {
 		v16f column[4];
-		if (s.next) WN(fetch)(s.next + r * bytes, bytes);
+		if (!c.panel) WN(fetch)(s.next + r * bytes, bytes, 1);
 #pragma GCC unroll 4
-		for (int w = 0; w < wide; w++) column[w] = WN(number16)(s.at + w * bytes / wide, f16);
+		for (int w = 0; w < c.wide; w++) column[w] = WN(number16)(s.at + w * bytes / c.wide, c.f16);
 #pragma GCC unroll 8
-		for (int i = 0; i < n; i++) {
+		for (int i = 0; i < c.n; i++) {
 			v16f factor = v_set(x[i][r]);
 #pragma GCC unroll 4
-			for (int w = 0; w < wide; w++) sum[i][w] = v_fma(factor, column[w], sum[i][w]);
+			for (int w = 0; w < c.wide; w++) sum[i][w] = v_fma(factor, column[w], sum[i][w]);
 		}
 	}
 }
 
 // score computes p[i] = q . key i for the keys of a strip, the first of which is number first.
-WN_INLINE void WN(score)(const int n, const int f16, const int wide, WN(group) g, WN(strip) s, int64_t first) {
+WN_INLINE void WN(score)(const WN(shape) c, WN(group) g, WN(strip) s, int64_t first) {
 	v16f sum[8][4];
 	const float *x[8];
 #pragma GCC unroll 8
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < c.n; i++) {
 		x[i] = g[i]->q;
 #pragma GCC unroll 4
-		for (int w = 0; w < wide; w++) sum[i][w] = v_zero();
+		for (int w = 0; w < c.wide; w++) sum[i][w] = v_zero();
 	}
-	WN(product)(n, f16, wide, s, x, sum);
+	WN(product)(c, s, x, sum);
 #pragma GCC unroll 8
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < c.n; i++) {
 #pragma GCC unroll 4
-		for (int w = 0; w < wide; w++) v_store(g[i]->p + first + 16 * w, sum[i][w]);
+		for (int w = 0; w < c.wide; w++) v_store(g[i]->p + first + 16 * w, sum[i][w]);
 	}
 }
 
@@ -89,22 +95,22 @@ typedef struct WN(span) {
 } WN(span);
 
 // average adds p[j] times value j to o for the keys of a span, in the dimensions of a strip, whose first row is value 0.
-WN_INLINE void WN(average)(const int n, const int f16, const int wide, WN(group) g, WN(strip) s, WN(span) t) {
+WN_INLINE void WN(average)(const WN(shape) c, WN(group) g, WN(strip) s, WN(span) t) {
 	v16f sum[8][4];
 	const float *x[8];
 #pragma GCC unroll 8
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < c.n; i++) {
 		v16f keep = v_set(t.begins && g[i]->lo >= t.from ? g[i]->shrink : 1);
 		x[i] = g[i]->p + t.from;
 #pragma GCC unroll 4
-		for (int w = 0; w < wide; w++) sum[i][w] = v_mul(v_load(g[i]->o + t.dim + 16 * w), keep);
+		for (int w = 0; w < c.wide; w++) sum[i][w] = v_mul(v_load(g[i]->o + t.dim + 16 * w), keep);
 	}
 	s.at += t.from * s.step, s.rows = t.to - t.from;
-	WN(product)(n, f16, wide, s, x, sum);
+	WN(product)(c, s, x, sum);
 #pragma GCC unroll 8
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < c.n; i++) {
 #pragma GCC unroll 4
-		for (int w = 0; w < wide; w++) v_store(g[i]->o + t.dim + 16 * w, sum[i][w]);
+		for (int w = 0; w < c.wide; w++) v_store(g[i]->o + t.dim + 16 * w, sum[i][w]);
 	}
 }
 
@@ -112,10 +118,10 @@ typedef void WN(scorer)(WN(group) g, WN(strip) s, int64_t first);
 typedef void WN(averager)(WN(group) g, WN(strip) s, WN(span) t);
 
 // A pass of n queries, over floats or F16 of the cache or over a panel.
-#define WN_PASS(n, kind, f16, wide) \
-	static void WN(score_##n##_##kind)(WN(group) g, WN(strip) s, int64_t first) { WN(score)(n, f16, wide, g, s, first); } \
-	static void WN(average_##n##_##kind)(WN(group) g, WN(strip) s, WN(span) t) { WN(average)(n, f16, wide, g, s, t); }
-#define WN_PASSES(n) WN_PASS(n, f32, 0, WN_WIDE(n)) WN_PASS(n, f16, 1, WN_WIDE(n)) WN_PASS(n, panel, 0, WN(STRIP))
+#define WN_PASS(n, kind, f16, wide, panel) \
+	static void WN(score_##n##_##kind)(WN(group) g, WN(strip) s, int64_t first) { WN(score)((WN(shape)){n, f16, wide, panel}, g, s, first); } \
+	static void WN(average_##n##_##kind)(WN(group) g, WN(strip) s, WN(span) t) { WN(average)((WN(shape)){n, f16, wide, panel}, g, s, t); }
+#define WN_PASSES(n) WN_PASS(n, f32, 0, WN_WIDE(n), 0) WN_PASS(n, f16, 1, WN_WIDE(n), 0) WN_PASS(n, panel, 0, WN(STRIP), 1)
 #if WN_SUMS == 8
 #define WN_LAST(name, kind) , WN(name##_7_##kind), WN(name##_8_##kind)
 #else
