@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -37,6 +38,15 @@ type stEntry struct {
 	DType   string   `json:"dtype"`
 	Shape   []uint64 `json:"shape"`
 	Offsets []uint64 `json:"data_offsets"`
+}
+
+// OpenSafetensors maps one file of tensors that need not be a model.
+func OpenSafetensors(path string) (*Checkpoint, error) {
+	c := newCheckpoint(path, HF)
+	if err := c.addWeights(path); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // addSafetensors checks one file and adds its tensors to c.

@@ -34,6 +34,7 @@ type benchmark struct {
 	tokenizer, ops                 bool   // what is measured in place of the tests: the tokenizer; each op of one test of each kind
 	text                           string // file that the tokenizer is measured with; "" = made of its vocabulary
 	experts                        *model.Experts
+	attention                      attentionBench
 }
 
 // benchResult is one test. The first fields have the names and meanings of llama-bench's.
@@ -63,7 +64,7 @@ type benchResult struct {
 func benchVerb() *cobra.Command {
 	var b benchmark
 	c := &cobra.Command{
-		Use:   "bench MODEL",
+		Use:   "bench MODEL | bench --attention",
 		Short: "Measure prompt processing and generation, beside the machine's memory bandwidth",
 		Long: `Every combination of the lists is one test, of a prompt (-p) or of generation (-n), as llama-bench has them; 0 leaves that kind
 out. The engine runs them as it runs requests. A depth is a cached prefix, so it should be a multiple of 64 tokens.
@@ -74,8 +75,16 @@ out. The engine runs them as it runs requests. A depth is a cached prefix, so it
 memory or arithmetic would allow as a share of the time taken; what caches hold may take less than memory allows.
 
 --stall N is another test: N streams generate, and a prompt of -p tokens arrives. It says how long the streams then wait for
-their tokens, and how much longer the prompt takes than alone.`,
-		Args: cobra.ExactArgs(1),
+their tokens, and how much longer the prompt takes than alone.
+
+--attention needs no MODEL: it measures selectors of keys beside dense attention on one layer's queries, keys and values, each with its
+knob turned so that it reaches --recall of the softmax, with the fewest keys. Recall and density are means over 64 sampled rows.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if b.attention.on {
+				return cobra.NoArgs(c, args)
+			}
+			return cobra.ExactArgs(1)(c, args)
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if b.form != "table" && b.form != "json" || b.repetitions < 1 {
 				return fmt.Errorf("bench: -o is table or json, not %q, and -r at least 1", b.form)
@@ -86,6 +95,8 @@ their tokens, and how much longer the prompt takes than alone.`,
 				}
 			}
 			switch {
+			case b.attention.on:
+				return b.runAttention(c)
 			case b.tokenizer:
 				return b.runTokenizer(c, args[0])
 			case b.ops:
@@ -106,6 +117,7 @@ their tokens, and how much longer the prompt takes than alone.`,
 	f.IntVar(&b.streams, "stall", 0, "instead: how much a prompt disturbs so many running streams")
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
+	attentionFlags(c, &b.attention)
 	overlayFlag(c)
 	ropeFlags(c)
 	moeFlag(c, &b.experts)

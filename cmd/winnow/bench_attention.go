@@ -1,0 +1,238 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/configs"
+)
+
+// attentionBench is what winnow bench --attention is asked for.
+type attentionBench struct {
+	on             bool
+	selectors      []string
+	keys           []int
+	heads, kv, dim int
+	recall         float64
+	knob           float64 // NaN = searched
+	alpha          float64
+	phase          string
+	inputs         string // file; "" = drawn
+	batch, rounds  int    // rounds: 0 = three, one beyond 32,768 keys
+}
+
+// attentionResult is one selector on one layer's inputs. Dense attention is measured in turn with it.
+type attentionResult struct {
+	Selector string `json:"selector"`
+	Phase    string `json:"phase"`
+	Keys     int    `json:"keys"`
+	Heads    int    `json:"heads"`
+	KVHeads  int    `json:"kv_heads"`
+	Dim      int    `json:"dim"`
+	Batch    int    `json:"batch"`
+	Device   string `json:"device"`
+	NThreads int    `json:"n_threads"`
+
+	Knob         string  `json:"knob,omitempty"`
+	Value        float64 `json:"value"`                   // of the knob
+	Reached      bool    `json:"reached"`                 // the recall that was asked for
+	OracleBlocks bool    `json:"oracle_blocks,omitempty"` // in place of a gate's, which no model stands behind: chosen outside of what is timed
+
+	Ms            float64 `json:"ms"` // selection and attention of the whole prompt, or of one step
+	MsDense       float64 `json:"ms_dense"`
+	Speedup       float64 `json:"speedup"`
+	Rounds        int     `json:"rounds"`
+	Density       float64 `json:"density"`        // share of the visible keys that is read: mean of the sampled rows and heads
+	Work          float64 `json:"work"`           // keys read over keys visible, summed over all that was timed
+	Recall        float64 `json:"recall"`         // share of the softmax on keys that are read: mean of the sampled rows and heads
+	OracleDensity float64 `json:"oracle_density"` // the least density with the recall that was asked for
+	MaxError      float64 `json:"max_error"`      // largest difference to a dense output, of the sampled rows
+}
+
+// attentionFlags adds the flags of --attention.
+func attentionFlags(c *cobra.Command, a *attentionBench) {
+	f := c.Flags()
+	f.BoolVar(&a.on, "attention", false, "instead, without MODEL: measure selectors of keys on one layer's queries, keys and values")
+	f.StringSliceVar(&a.selectors, "selectors", nil, "of --attention: their names (default: all of the phase)")
+	f.IntSliceVar(&a.keys, "keys", []int{8192}, "of --attention: lengths of the sequence")
+	f.IntVar(&a.heads, "heads", 32, "of --attention: query heads; a file says itself")
+	f.IntVar(&a.kv, "kv-heads", 8, "of --attention: key-value heads; a file says itself")
+	f.IntVar(&a.dim, "dim", 128, "of --attention: values a head; a file says itself")
+	f.Float64Var(&a.recall, "recall", 0.98, "of --attention: the share of the softmax that each selector's knob is turned to reach")
+	f.Float64Var(&a.knob, "knob", math.NaN(), "of --attention: what the knob is turned to instead")
+	f.Float64Var(&a.alpha, "alpha", 1, "of --attention: how strongly drawn queries look for one key")
+	f.StringVar(&a.phase, "phase", "prefill", "of --attention: prefill or decode")
+	f.StringVar(&a.inputs, "inputs", "", "of --attention: safetensors file with q [heads, keys, dim], k and v [kv heads, keys, dim] (default: drawn)")
+	f.IntVar(&a.batch, "batch", 1, "of --attention: sequences of a decode step")
+	f.IntVar(&a.rounds, "rounds", 0, "of --attention: how often a prompt is measured (default: 3, beyond 32768 keys 1)")
+}
+
+// phases are those by name.
+var phases = map[string]attention.Phases{"prefill": attention.Prefill, "decode": attention.Decode}
+
+// check says what cannot be measured, and lists the selectors where none are named.
+func (a *attentionBench) check() error {
+	phase, ok := phases[a.phase]
+	if !ok {
+		return fmt.Errorf("bench: --phase is prefill or decode, not %q", a.phase)
+	}
+	known := attention.Kinds(phase)
+	if len(a.selectors) == 0 {
+		a.selectors = known
+	}
+	for _, name := range a.selectors {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("bench: no selector %q serves %s; there are %s", name, a.phase, strings.Join(known, ", "))
+		}
+	}
+	if a.heads < 1 || a.kv < 1 || a.heads%a.kv != 0 || a.dim < 1 || a.batch < 1 || slices.Min(append(a.keys, math.MaxInt)) < 64 {
+		return errors.New("bench: --heads is a multiple of --kv-heads, --dim and --batch at least 1, --keys at least 64")
+	}
+	if !(a.recall > 0 && a.recall <= 1) || a.rounds < 0 {
+		return fmt.Errorf("bench: --recall is above 0 and at most 1, not %v, and --rounds not negative", a.recall)
+	}
+	return nil
+}
+
+// runAttention measures every selector on every length with every number of threads.
+func (b *benchmark) runAttention(c *cobra.Command) error {
+	if err := b.attention.check(); err != nil {
+		return err
+	}
+	cfg, log, err := settings(c)
+	if err != nil {
+		return err
+	}
+	if len(b.threads) == 0 {
+		b.threads = []int{cmp.Or(cfg.Threads, runtime.NumCPU())}
+	}
+	if t := slices.Min(b.threads); t < 1 {
+		return fmt.Errorf("bench: %d threads", t)
+	}
+	var results []attentionResult
+	for _, keys := range b.attention.keys {
+		in, done, err := b.attention.load(keys)
+		if err != nil {
+			return err
+		}
+		for _, threads := range b.threads {
+			cfg.Threads = threads
+			some, err := b.attention.withThreads(cfg, in, log)
+			if err != nil {
+				return errors.Join(err, done())
+			}
+			results = append(results, some...)
+		}
+		if err := done(); err != nil {
+			return err
+		}
+	}
+	if b.asJSON || b.form == "json" {
+		return writeJSON(c.OutOrStdout(), results)
+	}
+	return printAttention(c.OutOrStdout(), results)
+}
+
+func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, log *slog.Logger) (results []attentionResult, err error) {
+	m, err := openMachine(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	t := &truth{device: m.device, queue: m.device.Queue(), in: in}
+	samples := a.samples(in.Keys())
+	oracle, err := t.density(samples, a.recall)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range a.selectors {
+		log.Info("bench", "selector", name, "keys", in.Keys(), "phase", a.phase)
+		r := attentionResult{
+			Selector: name, Phase: a.phase, Keys: in.Keys(), Heads: in.Heads, KVHeads: in.KV, Dim: in.Q.Cols, Batch: a.batch,
+			Device: m.device.Name(), NThreads: cfg.Threads, OracleDensity: oracle,
+		}
+		if r.Phase == "prefill" {
+			r.Batch = 1
+		}
+		if err := a.measure(&r, t, samples, cfg.Rows); err != nil {
+			return nil, fmt.Errorf("%s at %d keys: %w", name, in.Keys(), err)
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+// samples are 64 positions spread evenly over the sequence; over its last quarter where tokens are generated, since a step is at its end.
+func (a *attentionBench) samples(keys int) (rows []int) {
+	const most = 64
+	from := 0
+	if a.phase == "decode" {
+		from = keys * 3 / 4
+	}
+	for i := range most {
+		pos := from + int((float64(i)+0.5)*float64(keys-from)/most)
+		if len(rows) == 0 || rows[len(rows)-1] != pos {
+			rows = append(rows, pos)
+		}
+	}
+	return rows
+}
+
+// measure finds the knob's setting, then takes the times. Rows are the most of a chunk; 0 = 2048.
+func (a *attentionBench) measure(r *attentionResult, t *truth, samples []int, rows int) error {
+	race, err := a.newRace(r.Selector, t, samples, min(cmp.Or(rows, 2048), r.Keys))
+	if err != nil {
+		return err
+	}
+	defer race.free()
+	if err := race.fill(); err != nil {
+		return err
+	}
+	r.Knob, r.OracleBlocks = race.knob.Name, race.oracle != nil
+	if r.Value, r.Reached, err = a.turn(race); err != nil {
+		return err
+	}
+	if race.phase == attention.Decode {
+		err = race.decode(r)
+	} else {
+		err = race.prefill(r, a.rounds)
+	}
+	r.Speedup = r.MsDense / r.Ms
+	return err
+}
+
+func printAttention(out io.Writer, results []attentionResult) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "selector\tkeys\tms\tdense ms\tspeedup\tdensity\toracle\trecall\tmax error\tknob\t")
+	for _, r := range results {
+		knob := r.Knob
+		if knob != "" {
+			knob = fmt.Sprintf("%s %.4g", knob, r.Value)
+		}
+		if !r.Reached {
+			knob += " (recall not reached)"
+		}
+		if r.OracleBlocks {
+			knob += " (the oracle's blocks, not a gate's)"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.2f\t%.4f\t%.4f\t%.4f\t%.2g\t%s\t\n", r.Selector, r.Keys, r.Ms, r.MsDense, r.Speedup, r.Density,
+			r.OracleDensity, r.Recall, r.MaxError, knob)
+	}
+	if err := w.Flush(); err != nil || len(results) == 0 {
+		return err
+	}
+	r := results[0]
+	_, err := fmt.Fprintf(out, "%s of one layer, %d heads on %d of %d values, on %s\n", r.Phase, r.Heads, r.KVHeads, r.Dim, r.Device)
+	return err
+}
