@@ -34,9 +34,6 @@ type Run struct{ Seq, From, To int }
 // policy is the number of the one selector of a trial.
 const policy = 1
 
-// Setting is that of the trial's selector.
-func (t *Trial) Setting() Setting { return Setting{Number: policy} }
-
 // TrialSize says what a trial has room for.
 type TrialSize struct {
 	Rows      int           // rows a step
@@ -53,6 +50,37 @@ func NewTrial(d tensor.Device, in *Inputs, s TrialSize) (*Trial, error) {
 		return nil, fmt.Errorf("trial of %d keys: %w", in.Keys(), err)
 	}
 	return t, nil
+}
+
+// NewTrialOf is a trial of a kind of selector. Its steps have as many more rows as it takes to plan a prompt by whole chunks.
+func NewTrialOf(k *Kind, d tensor.Device, in *Inputs, s TrialSize) (*Trial, *Selector, error) {
+	for {
+		t, err := NewTrial(d, in, s)
+		if err != nil {
+			return nil, nil, err
+		}
+		sel, err := k.New(k, t.Env, Setting{Number: policy})
+		if err != nil {
+			t.Free()
+			return nil, nil, err
+		}
+		chunk := sel.Caps.Chunk()
+		if s.Phase == Decode || s.Rows%chunk == 0 {
+			return t, sel, nil
+		}
+		sel.Free(d)
+		t.Free()
+		s.Rows = (s.Rows + chunk - 1) / chunk * chunk
+	}
+}
+
+// Chunk is the least number of a prompt's tokens that makes whole pages and is planned together.
+func (c Caps) Chunk() int {
+	n := PageTokens
+	for n%c.ChunkAlign != 0 {
+		n += PageTokens
+	}
+	return n
 }
 
 func (t *Trial) alloc(d tensor.Device, s TrialSize) error {

@@ -39,53 +39,34 @@ func (a *attentionBench) newRace(name string, t *truth, samples []int, rows int)
 		r.batch = a.batch
 		size.Rows, size.Sequences = max(attention.PageTokens, a.batch), a.batch
 	}
-	for {
-		var err error
-		if r.trial, err = attention.NewTrial(t.device, t.in, size); err != nil {
-			return nil, err
-		}
-		if err := r.choose(name, t); err != nil {
-			r.trial.Free()
-			return nil, err
-		}
-		r.align = leastCommon(attention.PageTokens, r.selector.Caps.ChunkAlign)
-		if r.phase == attention.Decode || size.Rows%r.align == 0 {
-			r.chunk = size.Rows
-			return r, nil
-		}
-		size.Rows = roundUp(size.Rows, r.align)
-		r.free()
+	if err := r.open(name, t, size); err != nil {
+		return nil, err
 	}
+	r.align, r.chunk = r.selector.Caps.Chunk(), r.trial.Env.Rows()
+	return r, nil
 }
 
-// choose prepares the selector.
-func (r *race) choose(name string, t *truth) (err error) {
-	if slices.Contains(gated, name) {
-		r.knob = attention.Knob{Name: "cut", Default: 1e-3, Min: 1e-7, Max: 1, Down: true}
-		r.selector = &attention.Selector{Caps: attention.Caps{ChunkAlign: 1}, Plan: r.trial.Env.Plan}
-		if r.oracle == nil {
-			r.oracle, err = newOracle(t, r.phase, r.samples)
-		}
+// open prepares the trial and the selector.
+func (r *race) open(name string, t *truth, size attention.TrialSize) (err error) {
+	if kind := attention.KindOf(name); !slices.Contains(gated, name) {
+		r.knob = kind.Knob
+		r.trial, r.selector, err = attention.NewTrialOf(kind, t.device, t.in, size)
 		return err
 	}
-	kind := attention.KindOf(name)
-	r.knob = kind.Knob
-	r.selector, err = kind.New(kind, r.trial.Env, r.trial.Setting())
-	return err
+	r.knob = attention.Knob{Name: "cut", Default: 1e-3, Min: 1e-7, Max: 1, Down: true}
+	if r.oracle, err = newOracle(t, r.phase, r.samples); err != nil {
+		return err
+	}
+	if r.trial, err = attention.NewTrial(t.device, t.in, size); err != nil {
+		return err
+	}
+	r.selector = &attention.Selector{Caps: attention.Caps{ChunkAlign: 1}, Plan: r.trial.Env.Plan}
+	return nil
 }
 
 func (r *race) free() {
 	r.selector.Free(r.trial.Env.Device)
 	r.trial.Free()
-}
-
-// leastCommon is the least common multiple.
-func leastCommon(a, b int) int {
-	n := a
-	for n%b != 0 {
-		n += a
-	}
-	return n
 }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }

@@ -131,24 +131,3 @@ func TestOracleBlocks(t *testing.T) {
 		race.free()
 	}
 }
-
-func TestScaleOfAKnob(t *testing.T) {
-	for _, k := range []attention.Knob{
-		{Default: 1024, Max: 1 << 24}, {Default: 5e-4, Max: 1, Down: true}, {Default: 0.9, Max: 1}, {Default: 12, Min: 1, Max: 100, Down: true}, {Max: 64},
-	} {
-		s, last := scaleOf(k, 8192), 0.0
-		for i := range 101 {
-			v := s.value(float64(i) / 100)
-			if err := k.Check(v); err != nil {
-				t.Error(err)
-			}
-			if i > 0 && (k.Down && v >= last || !k.Down && v <= last) {
-				t.Errorf("%+v: %v after %v", k, v, last)
-			}
-			last = v
-		}
-		if most := min(k.Max, 8192); k.Down && last != k.Min || !k.Down && last != most {
-			t.Errorf("%+v ends at %v", k, last)
-		}
-	}
-}
