@@ -1,6 +1,7 @@
 package attention
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"unsafe"
@@ -34,6 +35,9 @@ type Run struct{ Seq, From, To int }
 // policy is the number of the one selector of a trial.
 const policy = 1
 
+// ErrNeedsModel is returned for a selector that a layer's inputs alone do not suffice for: it has gates or a pattern of heads.
+var ErrNeedsModel = errors.New("attention: the selector cannot be made without a model")
+
 // TrialSize says what a trial has room for.
 type TrialSize struct {
 	Rows      int           // rows a step
@@ -62,7 +66,7 @@ func NewTrialOf(k *Kind, d tensor.Device, in *Inputs, s TrialSize) (*Trial, *Sel
 		sel, err := k.New(k, t.Env, Setting{Number: policy})
 		if err != nil {
 			t.Free()
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("%w: %w", ErrNeedsModel, err)
 		}
 		chunk := sel.Caps.Chunk()
 		if s.Phase == Decode || s.Rows%chunk == 0 {

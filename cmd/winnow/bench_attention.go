@@ -22,6 +22,7 @@ import (
 type attentionBench struct {
 	on             bool
 	selectors      []string
+	all            bool // none were named, so all are measured that work without a model
 	keys           []int
 	heads, kv, dim int
 	recall         float64
@@ -64,7 +65,7 @@ type attentionResult struct {
 func attentionFlags(c *cobra.Command, a *attentionBench) {
 	f := c.Flags()
 	f.BoolVar(&a.on, "attention", false, "instead, without MODEL: measure selectors of keys on one layer's queries, keys and values")
-	f.StringSliceVar(&a.selectors, "selectors", nil, "of --attention: their names (default: all of the phase)")
+	f.StringSliceVar(&a.selectors, "selectors", nil, "of --attention: their names (default: all of the phase that need no model)")
 	f.IntSliceVar(&a.keys, "keys", []int{8192}, "of --attention: lengths of the sequence")
 	f.IntVar(&a.heads, "heads", 32, "of --attention: query heads; a file says itself")
 	f.IntVar(&a.kv, "kv-heads", 8, "of --attention: key-value heads; a file says itself")
@@ -88,8 +89,8 @@ func (a *attentionBench) check() error {
 		return fmt.Errorf("bench: --phase is prefill or decode, not %q", a.phase)
 	}
 	known := attention.Kinds(phase)
-	if len(a.selectors) == 0 {
-		a.selectors = known
+	if a.all = len(a.selectors) == 0; a.all {
+		a.selectors = append([]string{"full"}, slices.DeleteFunc(slices.Clone(known), func(n string) bool { return n == "full" })...)
 	}
 	for _, name := range a.selectors {
 		if !slices.Contains(known, name) {
@@ -165,7 +166,12 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 		if r.Phase == "prefill" {
 			r.Batch = 1
 		}
-		if err := a.measure(&r, t, samples, cfg.Rows); err != nil {
+		err := a.measure(&r, t, samples, cfg.Rows)
+		if a.all && errors.Is(err, attention.ErrNeedsModel) {
+			log.Warn("bench", "selector", name, "left out", err)
+			continue
+		}
+		if err != nil {
 			return nil, fmt.Errorf("%s at %d keys: %w", name, in.Keys(), err)
 		}
 		results = append(results, r)
