@@ -63,7 +63,13 @@ func NewTrialOf(k *Kind, d tensor.Device, in *Inputs, s TrialSize) (*Trial, *Sel
 		if err != nil {
 			return nil, nil, err
 		}
-		sel, err := k.New(k, t.Env, Setting{Number: policy})
+		set := Setting{Number: policy, Params: map[string]float64{}}
+		for _, p := range k.Params {
+			if p.Name == "dense_layers" { // the layer stands for those that are not
+				set.Params[p.Name] = 0
+			}
+		}
+		sel, err := k.New(k, t.Env, set)
 		if err != nil {
 			t.Free()
 			return nil, nil, fmt.Errorf("%w: %w", ErrNeedsModel, err)
