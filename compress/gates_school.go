@@ -1,0 +1,176 @@
+package compress
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/winnow-llm/winnow/model"
+)
+
+// gateSchool is the training of the gates of one kind.
+type gateSchool struct {
+	gates *model.Gates
+	rows  int
+	scale float32  // of the model's scores
+	to    []*turns // by layer
+	fit   adam
+
+	grads  [][]gateGrad // by layer and head: of a step
+	loss   float64      // sums of what was held out
+	seen   int
+	recall []gateRecall // by layer
+}
+
+// newGateSchool begins with random weights.
+func newGateSchool(ask *GateTraining, kind model.GateKind, layers int, size model.GateHeads) *gateSchool {
+	g := &model.Gates{Kind: kind, Heads: size, Norms: kind == model.SeerDecode, Layer: make([]model.GateLayer, layers)}
+	s := &gateSchool{gates: g, rows: ask.Rows, recall: make([]gateRecall, layers)}
+	random := rand.New(rand.NewPCG(ask.Seed, 0))
+	normal := func(n int) []float32 {
+		v := make([]float32, n)
+		for i := range v {
+			v[i] = float32(0.02 * random.NormFloat64())
+		}
+		return v
+	}
+	for i := range g.Layer {
+		l := &g.Layer[i]
+		l.Key = normal(g.KeyHeads() * 3 * size.Dim * size.Width)
+		if n := g.QueryInputs(); n > 0 {
+			l.Query = normal(g.KeyHeads() * n * size.Width)
+		}
+		if g.Norms {
+			l.QueryNorm, l.KeyNorm = ones(size.Width), ones(size.Width)
+		}
+		heads := make([]gateGrad, g.KeyHeads())
+		for h := range heads {
+			heads[h] = gateGrad{
+				query: zeros(len(l.Query) / len(heads)), key: zeros(len(l.Key) / len(heads)),
+				queryNorm: zeros(len(l.QueryNorm)), keyNorm: zeros(len(l.KeyNorm)),
+			}
+		}
+		s.grads = append(s.grads, heads)
+		for _, w := range [][]float32{l.Query, l.Key, l.QueryNorm, l.KeyNorm} {
+			s.fit.weigh(w)
+		}
+	}
+	rate := ask.Rate
+	if rate == 0 {
+		rate = 1e-3
+	}
+	s.fit.rate, s.fit.steps = rate, ask.Steps
+	if kind == model.SeerDecode {
+		s.fit.last = min(1e-5, rate)
+	}
+	return s
+}
+
+func zeros(n int) []float32 { return make([]float32, n) }
+
+func ones(n int) []float32 {
+	v := zeros(n)
+	for i := range v {
+		v[i] = 1
+	}
+	return v
+}
+
+// input is what a head is shown of some rows of a sequence.
+func (s *gateSchool) input(r *reading, head int, rows, sees []int) *gateInput {
+	size, in := s.gates.Heads, &gateInput{sees: sees}
+	if s.gates.Kind == model.SeerDecode {
+		in.queries, in.pos, in.pools = r.tokensOf(head, rows, size), rows, r.pooled(head, size)
+		return in
+	}
+	in.queries, in.pools = r.meansOf(head, rows, size), r.pooled(head/(size.Query/size.KV), size)
+	for _, b := range rows {
+		in.pos = append(in.pos, b*blockTokens)
+	}
+	return in
+}
+
+// judge shows rows of a sequence to every head of every layer, some heads at a time, and hands to see what each makes of them.
+func (s *gateSchool) judge(layers []reading, random *rand.Rand, see func(layer, head int, h *gateHead, j *judged, t truth, in *gateInput)) {
+	rows, sees := choose(s.gates.Kind, layers[0].tokens, s.rows, random)
+	blocks, heads := layers[0].tokens/blockTokens, s.gates.KeyHeads()
+	for l := range layers {
+		a := layers[l].attend(s.gates.Heads, s.scale, s.to[l])
+		inParallel(heads, func(head int) {
+			h, in := headOf(s.gates, l, head, s.to[l]), s.input(&layers[l], head, rows, sees)
+			see(l, head, h, h.judge(in), a.of(s.gates.Kind, head, rows, sees, blocks), in)
+		})
+	}
+}
+
+// learn adds the gradients of a sequence, times weight, and gives its loss.
+func (s *gateSchool) learn(layers []reading, weight float32, random *rand.Rand) float64 {
+	heads := s.gates.KeyHeads()
+	losses := make([]float64, len(layers)*heads)
+	s.judge(layers, random, func(l, head int, h *gateHead, j *judged, t truth, in *gateInput) {
+		losses[l*heads+head] = h.loss(j, t.peak, in, &s.grads[l][head], weight/float32(heads))
+	})
+	return average(losses)
+}
+
+func average(v []float64) (sum float64) {
+	for _, x := range v {
+		sum += x
+	}
+	return sum / float64(len(v))
+}
+
+// step changes the weights by the gradients of a step, whose loss says whether there are any numbers left.
+func (s *gateSchool) step(step int, loss float64) error {
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return fmt.Errorf("%w: step %d of the %s gates has a loss of %v", ErrNumber, step, s.gates.Kind, loss)
+	}
+	var all [][]float32
+	for l, heads := range s.grads {
+		var query, key []float32
+		queryNorm, keyNorm := zeros(len(s.gates.Layer[l].QueryNorm)), zeros(len(s.gates.Layer[l].KeyNorm))
+		for _, g := range heads {
+			query, key = append(query, g.query...), append(key, g.key...)
+			axpy(queryNorm, g.queryNorm, 1)
+			axpy(keyNorm, g.keyNorm, 1)
+			for _, v := range [][]float32{g.query, g.key, g.queryNorm, g.keyNorm} {
+				clear(v)
+			}
+		}
+		all = append(all, query, key, queryNorm, keyNorm)
+	}
+	s.fit.step(step, all)
+	return nil
+}
+
+// sit measures the gates on a sequence.
+func (s *gateSchool) sit(layers []reading, random *rand.Rand) {
+	heads := s.gates.KeyHeads()
+	losses, recalls := make([]float64, len(layers)*heads), make([]gateRecall, len(layers)*heads)
+	s.judge(layers, random, func(l, head int, h *gateHead, j *judged, t truth, in *gateInput) {
+		losses[l*heads+head] = h.loss(j, t.peak, in, nil, 1)
+		recalls[l*heads+head].add(s.gates.Kind, j, t, in.sees)
+	})
+	s.loss += average(losses)
+	s.seen++
+	for i := range recalls {
+		s.recall[i/heads].join(&recalls[i])
+	}
+}
+
+// result is the gates with what they are worth.
+func (s *gateSchool) result() TrainedGates {
+	out := TrainedGates{Gates: s.gates, Loss: s.loss / float64(max(1, s.seen))}
+	told := func(r *gateRecall, i int) GateRecall {
+		return GateRecall{gateDensities[i], share(r.gate[i], r.all[i]), share(r.best[i], r.all[i]), share(r.mean[i], r.all[i])}
+	}
+	var all gateRecall
+	for l := range s.recall {
+		all.join(&s.recall[l])
+		out.Layers = append(out.Layers, told(&s.recall[l], 1))
+	}
+	for i := range gateDensities {
+		out.Recalls = append(out.Recalls, told(&all, i))
+	}
+	return out
+}
