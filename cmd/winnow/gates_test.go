@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -70,5 +72,40 @@ func TestGatesThatAreRefused(t *testing.T) {
 				t.Fatalf("%s: something is written", c.args)
 			}
 		}
+	}
+}
+
+// testdata/gates is written by Python's own pickler, as torch.save has it do, for the smallest llama of the model tests. Value i of tensor n in
+// layer l is ((7i + 31l + 13n) mod 251 - 125)/128, which bfloat16 holds exactly.
+func TestGatesImport(t *testing.T) {
+	from, err := filepath.Abs("testdata/gates")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := filepath.Abs("../../model/testdata/llama_tied")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone(t)
+	out := must(t, "", "gates", "import", from, base, "-o", "g.gguf", "--log", "warn")
+	for _, want := range []string{"kind    seer_decode\n", "model   tiny/llama-tied (", "3 of 4 heads, 1 key-value heads of 16", "5472 parameters"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	g, err := model.ReadGates("g.gguf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range g.Layer[1].Key { // the sixth tensor
+		if want := float32((i*7+31+13*5)%251-125) / 128; v != want {
+			t.Fatalf("value %d is %v, want %v", i, v, want)
+		}
+	}
+	if _, _, err := winnow(t, "", "gates", "import", from, "demo", "-o", "x.gguf"); !errors.Is(err, model.ErrGates) || !strings.Contains(err.Error(), "layers is 3, the model's is 6") {
+		t.Error(err)
+	}
+	if _, _, err := winnow(t, "", "gates", "info", "g.gguf", "--model", "demo"); !errors.Is(err, model.ErrGates) {
+		t.Error(err)
 	}
 }
