@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 
 	"github.com/winnow-llm/winnow/model"
 )
@@ -90,15 +91,19 @@ func (s *gateSchool) input(r *reading, head int, rows, sees []int) *gateInput {
 	return in
 }
 
-// judge shows rows of a sequence to every head of every layer, some heads at a time, and hands to see what each makes of them.
+// judge shows rows of a sequence to every head of every layer, as many layers at a time as keep all cores busy, and hands to see what each head
+// makes of them.
 func (s *gateSchool) judge(layers []reading, random *rand.Rand, see func(layer, head int, h *gateHead, j *judged, t truth, in *gateInput)) {
 	rows, sees := choose(s.gates.Kind, layers[0].tokens, s.rows, random)
 	blocks, heads := layers[0].tokens/blockTokens, s.gates.KeyHeads()
-	for l := range layers {
-		a := layers[l].attend(s.gates.Heads, s.scale, s.to[l])
-		inParallel(heads, func(head int) {
+	some := (runtime.GOMAXPROCS(0) + heads - 1) / heads
+	for lo := 0; lo < len(layers); lo += some {
+		read := make([]*attended, min(some, len(layers)-lo))
+		inParallel(len(read), func(i int) { read[i] = layers[lo+i].attend(s.gates.Heads, s.scale, s.to[lo+i]) })
+		inParallel(len(read)*heads, func(i int) {
+			l, head := lo+i/heads, i%heads
 			h, in := headOf(s.gates, l, head, s.to[l]), s.input(&layers[l], head, rows, sees)
-			see(l, head, h, h.judge(in), a.of(s.gates.Kind, head, rows, sees, blocks), in)
+			see(l, head, h, h.judge(in), read[i/heads].of(s.gates.Kind, head, rows, sees, blocks), in)
 		})
 	}
 }
