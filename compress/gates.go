@@ -49,6 +49,7 @@ type GateRecall struct {
 	Density float64 // part of the earlier blocks that is taken
 	Gate    float64
 	Best    float64 // of the blocks that really have most
+	Peak    float64 // of those in which the most goes to a single key, which is what gates are taught
 	Mean    float64 // of those whose mean key scores highest
 }
 

@@ -167,7 +167,7 @@ func (s *gateSchool) sit(layers []reading, random *rand.Rand) {
 func (s *gateSchool) result() TrainedGates {
 	out := TrainedGates{Gates: s.gates, Loss: s.loss / float64(max(1, s.seen))}
 	told := func(r *gateRecall, i int) GateRecall {
-		return GateRecall{gateDensities[i], share(r.gate[i], r.all[i]), share(r.best[i], r.all[i]), share(r.mean[i], r.all[i])}
+		return GateRecall{gateDensities[i], share(r.gate[i], r.all[i]), share(r.best[i], r.all[i]), share(r.peak[i], r.all[i]), share(r.mean[i], r.all[i])}
 	}
 	var all gateRecall
 	for l := range s.recall {

@@ -176,7 +176,7 @@ func TestGateLearnsToRecall(t *testing.T) {
 		got := s.result()
 		r := got.Recalls[1]
 		t.Logf("%s: loss %.3f, then %.3f; at %v: gate %.3f, best %.3f, mean of keys %.3f", kind, first, got.Loss, r.Density, r.Gate, r.Best, r.Mean)
-		if r.Gate <= 0.95 || r.Best < r.Gate || r.Mean > r.Gate-0.1 || got.Loss > first/2 {
+		if r.Gate <= 0.95 || r.Best < r.Gate || r.Best < r.Peak || r.Peak < 0.95 || r.Mean > r.Gate-0.1 || got.Loss > first/2 {
 			t.Errorf("%s: loss %v of %v, %+v", kind, got.Loss, first, r)
 		}
 	}

@@ -127,7 +127,7 @@ func choose(kind model.GateKind, tokens, n int, random *rand.Rand) (rows, sees [
 }
 
 // gateRecall adds up how much of the attention to earlier blocks those would read that a score puts first.
-type gateRecall struct{ gate, best, mean, all [3]float64 }
+type gateRecall struct{ gate, best, peak, mean, all [3]float64 }
 
 // gateDensities are the parts of a row's earlier blocks that recall is told for.
 var gateDensities = [3]float64{0.125, 0.25, 0.5}
@@ -147,6 +147,7 @@ func (g *gateRecall) add(kind model.GateKind, j *judged, t truth, sees []int) {
 			k := max(1, int(d*float64(n)+0.5))
 			g.gate[i] += found(mass, j.share[at:at+n], k)
 			g.best[i] += found(mass, mass, k)
+			g.peak[i] += found(mass, t.peak[at:at+n], k)
 			g.mean[i] += found(mass, t.mean[at:at+n], k)
 			g.all[i] += found(mass, mass, n)
 		}
@@ -157,6 +158,7 @@ func (g *gateRecall) join(o *gateRecall) {
 	for i := range g.all {
 		g.gate[i] += o.gate[i]
 		g.best[i] += o.best[i]
+		g.peak[i] += o.peak[i]
 		g.mean[i] += o.mean[i]
 		g.all[i] += o.all[i]
 	}

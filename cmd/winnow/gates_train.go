@@ -72,7 +72,8 @@ of. The model is not changed. --kind seer is for prompts, seer_decode for genera
 OUT.seer.gguf and OUT.seer_decode.gguf.
 
 Of the text every fifth sequence is held out. On these is measured which part of the attention to earlier blocks the gates find, beside the blocks
-that really have most and those whose mean key scores highest. Take a text with long dependencies, such as the model will be used for: what is
+that really have most, those in which a single key has most, which is what gates are taught, and those whose mean key scores highest. Where
+attention is spread evenly the mean key is hard to beat, and gates are of little use. Take a text with long dependencies, such as the model will be used for: what is
 shorter than 256 tokens teaches nothing. --rows says how many queries of a sequence are learnt from in a step, which is what most of the time goes
 to.`,
 		Args: cobra.ExactArgs(1),
@@ -228,9 +229,9 @@ func printTrained(out io.Writer, path string, g *compress.TrainedGates) error {
 	fmt.Fprintf(out, "%s: %s gates, loss %.4f on what was held out\n", path, g.Gates.Kind, g.Loss)
 	fmt.Fprintln(out, "attention to earlier blocks that is found:")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "BLOCKS\tLAYER\tGATE\tAT BEST\tMEAN KEY")
+	fmt.Fprintln(w, "BLOCKS\tLAYER\tGATE\tAT BEST\tBY PEAKS\tMEAN KEY")
 	row := func(layer string, r compress.GateRecall) {
-		fmt.Fprintf(w, "%.1f %%\t%s\t%.4f\t%.4f\t%.4f\n", 100*r.Density, layer, r.Gate, r.Best, r.Mean)
+		fmt.Fprintf(w, "%.1f %%\t%s\t%.4f\t%.4f\t%.4f\t%.4f\n", 100*r.Density, layer, r.Gate, r.Best, r.Peak, r.Mean)
 	}
 	for _, r := range g.Recalls {
 		row("all", r)
