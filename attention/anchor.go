@@ -15,7 +15,7 @@ import (
 var _ = register(Kind{
 	Name: "anchor", Phases: Prefill,
 	Knob: Knob{
-		Name: "theta", Default: 12, Min: -1e6, Max: 1e6,
+		Name: "theta", Default: 12, Min: -100, Max: 1000,
 		What: "how far below the largest score nearby a key's score may lie, in units of the softmax's exponent; larger reads more keys",
 	},
 	Params: []Knob{

@@ -76,23 +76,27 @@ static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8
 }
 
 // gather makes panels of single keys and of their values. Keys lie across their pages: the row of a page that all of them share is read for
-// all at once.
+// all at once, and that of the next page is asked for meanwhile, as are the page's values.
 static void WN(gather)(const wn_attend *a, WN(bench) *b, const wn_list *l, const wn_segment *s) {
+	const int64_t line = WN_PAGE * a->bytes;
+	int32_t in[WN_PAGE]; // bytes from a row's start to each key
+	for (int64_t i = 0; i < s->hi; i++) in[i] = s->key[i] % WN_PAGE * (int32_t)a->bytes;
 	for (int64_t i = 0, end; i < s->hi; i = end) {
-		int64_t page = s->key[i] / WN_PAGE, at = wn_tile_of(a, l, page);
-		for (end = i; end < s->hi && s->key[end] / WN_PAGE == page; end++) {
-			WN(panel_value)(a, b->v, end, a->v + (at + s->key[end] % WN_PAGE * a->dim) * a->bytes);
-		}
-		const uint8_t *row = a->k + at * a->bytes;
-		for (int64_t d = 0; d < a->dim; d++, row += WN_PAGE * a->bytes) {
-			for (int64_t j = i; j < end; j++) {
-				if (a->f16) {
-					memcpy(&b->raw[d * WN_PAGE + j], row + s->key[j] % WN_PAGE * 2, 2);
-				} else {
-					memcpy(WN(place_key)(a, b->k, d, j), row + s->key[j] % WN_PAGE * 4, 4);
-				}
+		int64_t page = s->key[i] / WN_PAGE, at = wn_tile_of(a, l, page), after = at;
+		for (end = i + 1; end < s->hi && s->key[end] / WN_PAGE == page;) end++;
+		if (end < s->hi) after = wn_tile_of(a, l, s->key[end] / WN_PAGE);
+		const uint8_t *row = a->k + at * a->bytes, *next = a->k + after * a->bytes, *values = a->v + at * a->bytes;
+		for (int64_t j = i; j < end; j++) WN(fetch)(values + in[j] * a->dim, a->dim * a->bytes, 0);
+		for (int64_t d = 0; d < a->dim; d++, row += line, next += line) {
+			WN(fetch)(next, line, 1);
+			if (a->f16) {
+				uint16_t *to = b->raw + d * WN_PAGE;
+				for (int64_t j = i; j < end; j++) memcpy(to + j, row + in[j], 2);
+			} else {
+				for (int64_t j = i; j < end; j++) memcpy(WN(place_key)(a, b->k, d, j), row + in[j], 4);
 			}
 		}
+		for (int64_t j = i; j < end; j++) WN(panel_value)(a, b->v, j, values + in[j] * a->dim);
 	}
 	if (a->f16) WN(panel_keys)(a, b->k, (const uint8_t *)b->raw);
 }
