@@ -75,26 +75,42 @@ static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8
 	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + d * a->bytes, a->f16, wn_max(a->dim - d, 0)));
 }
 
+// copy_columns copies columns i to end of a tile of binary16 numbers, in bytes from a row's start on, to the same columns of raw: 16 that are
+// neighbours at once. What is at next is asked for meanwhile.
+static void WN(copy_columns)(uint16_t *raw, const uint8_t *tile, const int32_t *in, const int64_t span[3], const uint8_t *next) {
+	int8_t step[WN_PAGE];
+	for (int64_t j = span[0], n; j < span[1]; j += n) {
+		for (n = 1; n < 16 && j + n < span[1] && in[j + n] == in[j] + 2 * n;) n++;
+		step[j] = (int8_t)(n = n < 16 ? 1 : 16);
+	}
+	for (int64_t d = 0; d < span[2]; d++, raw += WN_PAGE, tile += 2 * WN_PAGE, next += 2 * WN_PAGE) {
+		WN(fetch)(next, 2 * WN_PAGE, 1);
+		for (int64_t j = span[0]; j < span[1]; j += step[j]) {
+			if (step[j] == 16) {
+				memcpy(raw + j, tile + in[j], 32);
+			} else {
+				memcpy(raw + j, tile + in[j], 2);
+			}
+		}
+	}
+}
+
 // gather makes panels of single keys and of their values. Keys lie across their pages: the row of a page that all of them share is read for
 // all at once, and that of the next page is asked for meanwhile, as are the page's values.
 static void WN(gather)(const wn_attend *a, WN(bench) *b, const wn_list *l, const wn_segment *s) {
-	const int64_t line = WN_PAGE * a->bytes;
 	int32_t in[WN_PAGE]; // bytes from a row's start to each key
 	for (int64_t i = 0; i < s->hi; i++) in[i] = s->key[i] % WN_PAGE * (int32_t)a->bytes;
 	for (int64_t i = 0, end; i < s->hi; i = end) {
 		int64_t page = s->key[i] / WN_PAGE, at = wn_tile_of(a, l, page), after = at;
 		for (end = i + 1; end < s->hi && s->key[end] / WN_PAGE == page;) end++;
 		if (end < s->hi) after = wn_tile_of(a, l, s->key[end] / WN_PAGE);
-		const uint8_t *row = a->k + at * a->bytes, *next = a->k + after * a->bytes, *values = a->v + at * a->bytes;
+		const uint8_t *tile = a->k + at * a->bytes, *values = a->v + at * a->bytes;
 		for (int64_t j = i; j < end; j++) WN(fetch)(values + in[j] * a->dim, a->dim * a->bytes, 0);
-		for (int64_t d = 0; d < a->dim; d++, row += line, next += line) {
-			WN(fetch)(next, line, 1);
-			if (a->f16) {
-				uint16_t *to = b->raw + d * WN_PAGE;
-				for (int64_t j = i; j < end; j++) memcpy(to + j, row + in[j], 2);
-			} else {
-				for (int64_t j = i; j < end; j++) memcpy(WN(place_key)(a, b->k, d, j), row + in[j], 4);
-			}
+		if (a->f16) {
+			WN(copy_columns)(b->raw, tile, in, (int64_t[]){i, end, a->dim}, a->k + after * a->bytes);
+		} else {
+			for (int64_t d = 0; d < a->dim; d++)
+				for (int64_t j = i; j < end; j++) memcpy(WN(place_key)(a, b->k, d, j), tile + d * WN_PAGE * 4 + in[j], 4);
 		}
 		for (int64_t j = i; j < end; j++) WN(panel_value)(a, b->v, j, values + in[j] * a->dim);
 	}
