@@ -1,6 +1,7 @@
 package attention
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -20,10 +21,13 @@ type gated struct {
 	queries tensor.Mat // tiles*query heads x width, F32: scratch of one layer at a time, with room for more heads than the gate may have
 }
 
+// ErrNoGates is returned where a selector needs trained gates and not all layers have them. The wrapping says which.
+var ErrNoGates = errors.New("attention: no trained gates")
+
 // newGated checks that there are gates of one width, and uploads the rotations.
 func newGated(k *Kind, e *Env, s Setting, caps Caps) (*gated, error) {
 	if len(s.Gates) != len(e.Caches) {
-		return nil, fmt.Errorf("%s: %d layers have trained gates, want all %d", k.Name, len(s.Gates), len(e.Caches))
+		return nil, fmt.Errorf("%w: %s: %d layers have trained gates, want all %d", ErrNoGates, k.Name, len(s.Gates), len(e.Caches))
 	}
 	g := &gated{Selector: &Selector{Caps: caps, Plan: e.Plan}, env: e, setting: s, kind: k.Name}
 	width := s.Gates[0].Key.Cols

@@ -35,7 +35,7 @@ type Run struct{ Seq, From, To int }
 // policy is the number of the one selector of a trial.
 const policy = 1
 
-// ErrNeedsModel is returned for a selector that a layer's inputs alone do not suffice for: it has gates or a pattern of heads.
+// ErrNeedsModel is returned for a selector that a layer's inputs alone do not suffice for: it needs gates or a pattern of heads.
 var ErrNeedsModel = errors.New("attention: the selector cannot be made without a model")
 
 // TrialSize says what a trial has room for.
@@ -72,7 +72,10 @@ func NewTrialOf(k *Kind, d tensor.Device, in *Inputs, s TrialSize) (*Trial, *Sel
 		sel, err := k.New(k, t.Env, set)
 		if err != nil {
 			t.Free()
-			return nil, nil, fmt.Errorf("%w: %w", ErrNeedsModel, err)
+			if errors.Is(err, ErrNoGates) || errors.Is(err, ErrNoPattern) {
+				err = fmt.Errorf("%w: %w", ErrNeedsModel, err)
+			}
+			return nil, nil, err
 		}
 		chunk := sel.Caps.Chunk()
 		if s.Phase == Decode || s.Rows%chunk == 0 {

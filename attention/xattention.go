@@ -10,6 +10,9 @@ import (
 // Antidiagonal scoring (XAttention, Xu et al. 2025, arXiv 2503.16428): the scores of a block of queries with a block of keys are judged by
 // those on every stride-th antidiagonal, which meets each query and each key.
 //
+// A score is the mean of a stride of products, so a key that stands alone counts a sixteenth, or an eighth, of what it does in the softmax,
+// and is missed where that does not stand out from other strides. What neighbours say together is found.
+//
 // Published blocks are 128 x 128. Blocks of 64 x 64 cost the same to judge and let in fewer keys at the same recall.
 var _ = register(Kind{
 	Name: "xattention", Phases: Prefill,
