@@ -31,7 +31,7 @@ func newQuest(k *Kind, e *Env, s Setting) (*Selector, error) {
 			continue
 		}
 		budget := k.knob(s, layer)
-		if !roomFor(e.Plan, e.Plan.Groups/heads, int(budget), unit) {
+		if e.serves(int(budget)) && !roomFor(e.Plan, e.Plan.Groups/heads, int(budget), unit) {
 			q.Free(e.Device)
 			return nil, fmt.Errorf("quest: a plan has no room for a budget of %v keys", budget)
 		}

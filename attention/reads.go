@@ -34,6 +34,9 @@ func roomFor(p *Plan, rows, keys, unit int) bool {
 	return keys/PageTokens <= rows*p.BlockRoom() && (unit == PageTokens || keys <= rows*p.KeyRoom())
 }
 
+// serves says whether sequences grow so long that a budget of keys pays: twice as long.
+func (e *Env) serves(budget int) bool { return 2*budget < e.Context }
+
 // everything is the op that makes a selector's tiles read all keys, whatever its knob.
 func everything(e *Env, s Setting) tensor.Op {
 	return &SelectRanges{Layout: e.Layout, Plan: e.Plan, Serves: s.Number, Sink: wholePages(e.Context)}

@@ -38,7 +38,7 @@ func newSeerDecode(k *Kind, e *Env, s Setting) (*Selector, error) {
 			continue
 		}
 		budget := k.knob(s, layer)
-		if !roomFor(e.Plan, e.Plan.Groups/kv, int(budget), PageTokens) {
+		if e.serves(int(budget)) && !roomFor(e.Plan, e.Plan.Groups/kv, int(budget), PageTokens) {
 			g.Free(e.Device)
 			return nil, fmt.Errorf("seer_decode: a plan has no room for a budget of %v keys", budget)
 		}

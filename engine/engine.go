@@ -117,7 +117,7 @@ func (e *Engine) Score(ctx context.Context, s Scoring, see func(first int, logit
 	if err := cmp.Or(e.wish(q, s.Experts), e.read(q, s.Reads)); err != nil {
 		return err
 	}
-	if most := e.model.Limits().Wanted; q.policy != nil && q.policy.Align > most {
+	if most := e.model.Limits().Wanted; q.policy != nil && min(q.policy.Align, q.prompt-s.From) > most {
 		return fmt.Errorf("%w: sparse: %d tokens of a prompt are planned together, and %d are scored in a step", ErrRequest, q.policy.Align, most)
 	}
 	leave, err := e.enter(ctx, q)
