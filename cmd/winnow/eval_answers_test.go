@@ -43,7 +43,7 @@ func TestEvalAnswers(t *testing.T) {
 	said = said[:strings.LastIndex(said, " ")]
 	casesFile(t, "cases.jsonl", goldCase{Prompt: prompt, Answer: said}, goldCase{Prompt: prompt, Answer: " hypotenuse"}, goldCase{Prompt: "Hello", Answer: "!", Chat: true})
 	a := asking(t, "--answers", "cases.jsonl", "--limit", "2")
-	if a.Cases != 2 || a.Accuracy != 0.5 || a.Starts != 0.5 || len(a.Each) != 2 || !a.Each[0].Starts || a.Density != 0 || a.Probes != 0 {
+	if a.Cases != 2 || a.Accuracy != 0.5 || a.Starts != 0.5 || len(a.Each) != 2 || !a.Each[0].Starts || a.PromptDensity != 0 || a.Probes != 0 {
 		t.Errorf("%+v", a)
 	}
 	if math.Abs(a.Nats-(a.Each[0].Nats+a.Each[1].Nats)/2) > 1e-9 || !(a.Each[0].Nats < a.Each[1].Nats/2) {
@@ -93,12 +93,13 @@ func TestEvalAnswersSparse(t *testing.T) {
 	casesFile(t, "cases.jsonl", goldCase{Prompt: prompt, Answer: " a time there was a"})
 	dense := asking(t, "--answers", "cases.jsonl")
 	seen := map[float64]string{dense.Nats: "dense"}
-	for _, sparse := range []string{
-		"prefill=streaming,prefill_from=0,threshold=0,streaming.sink=0", "decode=quest,budget=64,decode_from=0",
-		"prefill=minference,prefill_from=0,minference.columns=30,minference.diagonals=50,minference.group=256",
+	for sparse, want := range map[string][2]bool{ // whether selectors serve prompts and answers
+		"prefill=streaming,prefill_from=0,threshold=0,streaming.sink=0":                                        {true, false},
+		"decode=quest,budget=64,decode_from=0":                                                                 {false, true},
+		"prefill=minference,prefill_from=0,minference.columns=30,minference.diagonals=50,minference.group=256": {true, false},
 	} {
 		a := asking(t, "--answers", "cases.jsonl", "--sparse", sparse)
-		if !(a.Density > 0 && a.Density < 1) || a.Probes > 0 && !(a.Recall > 0 && a.Recall <= 1 && a.Least <= a.Recall) {
+		if [2]bool{a.PromptDensity > 0, a.AnswerDensity > 0} != want || a.PromptDensity >= 1 || a.AnswerDensity >= 1 || a.Probes > 0 && !(a.Recall > 0 && a.Recall <= 1 && a.Least <= a.Recall) {
 			t.Errorf("%s: %+v", sparse, a)
 		}
 		if other, ok := seen[a.Nats]; ok {
