@@ -36,8 +36,7 @@ func newAnchor(k *Kind, e *Env, s Setting) (*Selector, error) {
 	}
 	return prepared(e, Caps{ChunkAlign: group, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectAnchor{
-			Layout: e.Layout, Plan: e.Plan, Cache: e.Caches[layer], Q: e.Q, Lane: e.Lane, Serves: s.Number, Scale: e.Scale,
-			Theta: k.knob(s, layer), Block: block, Group: group, Single: k.param(s, "single"),
+			Groups: groupsOf(e, s, layer, group), Theta: k.knob(s, layer), Block: block, Single: k.param(s, "single"),
 		}
 	}), nil
 }
@@ -52,19 +51,12 @@ func newAnchor(k *Kind, e *Env, s Setting) (*Selector, error) {
 // the keys before the group and counts others twice.
 //
 // A page of which more than Single keys are read is read whole; so is one whose keys the plan has no room for. A group with fewer rows
-// than Group, at the end of a prompt, reads everything, and so do groups so early that nothing lies between.
+// than Size, at the end of a prompt, reads everything, and so do groups so early that nothing lies between.
 type SelectAnchor struct {
-	Layout *Layout
-	Plan   *Plan // its groups are the query heads
-	Cache  *Cache
-	Q      tensor.Mat // rows x heads*dim, F32: turned by their positions
-	Lane   int        // which page table
-	Serves int        // the policy whose tiles it plans
-	Scale  float32    // of scores
-	Theta  float32    // where the request says nothing
-	Block  int        // queries of a mean
-	Group  int        // rows that share a list
-	Single int        // most keys of a page that are read one by one
+	Groups         // the plan has one for each query head; Size is how many rows share a list
+	Theta  float32 // where the request says nothing
+	Block  int     // queries of a mean
+	Single int     // most keys of a page that are read one by one
 }
 
 // edge is the number of keys at the start, and likewise before a group, that all its rows read.
@@ -72,10 +64,10 @@ func (o *SelectAnchor) edge() int { return max(o.Block, PageTokens) }
 
 // Reference works group by group and head by head.
 func (o *SelectAnchor) Reference() {
-	o.Layout.runs(o.Serves, o.Group, o.Theta, func(r run) {
+	o.Layout.runs(o.Serves, o.Size, o.Theta, func(r run) {
 		edge, heads := o.edge(), o.Plan.Groups
 		for h := range heads {
-			if r.rows < o.Group || r.pos-edge <= edge {
+			if r.rows < o.Size || r.pos-edge <= edge {
 				o.Plan.writeRun(r, h, [2]int{}, nil, nil)
 				continue
 			}
@@ -150,11 +142,8 @@ func (a *anchored) anchor(t int) float64 {
 	return top
 }
 
-// Operands lists the tiles, where rows and pages lie, queries and keys, then the plan.
-func (o *SelectAnchor) Operands() (in, out []*tensor.Mat) {
-	in = append(o.Layout.Tiles.operands(), o.Layout.operands(o.Lane)...)
-	return append(in, &o.Q, &o.Cache.K), o.Plan.parts()
-}
+// Operands lists what groups take, then the plan.
+func (o *SelectAnchor) Operands() (in, out []*tensor.Mat) { return o.operands() }
 
 // Cost counts the keys read once a key-value head and group, and two operations a value of a score. It knows positions in host memory
 // only.
@@ -163,8 +152,8 @@ func (o *SelectAnchor) Cost() (bytes, flops int64) {
 		return int64(o.Q.Bytes()), 0
 	}
 	dim, heads := int64(o.Cache.Dim), int64(o.Plan.Groups)
-	o.Layout.runs(o.Serves, o.Group, o.Theta, func(r run) {
-		if between := r.pos - 2*o.edge(); r.rows == o.Group && between > 0 {
+	o.Layout.runs(o.Serves, o.Size, o.Theta, func(r run) {
+		if between := r.pos - 2*o.edge(); r.rows == o.Size && between > 0 {
 			bytes += int64(r.pos+r.rows)*dim*int64(o.Cache.Heads*o.Cache.K.Format.Bytes) + 4*int64(r.rows)*dim*heads
 			flops += 2 * dim * heads * (int64(r.rows/o.Block*between) + int64(r.rows)*int64(2*o.edge()+r.rows/2))
 		}

@@ -42,7 +42,7 @@ type SelectFlexPrefill struct {
 
 // Reference works group by group and head by head.
 func (o *SelectFlexPrefill) Reference() {
-	o.visit(o.Gamma, func(g group) {
+	o.visit(o.Gamma, func(g run) {
 		for h := range o.Plan.Groups {
 			o.plan(g, h, o.blocks(g, h*o.Heads/o.Plan.Groups))
 		}
@@ -50,9 +50,9 @@ func (o *SelectFlexPrefill) Reference() {
 }
 
 // plan writes a group's plan rows: read says whether a block of queries, counted from the group's first, reads a block of keys.
-func (o *SelectFlexPrefill) plan(g group, h int, read func(query, key int) bool) {
+func (o *SelectFlexPrefill) plan(g run, h int, read func(query, key int) bool) {
 	for i := range o.Size / PageTokens {
-		page := g.start/PageTokens + i
+		page := g.pos/PageTokens + i
 		var blocks []int32
 		for b := range page {
 			if read(i/2, b/2) {
@@ -64,8 +64,8 @@ func (o *SelectFlexPrefill) plan(g group, h int, read func(query, key int) bool)
 }
 
 // blocks is what blocks of queries read under a head.
-func (o *SelectFlexPrefill) blocks(g group, head int) func(query, key int) bool {
-	s, first, n := o.look(g, head, flexBlock), g.start/flexBlock, o.end(g)/flexBlock
+func (o *SelectFlexPrefill) blocks(g run, head int) func(query, key int) bool {
+	s, first, n := o.look(g, head, flexBlock), g.pos/flexBlock, g.end()/flexBlock
 	columns, slashes := pooled(s.columns), pooled(s.diagonals)
 	score := o.means(g, head)
 	column, slash, chosen := o.Least, o.Least, make([]bool, o.Size/flexBlock*n)
@@ -108,9 +108,9 @@ func marked(n int, list []int32) []bool {
 }
 
 // means gives the shares of the first n blocks of keys for a group's block of queries, both by their means.
-func (o *SelectFlexPrefill) means(g group, head int) func(block, n int) []float32 {
+func (o *SelectFlexPrefill) means(g run, head int) func(block, n int) []float32 {
 	q, key, dim := o.Q.F32(), o.keys(g, head), o.Cache.Dim
-	keys := make([]float32, o.end(g)/flexBlock*dim)
+	keys := make([]float32, g.end()/flexBlock*dim)
 	for at := range keys {
 		for i := range flexBlock {
 			keys[at] += key(at/dim*flexBlock+i, at%dim)

@@ -6,8 +6,8 @@ import (
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// Groups is how a selector plans that looks at the last queries of a prompt's aligned runs of positions: a whole run, of Size positions from
-// a multiple of Size on, is planned as one. What is left at the end of a prompt has no such queries yet and reads everything.
+// Groups is how a selector plans that scores queries of a prompt's aligned runs of positions: a run of Size positions from a multiple of Size
+// on is planned as one. At the end of a prompt a run has fewer.
 type Groups struct {
 	Layout *Layout
 	Plan   *Plan
@@ -27,37 +27,14 @@ func groupsOf(e *Env, s Setting, layer, size int) Groups {
 	}
 }
 
-// group is a whole group: tiles tile to tile+Size/PageTokens, whose first row is row and first position start.
-type group struct {
-	tile, row, start int
-	knob             float32
-}
-
-// end is the number of keys that the last query of the group sees.
-func (o *Groups) end(g group) int { return g.start + o.Size }
-
 // visit calls plan for every whole group, and has all other tiles that are served read everything.
-func (o *Groups) visit(own float32, plan func(g group)) {
-	seq, pos, t := o.Layout.Seq.I32(), o.Layout.Pos.I32(), &o.Layout.Tiles
-	var open group // the tiles before this one, if they may become a group
-	next := -1     // the tile that follows them
-	t.Served(o.Serves, own, func(tile, first, last int, knob float32) {
-		for h := range o.Plan.Groups {
-			o.Plan.Write(tile*o.Plan.Groups+h, 0, 0, nil, nil)
+func (o *Groups) visit(own float32, plan func(g run)) {
+	o.Layout.runs(o.Serves, o.Size, own, func(r run) {
+		for i := r.tile * o.Plan.Groups; i < (r.tile+r.tiles)*o.Plan.Groups; i++ {
+			o.Plan.Write(i, 0, 0, nil, nil)
 		}
-		start := int(pos[first])
-		follows := tile == next && seq[first] == seq[open.row] && start == open.start+first-open.row && start%PageTokens == 0
-		if !follows || start%o.Size == 0 {
-			open, next = group{tile: tile, row: first, start: start, knob: knob}, -1
-			follows = start%o.Size == 0
-		}
-		if !follows {
-			return
-		}
-		next = tile + 1
-		if last+1-open.row == o.Size {
-			plan(open)
-			next = -1
+		if r.rows == o.Size {
+			plan(r)
 		}
 	})
 }
@@ -69,12 +46,12 @@ type sight struct {
 }
 
 // look sums the attention of the last n queries of a group under a head.
-func (o *Groups) look(g group, head, n int) sight {
-	end := o.end(g)
+func (o *Groups) look(g run, head, n int) sight {
+	end := g.end()
 	s := sight{make([]float32, end), make([]float32, end)}
 	score, row := o.scores(g, head), make([]float32, end)
 	for i := o.Size - n; i < o.Size; i++ {
-		seen := row[:g.start+i+1]
+		seen := row[:g.pos+i+1]
 		for k := range seen {
 			seen[k] = score(i, k)
 		}
@@ -88,7 +65,7 @@ func (o *Groups) look(g group, head, n int) sight {
 }
 
 // scores gives the score of a group's i-th query with a key.
-func (o *Groups) scores(g group, head int) func(i, key int) float32 {
+func (o *Groups) scores(g run, head int) func(i, key int) float32 {
 	q, key := o.Q.F32(), o.keys(g, head)
 	return func(i, k int) float32 {
 		var sum float32
@@ -100,9 +77,9 @@ func (o *Groups) scores(g group, head int) func(i, key int) float32 {
 }
 
 // keys reads the keys that a head of a group sees.
-func (o *Groups) keys(g group, head int) func(key, d int) float32 {
+func (o *Groups) keys(g run, head int) func(key, d int) float32 {
 	pages, at := &o.Layout.Pages[o.Lane], reader(o.Cache.K)
-	table := pages.I32()[int(o.Layout.Seq.I32()[g.row])*pages.Cols:]
+	table := pages.I32()[g.seq*pages.Cols:]
 	return func(k, d int) float32 {
 		return at(o.Cache.Tile(table[k/PageTokens], head*o.Cache.Heads/o.Heads) + d*PageTokens + k%PageTokens)
 	}

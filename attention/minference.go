@@ -45,7 +45,7 @@ type SelectMInference struct {
 
 // Reference works group by group and head by head.
 func (o *SelectMInference) Reference() {
-	o.visit(o.Times, func(g group) {
+	o.visit(o.Times, func(g run) {
 		for h := range o.Plan.Groups {
 			head := h * o.Heads / o.Plan.Groups
 			s := o.look(g, head, lastQueries)
@@ -62,8 +62,8 @@ func (o *SelectMInference) Reference() {
 				distance := end - 1 - int(at)
 				crossed[distance/PageTokens], crossed[(distance+PageTokens-1)/PageTokens] = true, true
 			}
-			for page := g.start / PageTokens; page < o.end(g)/PageTokens; page++ {
-				tile := g.tile + page - g.start/PageTokens
+			for page := g.pos / PageTokens; page < g.end()/PageTokens; page++ {
+				tile := g.tile + page - g.pos/PageTokens
 				blocks, keys := linesOf(page, columns, crossed)
 				o.Plan.Write(tile*o.Plan.Groups+h, 0, page*PageTokens, blocks, keys)
 			}

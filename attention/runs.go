@@ -10,6 +10,9 @@ type run struct {
 	knob        float32
 }
 
+// end is the number of keys that the last query of the run sees.
+func (r run) end() int { return r.pos + r.rows }
+
 // runs calls visit for each run of tiles that a selector serves. size is the number of positions between two multiples. The knob is that
 // of the run's first tile, or own where the request has none.
 func (l *Layout) runs(selector, size int, own float32, visit func(run)) {

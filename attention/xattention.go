@@ -35,8 +35,7 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 	}
 	return prepared(e, Caps{ChunkAlign: block, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectXAttention{
-			Layout: e.Layout, Plan: e.Plan, Cache: e.Caches[layer], Q: e.Q, Lane: e.Lane, Serves: s.Number, Scale: e.Scale,
-			Gamma: k.knob(s, layer), Stride: stride, Block: block, Cut: k.param(s, "cut"),
+			Groups: groupsOf(e, s, layer, block), Gamma: k.knob(s, layer), Stride: stride, Cut: k.param(s, "cut"),
 		}
 	}), nil
 }
@@ -53,23 +52,16 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 //
 // Rows beyond the last whole stride, at the end of a prompt, are not asked; where there is none whole, everything is read.
 type SelectXAttention struct {
-	Layout *Layout
-	Plan   *Plan // its groups are the query heads
-	Cache  *Cache
-	Q      tensor.Mat // rows x heads*dim, F32: turned by their positions
-	Lane   int        // which page table
-	Serves int        // the policy whose tiles it plans
-	Scale  float32    // of scores
-	Gamma  float32    // where the request says nothing
+	Groups         // the plan has one for each query head; Size is a block of queries, and of keys
+	Gamma  float32 // where the request says nothing
 	Stride int
-	Block  int // queries, and keys
 	Cut    int // blocks; 0 = as published
 }
 
 // Reference works block by block and head by head.
 func (o *SelectXAttention) Reference() {
-	o.Layout.runs(o.Serves, o.Block, o.Gamma, func(r run) {
-		own, dim, heads := r.pos/o.Block, o.Cache.Dim, o.Plan.Groups
+	o.Layout.runs(o.Serves, o.Size, o.Gamma, func(r run) {
+		own, dim, heads := r.pos/o.Size, o.Cache.Dim, o.Plan.Groups
 		for h := range heads {
 			if own == 0 || !o.asks(r) {
 				o.Plan.writeRun(r, h, [2]int{}, nil, nil)
@@ -80,11 +72,11 @@ func (o *SelectXAttention) Reference() {
 			k := o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+len(q))
 			var blocks []int32
 			for _, b := range o.chosen(o.masses(q, k), r.knob) {
-				for page := int(b) * o.Block / PageTokens; b > 0 && int(b) < own && page < int(b+1)*o.Block/PageTokens; page++ {
+				for page := int(b) * o.Size / PageTokens; b > 0 && int(b) < own && page < int(b+1)*o.Size/PageTokens; page++ {
 					blocks = append(blocks, int32(page))
 				}
 			}
-			o.Plan.writeRun(r, h, [2]int{o.Block, own * o.Block}, blocks, nil)
+			o.Plan.writeRun(r, h, [2]int{o.Size, own * o.Size}, blocks, nil)
 		}
 	})
 }
@@ -95,7 +87,7 @@ func (o *SelectXAttention) asks(r run) bool { return r.pos%o.Stride == 0 && r.ro
 // masses estimates how much of the softmax each block of keys has, for queries that are the last of the keys' positions.
 func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
 	n := len(k) / o.Stride
-	sums := make([]float64, (len(k)+o.Block-1)/o.Block)
+	sums := make([]float64, (len(k)+o.Size-1)/o.Size)
 	for i := range len(q) / o.Stride {
 		scores, top, total := make([]float64, n-len(q)/o.Stride+i+1), math.Inf(-1), 0.0
 		for j := range scores {
@@ -110,7 +102,7 @@ func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
 			total += scores[j]
 		}
 		for j, e := range scores {
-			sums[o.Stride*j/o.Block] += e / total
+			sums[o.Stride*j/o.Size] += e / total
 		}
 	}
 	out := make([]float32, len(sums))
@@ -133,11 +125,8 @@ func (o *SelectXAttention) chosen(masses []float32, gamma float32) (blocks []int
 	return blocks
 }
 
-// Operands lists the tiles, where rows and pages lie, queries and keys, then the plan.
-func (o *SelectXAttention) Operands() (in, out []*tensor.Mat) {
-	in = append(o.Layout.Tiles.operands(), o.Layout.operands(o.Lane)...)
-	return append(in, &o.Q, &o.Cache.K), o.Plan.parts()
-}
+// Operands lists what groups take, then the plan.
+func (o *SelectXAttention) Operands() (in, out []*tensor.Mat) { return o.operands() }
 
 // Cost counts the keys read once a key-value head and block of rows, and two operations a value of a score. It knows positions in host
 // memory only.
@@ -146,8 +135,8 @@ func (o *SelectXAttention) Cost() (bytes, flops int64) {
 		return int64(o.Q.Bytes()), 0
 	}
 	dim, heads := int64(o.Cache.Dim), int64(o.Plan.Groups)
-	o.Layout.runs(o.Serves, o.Block, o.Gamma, func(r run) {
-		if r.pos >= o.Block && o.asks(r) {
+	o.Layout.runs(o.Serves, o.Size, o.Gamma, func(r run) {
+		if r.pos >= o.Size && o.asks(r) {
 			bytes += int64(r.pos+r.rows)*dim*int64(o.Cache.Heads*o.Cache.K.Format.Bytes) + 4*int64(r.rows)*dim*heads
 			flops += 2 * dim * heads * int64(r.rows) * int64(r.pos+r.rows/2) / int64(o.Stride)
 		}

@@ -1,4 +1,4 @@
-// SelectAnchor: what tiles and scores take; then d = block, group, single, edge. f = theta, scale. First the anchors of all rows are found, an
+// SelectAnchor: what groups take; d = block, single, edge. f = theta, scale. First the anchors of all rows are found, an
 // item being a tile in one key-value head, then the keys, an item being a group of rows in one key-value head.
 
 #include "scored.h"
@@ -8,7 +8,7 @@ enum { WN(AN_QUERIES) = 4, WN(AN_WIDE) = WN_SUMS / 4 }; // queries in a pass, an
 typedef struct WN(anchor) {
 	wn_tiles t;
 	wn_scored s;
-	int64_t block, group, single, edge;
+	int64_t block, single, edge;
 	wn_run_of_tiles *runs, *whole; // of tiles; those of whole groups, tile by tile
 	int64_t count, tiles;
 	int64_t widest; // query heads of a key-value head
@@ -67,7 +67,7 @@ static void WN(an_anchors)(void *arg, int64_t item, int worker) {
 	const WN(anchor) *a = arg;
 	const wn_run_of_tiles *r = &a->whole[item / a->s.kv];
 	int64_t kv_head = item % a->s.kv, from = wn_heads_from(kv_head, a->s.heads, a->s.kv), to = wn_heads_from(kv_head + 1, a->s.heads, a->s.kv);
-	int64_t local = (r->pos / a->group * a->group - a->edge) / WN_PAGE_KEYS, last = (r->pos + r->rows - 1) / WN_PAGE_KEYS;
+	int64_t local = (r->pos / a->s.size * a->s.size - a->edge) / WN_PAGE_KEYS, last = (r->pos + r->rows - 1) / WN_PAGE_KEYS;
 	float (*top)[16] = (float (*)[16])(a->work + worker * a->bytes);
 	for (int64_t i = 0; i < (to - from) * r->rows; i++) v_store(top[i], v_set(-INFINITY));
 	for (int64_t page = 0; page <= last; page++) {
@@ -89,7 +89,7 @@ typedef struct WN(an_bench) {
 
 // an_queries is the number of means of a group in one key-value head, a multiple of AN_QUERIES.
 WN_INLINE int64_t WN(an_queries)(const WN(anchor) *a) {
-	return wn_parts(a->widest * (a->group / a->block), WN(AN_QUERIES)) * WN(AN_QUERIES);
+	return wn_parts(a->widest * (a->s.size / a->block), WN(AN_QUERIES)) * WN(AN_QUERIES);
 }
 
 static WN(an_bench) WN(an_bench_of)(const WN(anchor) *a, int worker) {
@@ -117,7 +117,7 @@ static void WN(an_average)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_
 
 // keep writes the keys of a page that n blocks of queries want in a head, or the page itself when they are many.
 static void WN(an_keep)(const WN(anchor) *a, const wn_run_of_tiles *r, WN(an_bench) *b, int64_t head, int64_t in, int64_t page) {
-	int64_t n = a->group / a->block, found = 0;
+	int64_t n = a->s.size / a->block, found = 0;
 	float over[WN_PAGE_KEYS];
 	int32_t keys[WN_PAGE_KEYS];
 	v16f any = v_set(-INFINITY);
@@ -137,7 +137,7 @@ static void WN(an_keep)(const WN(anchor) *a, const wn_run_of_tiles *r, WN(an_ben
 	}
 }
 
-static int WN(an_asks)(const WN(anchor) *a, const wn_run_of_tiles *r) { return r->rows == a->group && r->pos > 2 * a->edge; }
+static int WN(an_asks)(const WN(anchor) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos > 2 * a->edge; }
 
 // item plans one group in the query heads of one key-value head. Later groups have more keys between, so they come first.
 static void WN(an_item)(void *arg, int64_t item, int worker) {
@@ -150,7 +150,7 @@ static void WN(an_item)(void *arg, int64_t item, int worker) {
 	}
 	enum { N = WN(AN_QUERIES) };
 	WN(an_bench) b = WN(an_bench_of)(a, worker);
-	int64_t blocks = a->group / a->block, queries = (to - from) * blocks, dim = a->s.dim;
+	int64_t blocks = a->s.size / a->block, queries = (to - from) * blocks, dim = a->s.dim;
 	for (int64_t i = 0; i < queries; i++) {
 		WN(an_average)(a, r, r->row + i % blocks * a->block, from + i / blocks, b.mean + i * dim, b.cut + i);
 	}
@@ -175,7 +175,7 @@ static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
 	a->runs = wn_scratch(ctx, (a->t.n + 1) * sizeof *a->runs);
 	a->whole = wn_scratch(ctx, (a->t.n + 1) * sizeof *a->whole);
 	if (!a->runs || !a->whole) return 0;
-	for (int64_t i = 0; (i = wn_next_run(&a->t, a->s.seq, i, a->group, &a->runs[a->count])); a->count++) {
+	for (int64_t i = 0; (i = wn_next_run(&a->t, a->s.seq, i, a->s.size, &a->runs[a->count])); a->count++) {
 		const wn_run_of_tiles *r = &a->runs[a->count];
 		for (int64_t t = r->tile; WN(an_asks)(a, r) && t < r->tile + r->tiles; t++) {
 			int64_t row = a->t.first[t];
@@ -194,7 +194,7 @@ static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
 
 void WN(wn_select_anchor)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
-	WN(anchor) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .block = d[0], .group = d[1], .single = d[2], .edge = d[3]};
+	WN(anchor) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .block = d[0], .single = d[1], .edge = d[2]};
 	if (!WN(an_arrange)(&a, ctx)) return;
 	if (a.tiles) wn_parallel(ctx, a.tiles * a.s.kv, WN(an_anchors), &a);
 	if (a.count) wn_parallel(ctx, a.count * a.s.kv, WN(an_item), &a);

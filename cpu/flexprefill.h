@@ -57,8 +57,8 @@ typedef struct wn_blocks {
 	uint8_t *column, *slash, *chosen; // n, n, own x n: 1 where it is read
 } wn_blocks;
 
-static inline wn_blocks wn_blocks_of(const wn_groups *s, const wn_group *g, float *room) {
-	wn_blocks b = {.first = g->start / WN_FLEX_BLOCK, .own = s->size / WN_FLEX_BLOCK, .n = wn_end(s, g) / WN_FLEX_BLOCK};
+static inline wn_blocks wn_blocks_of(const wn_groups *s, const wn_run_of_tiles *g, float *room) {
+	wn_blocks b = {.first = g->pos / WN_FLEX_BLOCK, .own = s->s.size / WN_FLEX_BLOCK, .n = wn_end(g) / WN_FLEX_BLOCK};
 	int64_t map = b.own * b.n;
 	b.all = room, b.sorted = room + map, b.picked = (int32_t *)(room + 2 * map);
 	b.columns = room + 3 * map, b.slashes = b.columns + b.n + 16, b.row = b.slashes + b.n + 16;
@@ -69,7 +69,7 @@ static inline wn_blocks wn_blocks_of(const wn_groups *s, const wn_group *g, floa
 
 // wn_blocks_floats is the room that the blocks of the longest group take.
 static inline int64_t wn_blocks_floats(const wn_groups *s) {
-	int64_t n = s->longest / WN_FLEX_BLOCK, map = s->size / WN_FLEX_BLOCK * n;
+	int64_t n = s->longest / WN_FLEX_BLOCK, map = s->s.size / WN_FLEX_BLOCK * n;
 	return 3 * map + 3 * (n + 16) + (2 * n + map + 3) / 4;
 }
 
@@ -83,10 +83,10 @@ static inline void wn_pool(const float *sums, int64_t n, float *blocks) {
 }
 
 // wn_flex_rows writes the plan rows of a group under one plan group of heads.
-static inline void wn_flex_rows(const wn_groups *s, const wn_group *g, int64_t h, const wn_blocks *b) {
+static inline void wn_flex_rows(const wn_groups *s, const wn_run_of_tiles *g, int64_t h, const wn_blocks *b) {
 	const wn_tiles *t = &s->tiles;
-	for (int64_t i = 0; i < s->size / WN_PAGE_KEYS; i++) {
-		int64_t r = (g->tile + i) * t->groups + h, page = g->start / WN_PAGE_KEYS + i, query = i / 2, n = 0;
+	for (int64_t i = 0; i < s->s.size / WN_PAGE_KEYS; i++) {
+		int64_t r = (g->tile + i) * t->groups + h, page = g->pos / WN_PAGE_KEYS + i, query = i / 2, n = 0;
 		wn_plan_row(t, r, 0, page * WN_PAGE_KEYS);
 		for (int64_t p = 0; p < page && n < t->block_room; p++) {
 			int64_t k = p / 2;

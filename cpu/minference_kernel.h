@@ -10,8 +10,8 @@ typedef struct WN(lines) {
 } WN(lines);
 
 // crossed marks the distances in pages at which the distances that a group looks at cross a page.
-static void WN(crossed)(const WN(lines) *s, const WN(sight) *e, const wn_group *g, uint8_t *marks) {
-	int64_t end = wn_end(&s->groups, g);
+static void WN(crossed)(const WN(lines) *s, const WN(sight) *e, const wn_run_of_tiles *g, uint8_t *marks) {
+	int64_t end = wn_end(g);
 	for (int64_t k = 0; k < wn_min(WN_NEAR_DIAGONALS, end); k++) e->diagonals[end - 1 - k] = INFINITY;
 	int64_t n = wn_top(e->diagonals, end, (int64_t)((float)s->diagonals * g->knob), e->picked, e->room);
 	memset(marks, 0, end / WN_PAGE_KEYS + 1);
@@ -42,20 +42,20 @@ static void WN(lines_item)(void *arg, int64_t item, int worker) {
 	const WN(lines) *s = arg;
 	const wn_groups *o = &s->groups;
 	const wn_tiles *t = &o->tiles;
-	const wn_group *g = &o->list[item / t->groups];
-	int64_t h = item % t->groups, end = wn_end(o, g);
+	const wn_run_of_tiles *g = &o->list[item / t->groups];
+	int64_t h = item % t->groups, end = wn_end(g);
 	WN(sight) e = WN(sight_of)(o, worker);
-	WN(look)(o, &e, g, h * o->heads / t->groups, WN_LAST_QUERIES);
+	WN(look)(o, &e, g, h * o->s.heads / t->groups, WN_LAST_QUERIES);
 	uint8_t *marks = (uint8_t *)e.scores; // which have been summed
 	WN(crossed)(s, &e, g, marks);
 	for (int64_t k = 0; k < wn_min(WN_FIRST_COLUMNS, end); k++) e.columns[k] = INFINITY;
 	int64_t n = wn_top(e.columns, end, wn_min((int64_t)((float)s->columns * g->knob), t->key_room), e.picked, e.room);
-	for (int64_t i = 0; i < o->size / WN_PAGE_KEYS; i++) {
-		WN(lines_of)(t, (g->tile + i) * t->groups + h, g->start / WN_PAGE_KEYS + i, e.picked, n, marks);
+	for (int64_t i = 0; i < o->s.size / WN_PAGE_KEYS; i++) {
+		WN(lines_of)(t, (g->tile + i) * t->groups + h, g->pos / WN_PAGE_KEYS + i, e.picked, n, marks);
 	}
 }
 
 void WN(wn_select_minference)(wn_ctx *ctx, const wn_op *op) {
-	WN(lines) s = {wn_groups_of(ctx, op), op->d[WN_GROUPS_D], op->d[WN_GROUPS_D + 1]};
+	WN(lines) s = {wn_groups_of(ctx, op), op->d[WN_SCORED_D], op->d[WN_SCORED_D + 1]};
 	if (WN(sights)(ctx, &s.groups, 0)) wn_parallel(ctx, s.groups.count * s.groups.tiles.groups, WN(lines_item), &s);
 }

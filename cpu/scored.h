@@ -1,4 +1,4 @@
-// What kernels take that score queries with keys, see entry.scored.
+// What kernels take that score queries with keys and plan runs of tiles, see entry.groups.
 #ifndef WN_SCORED_H
 #define WN_SCORED_H
 
@@ -8,18 +8,18 @@ typedef struct wn_scored {
 	const float *q; // rows x heads*dim
 	const uint8_t *k; // the cache's keys
 	const int32_t *pages, *seq;
-	int64_t heads, kv, dim, columns, stride; // columns: of the page table; stride: numbers from page to page
+	int64_t heads, kv, dim, columns, stride, size; // columns: of the page table; stride: numbers from page to page; size: positions of a run
 	int f16;
 	float scale;
 } wn_scored;
 
-enum { WN_SCORED_P = WN_TILES_P + 4, WN_SCORED_D = WN_TILES_D + 5 };
+enum { WN_SCORED_P = WN_TILES_P + 4, WN_SCORED_D = WN_TILES_D + 7 }; // pointers and numbers of a descriptor that they take; and two floats
 
 static inline wn_scored wn_scored_of(const wn_op *op) {
 	void *const *p = op->p + WN_TILES_P;
 	const int64_t *d = op->d + WN_TILES_D;
-	return (wn_scored){.q = p[0], .k = p[1], .pages = p[2], .seq = p[3], .heads = op->d[2], .kv = d[0], .dim = d[1], .columns = d[2],
-		.f16 = (int)d[3], .stride = d[4], .scale = op->f[1]};
+	return (wn_scored){.q = p[0], .k = p[1], .pages = p[2], .seq = p[3], .heads = d[0], .kv = d[1], .dim = d[2], .columns = d[3],
+		.stride = d[4], .f16 = (int)d[5], .size = d[6], .scale = op->f[1]};
 }
 
 // wn_keys is the tile of a page's keys in a head, [dim][64].

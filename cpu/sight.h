@@ -12,7 +12,7 @@ typedef struct WN(sight) {
 	int32_t *picked; // longest
 } WN(sight);
 
-WN_INLINE int64_t WN(sight_floats)(const wn_groups *s) { return (WN_STRIP + 4) * (s->longest + 16) + WN_STRIP * s->dim; }
+WN_INLINE int64_t WN(sight_floats)(const wn_groups *s) { return (WN_STRIP + 4) * (s->longest + 16) + WN_STRIP * s->s.dim; }
 
 static WN(sight) WN(sight_of)(const wn_groups *s, int worker) {
 	float *f = s->work + worker * s->work_floats;
@@ -32,9 +32,9 @@ WN_INLINE void WN(score_tile)(const wn_groups *s, const WN(sight) *e, const uint
 			v16f sum[4][WIDE];
 			for (int j = 0; j < 4; j++)
 				for (int w = 0; w < WIDE; w++) sum[j][w] = v_zero();
-			for (int64_t d = 0; d < s->dim; d++) {
+			for (int64_t d = 0; d < s->s.dim; d++) {
 				v16f key[WIDE];
-				if (i == 0) __builtin_prefetch(next + (at * s->dim + d * 16 * WIDE) * bytes);
+				if (i == 0) __builtin_prefetch(next + (at * s->s.dim + d * 16 * WIDE) * bytes);
 				for (int w = 0; w < WIDE; w++) key[w] = WN(key16)(k + (d * WN_PAGE_KEYS + at + 16 * w) * bytes, f16);
 				for (int j = 0; j < 4; j++) {
 					v16f x = v_set(e->q[d * WN_STRIP + i + j]);
@@ -43,7 +43,7 @@ WN_INLINE void WN(score_tile)(const wn_groups *s, const WN(sight) *e, const uint
 			}
 			for (int j = 0; j < 4; j++)
 				for (int w = 0; w < WIDE; w++)
-					v_store(to + (i + j) * (s->longest + 16) + at + 16 * w, v_mul(sum[j][w], v_set(s->scale)));
+					v_store(to + (i + j) * (s->longest + 16) + at + 16 * w, v_mul(sum[j][w], v_set(s->s.scale)));
 		}
 	}
 }
@@ -63,17 +63,17 @@ static float WN(soften)(float *score, int64_t n) {
 }
 
 // look sums the attention of the last n queries of a group, a multiple of WN_STRIP, under a head.
-static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_group *g, int64_t head, int64_t n) {
-	int64_t end = wn_end(s, g);
+static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_run_of_tiles *g, int64_t head, int64_t n) {
+	int64_t end = wn_end(g);
 	memset(e->columns, 0, (end + 16) * sizeof(float));
 	memset(e->diagonals, 0, (end + 16) * sizeof(float));
-	for (int64_t first = s->size - n; first < s->size; first += WN_STRIP) {
+	for (int64_t first = s->s.size - n; first < s->s.size; first += WN_STRIP) {
 		for (int64_t i = 0; i < WN_STRIP; i++)
-			for (int64_t d = 0; d < s->dim; d++) e->q[d * WN_STRIP + i] = s->q[((g->row + first + i) * s->heads + head) * s->dim + d];
-		for (int64_t page = 0; page * WN_PAGE_KEYS < g->start + first + WN_STRIP; page++) {
-			int64_t kv = head * s->kv / s->heads;
-			const uint8_t *k = wn_keys(s, g, kv, page), *next = wn_keys(s, g, kv, wn_min(page + 1, end / WN_PAGE_KEYS - 1));
-			if (s->f16) {
+			for (int64_t d = 0; d < s->s.dim; d++) e->q[d * WN_STRIP + i] = s->s.q[((g->row + first + i) * s->s.heads + head) * s->s.dim + d];
+		for (int64_t page = 0; page * WN_PAGE_KEYS < g->pos + first + WN_STRIP; page++) {
+			int64_t kv = head * s->s.kv / s->s.heads;
+			const uint8_t *k = wn_keys(&s->s, g->seq, page, kv), *next = wn_keys(&s->s, g->seq, wn_min(page + 1, end / WN_PAGE_KEYS - 1), kv);
+			if (s->s.f16) {
 				WN(score_tile)(s, e, k, next, e->scores + page * WN_PAGE_KEYS, 1);
 			} else {
 				WN(score_tile)(s, e, k, next, e->scores + page * WN_PAGE_KEYS, 0);
@@ -81,7 +81,7 @@ static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_group *g, 
 		}
 		for (int64_t i = 0; i < WN_STRIP; i++) {
 			float *score = e->scores + i * (s->longest + 16);
-			int64_t seen = g->start + first + i + 1;
+			int64_t seen = g->pos + first + i + 1;
 			float *diagonal = e->diagonals + end - seen;
 			v16f share = v_set(1 / WN(soften)(score, seen));
 			for (int64_t k = 0; k < seen; k += 16) {

@@ -1,4 +1,4 @@
-// SelectXAttention: what tiles and scores take; then d = stride, block, cut. f = gamma, scale. An item is a run of tiles in one key-value head.
+// SelectXAttention: what groups take, of blocks; d = stride, cut. f = gamma, scale. An item is a run of tiles in one key-value head.
 //
 // A vector holds 16 keys of one dimension, one stride or two, and lies ready in the cache; the rows of a query stride lie in the opposite
 // order in a panel, one vector a dimension. Their products, summed over dimensions, are summed over the lanes of each key stride at the end.
@@ -11,7 +11,7 @@ enum { WN(XA_KEYS) = WN_SUMS / 2 }; // vectors of keys that meet two query strid
 typedef struct WN(xattention) {
 	wn_tiles t;
 	wn_scored s;
-	int64_t stride, block, cut;
+	int64_t stride, cut;
 	wn_run_of_tiles *runs;
 	int64_t count;
 	int64_t most; // query strides of an item, even
@@ -30,7 +30,7 @@ typedef struct WN(xa_bench) {
 
 static WN(xa_bench) WN(xa_bench_of)(const WN(xattention) *a, int worker) {
 	WN(xa_bench) b = {.panel = (float *)(a->work + worker * a->bytes)};
-	int64_t blocks = a->keys * a->stride / a->block + 1;
+	int64_t blocks = a->keys * a->stride / a->s.size + 1;
 	b.scores = b.panel + a->most * a->s.dim * 16;
 	b.mass = b.scores + a->most * a->keys;
 	b.room = b.mass + blocks;
@@ -87,7 +87,7 @@ static void WN(xa_pair_f16)(const WN(xattention) *a, const float *panel, const u
 
 // soften adds the masses of n scores to the masses of their blocks, one query stride having weight by.
 static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, float by, float *mass) {
-	int64_t padded = wn_parts(n, 16) * 16, each = a->block / a->stride;
+	int64_t padded = wn_parts(n, 16) * 16, each = a->s.size / a->stride;
 	for (int64_t j = n; j < padded; j++) scores[j] = -INFINITY;
 	v16f most = v_load(scores);
 	for (int64_t j = 16; j < padded; j += 16) most = v_max(v_load(scores + j), most);
@@ -105,7 +105,7 @@ static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, flo
 
 // choose writes the blocks of a head by their masses, of which there are own + 1.
 static void WN(xa_choose)(const WN(xattention) *a, const wn_run_of_tiles *r, WN(xa_bench) *b, int64_t head, int64_t own) {
-	int64_t n = 0, at = 0, pages = a->block / WN_PAGE_KEYS;
+	int64_t n = 0, at = 0, pages = a->s.size / WN_PAGE_KEYS;
 	int32_t *to = a->t.blocks + wn_run_at(&a->t, r, head, a->t.block_room);
 	if (a->cut) {
 		for (int64_t u = 0; u <= own; u++) {
@@ -118,12 +118,12 @@ static void WN(xa_choose)(const WN(xattention) *a, const wn_run_of_tiles *r, WN(
 		if (b->chosen[i] == 0 || b->chosen[i] == own) continue;
 		for (int64_t p = 0; p < pages; p++) to[at++] = (int32_t)(b->chosen[i] * pages + p);
 	}
-	wn_run_rows(&a->t, r, head, (int64_t[]){a->block, own * a->block}, (int64_t[]){at, 0});
+	wn_run_rows(&a->t, r, head, (int64_t[]){a->s.size, own * a->s.size}, (int64_t[]){at, 0});
 }
 
 // asks says whether a run has rows to ask and blocks to choose.
 static int WN(xa_asks)(const WN(xattention) *a, const wn_run_of_tiles *r) {
-	return r->pos >= a->block && r->pos % a->stride == 0 && r->rows >= a->stride;
+	return r->pos >= a->s.size && r->pos % a->stride == 0 && r->rows >= a->stride;
 }
 
 // item plans one run in the query heads of one key-value head. Later runs score more keys, so they come first.
@@ -146,7 +146,7 @@ static void WN(xa_item)(void *arg, int64_t item, int worker) {
 			(a->s.f16 ? WN(xa_pair_f16) : WN(xa_pair_f32))(a, b.panel + i * size, k, b.scores + i * a->keys + page * each);
 		}
 	}
-	int64_t own = r->pos / a->block;
+	int64_t own = r->pos / a->s.size;
 	for (int64_t h = from; h < to; h++) {
 		memset(b.mass, 0, (own + 1) * sizeof(float));
 		for (int64_t i = 0; i < strides; i++) {
@@ -158,11 +158,11 @@ static void WN(xa_item)(void *arg, int64_t item, int worker) {
 
 void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
-	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .block = d[1], .cut = d[2]};
+	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .cut = d[1]};
 	a.runs = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.runs);
 	if (!a.runs) return;
-	int64_t widest = 0, rows = a.block, last = 0;
-	for (int64_t i = 0; (i = wn_next_run(&a.t, a.s.seq, i, a.block, &a.runs[a.count]));) {
+	int64_t widest = 0, rows = a.s.size, last = 0;
+	for (int64_t i = 0; (i = wn_next_run(&a.t, a.s.seq, i, a.s.size, &a.runs[a.count]));) {
 		last = wn_max(last, a.runs[a.count].pos + a.runs[a.count].rows);
 		a.count++;
 	}
@@ -171,7 +171,7 @@ void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	}
 	a.most = wn_parts(widest * rows / a.stride, 2) * 2;
 	a.keys = wn_parts(last, WN_PAGE_KEYS * 4) * WN_PAGE_KEYS * 4 / a.stride;
-	int64_t blocks = a.keys * a.stride / a.block + 1;
+	int64_t blocks = a.keys * a.stride / a.s.size + 1;
 	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * blocks) * (int64_t)sizeof(float), 64) * 64;
 	a.work = wn_scratch(ctx, wn_threads(ctx) * a.bytes);
 	if (a.count && a.work) wn_parallel(ctx, a.count * a.s.kv, WN(xa_item), &a);

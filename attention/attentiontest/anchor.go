@@ -13,10 +13,8 @@ func SelectAnchor(b Runs, block, single int, theta float32) tensortest.Case {
 	group := page * len(b.Runs[0])
 	name := tensortest.Labels("anchor", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "group", group, "single", single, "theta", theta, "room", b.Room.Keys)
 	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
-		s := b.scene(w)
-		o := &attention.SelectAnchor{
-			Layout: s.layout, Plan: s.plan, Cache: s.cache, Q: s.q, Lane: 1, Serves: 1, Scale: 0.25, Theta: theta, Block: block, Group: group, Single: single,
-		}
+		o := &attention.SelectAnchor{Groups: b.make(w), Theta: theta, Block: block, Single: single}
+		o.Scale = 0.25
 		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
 	}}
 }

@@ -13,26 +13,19 @@ type Runs struct {
 	Room  Room // of a plan row
 }
 
-// scene is what a selector sees of the picked runs.
-type scene struct {
-	layout *attention.Layout
-	cache  *attention.Cache
-	plan   *attention.Plan
-	q      tensor.Mat // rows x heads*dim, F32
-}
-
-// scene draws queries and keys that are small multiples of a quarter, so that scores are exact however they are summed. Each sequence has
+// make is what groups are planned from. It draws queries and keys that are small multiples of a quarter, so that scores are exact however they are summed. Each sequence has
 // its keys and those alone: the rest of the cache is NaN.
-func (b Runs) scene(w *tensortest.World) scene {
+func (b Runs) make(w *tensortest.World) attention.Groups {
 	batch, q, start := b.draw(w)
 	past := newPast(w, batch, b.Heads)
 	for s, keys := range past.k {
 		copy(keys, quarters(w, len(keys)))
 		past.reads(s, batch.Rows[s]-1, Parts{}, 0, b.Heads.KV)
 	}
-	var s scene
+	tiles := len(b.Runs[0])
+	s := attention.Groups{Lane: 1, Heads: b.Heads.Query, Serves: 1, Size: page * tiles}
 	everyone := tensortest.World{Rand: w.Rand, Total: batch.total(), Picked: make([]int, len(w.Picked))}
-	s.cache, s.layout = past.place(&everyone)
+	s.Cache, s.Layout = past.place(&everyone)
 	var list []Tile
 	var rows []float32
 	for _, n := range w.Picked {
@@ -43,11 +36,10 @@ func (b Runs) scene(w *tensortest.World) scene {
 	for i := range list {
 		picked.Picked[i] = i
 	}
-	s.layout = tiled(&picked, list, nil, s.layout.Pages[1])
-	tiles := len(b.Runs[0])
-	s.plan = empty(w, s.layout, Room{b.Heads.Query * tiles, b.Room.Blocks, b.Room.Keys})
-	s.plan.Groups = b.Heads.Query
-	s.q = spared(rows, b.Heads.Query*b.Heads.Dim)
+	s.Layout = tiled(&picked, list, nil, s.Layout.Pages[1])
+	s.Plan = empty(w, s.Layout, Room{b.Heads.Query * tiles, b.Room.Blocks, b.Room.Keys})
+	s.Plan.Groups = b.Heads.Query
+	s.Q = spared(rows, b.Heads.Query*b.Heads.Dim)
 	return s
 }
 

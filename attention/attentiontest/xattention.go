@@ -11,10 +11,8 @@ func SelectXAttention(b Runs, stride, cut int, gamma float32) tensortest.Case {
 	block := page * len(b.Runs[0])
 	name := tensortest.Labels("xattention", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "stride", stride, "cut", cut, "gamma", gamma)
 	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
-		s := b.scene(w)
-		o := &attention.SelectXAttention{
-			Layout: s.layout, Plan: s.plan, Cache: s.cache, Q: s.q, Lane: 1, Serves: 1, Scale: 4, Gamma: gamma, Stride: stride, Block: block, Cut: cut,
-		}
+		o := &attention.SelectXAttention{Groups: b.make(w), Gamma: gamma, Stride: stride, Cut: cut}
+		o.Scale = 4
 		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
 	}}
 }
