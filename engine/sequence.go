@@ -145,7 +145,7 @@ func (q *sequence) advance(rows int, sampled []int32) {
 	switch {
 	case len(sampled) > 0 && slices.Contains(q.stop, sampled[0]):
 		q.finish = Stop
-	case len(q.tokens) == q.limit && q.computed >= q.prompt:
+	case len(q.tokens) == q.limit && q.computed >= q.prompt && !(q.every && q.behind() > 0):
 		q.finish = Length
 	}
 }

@@ -92,6 +92,10 @@ func TestEvalAnswersSparse(t *testing.T) {
 	prompt := strings.Repeat("Tell me of the sea and of the ships. ", 30) + "Once upon"
 	casesFile(t, "cases.jsonl", goldCase{Prompt: prompt, Answer: " a time there was a"})
 	dense := asking(t, "--answers", "cases.jsonl")
+	all := asking(t, "--answers", "cases.jsonl", "--sparse", "prefill=streaming,decode=streaming,prefill_from=0,decode_from=0")
+	if all.PromptDensity != 1 || all.AnswerDensity != 1 || math.Abs(all.Nats-dense.Nats) > 1e-6 {
+		t.Errorf("with all keys the answer has %v nats, without a selector %v", all.Nats, dense.Nats)
+	}
 	seen := map[float64]string{dense.Nats: "dense"}
 	for sparse, want := range map[string][2]bool{ // whether selectors serve prompts and answers
 		"prefill=streaming,prefill_from=0,threshold=0,streaming.sink=0":                                        {true, false},
