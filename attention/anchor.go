@@ -15,7 +15,7 @@ import (
 var _ = register(Kind{
 	Name: "anchor", Phases: Prefill,
 	Knob: Knob{
-		Name: "theta", Default: 12, Min: -100, Max: 1000,
+		Name: "theta", Default: 12, Min: -100, Max: anchorMost,
 		What: "how far below the largest score nearby a key's score may lie, in units of the softmax's exponent; larger reads more keys",
 	},
 	Params: []Knob{
@@ -51,13 +51,17 @@ func newAnchor(k *Kind, e *Env, s Setting) (*Selector, error) {
 // the keys before the group and counts others twice.
 //
 // A page of which more than Single keys are read is read whole; so is one whose keys the plan has no room for. A group with fewer rows
-// than Size, at the end of a prompt, reads everything, and so do groups so early that nothing lies between.
+// than Size, at the end of a prompt, reads everything, and so do groups so early that nothing lies between, and all of them where Theta is at
+// its most: then nobody is asked.
 type SelectAnchor struct {
 	Groups         // the plan has one for each query head; Size is how many rows share a list
 	Theta  float32 // where the request says nothing
 	Block  int     // queries of a mean
 	Single int     // most keys of a page that are read one by one
 }
+
+// anchorMost is the Theta that keeps every key.
+const anchorMost = 1000
 
 // edge is the number of keys at the start, and likewise before a group, that all its rows read.
 func (o *SelectAnchor) edge() int { return max(o.Block, PageTokens) }
@@ -67,7 +71,7 @@ func (o *SelectAnchor) Reference() {
 	o.Layout.runs(o.Serves, o.Size, o.Theta, func(r run) {
 		edge, heads := o.edge(), o.Plan.Groups
 		for h := range heads {
-			if r.rows < o.Size || r.pos-edge <= edge {
+			if r.rows < o.Size || r.pos-edge <= edge || r.knob >= anchorMost {
 				o.Plan.writeRun(r, h, [2]int{}, nil, nil)
 				continue
 			}

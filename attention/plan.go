@@ -102,8 +102,14 @@ func (p *Plan) BlockRoom() int { return p.Blocks.Rows / p.rows() }
 func (p *Plan) KeyRoom() int { return p.Keys.Rows / p.rows() }
 
 // KeyRoom is how much room for single keys a plan row of an Env has, where sequences have so many blocks: the tiles of four pages together have it
-// for half of all keys, beyond which a block is listed as a block.
-func KeyRoom(blocks int) int { return max(1, (blocks*PageTokens/2+3)/4) }
+// for half of all keys, beyond which a block is listed as a block, and one has it for what decoding usually keeps.
+func KeyRoom(blocks int) int {
+	keys := blocks * PageTokens
+	return max((keys/2+3)/4, min(keys, usualBudget))
+}
+
+// usualBudget is how many single keys a plan row has room for in any case.
+const usualBudget = 4096
 
 // row is the plan row of a batch row and query head.
 func (p *Plan) row(row, head, heads int) int {

@@ -81,8 +81,10 @@ func (o *SelectXAttention) Reference() {
 	})
 }
 
-// asks says whether rows have a whole stride that starts where keys' strides do.
-func (o *SelectXAttention) asks(r run) bool { return r.pos%o.Stride == 0 && r.rows >= o.Stride }
+// asks says whether rows have a whole stride that starts where keys' strides do, and whether they would leave anything out.
+func (o *SelectXAttention) asks(r run) bool {
+	return r.knob < 1 && r.pos%o.Stride == 0 && r.rows >= o.Stride
+}
 
 // masses estimates how much of the softmax each block of keys has, for queries that are the last of the keys' positions.
 func (o *SelectXAttention) masses(q, k [][]float64) []float32 {

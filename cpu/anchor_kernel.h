@@ -137,7 +137,7 @@ static void WN(an_keep)(const WN(anchor) *a, const wn_run_of_tiles *r, WN(an_ben
 	}
 }
 
-static int WN(an_asks)(const WN(anchor) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos > 2 * a->edge; }
+static int WN(an_asks)(const WN(anchor) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos > 2 * a->edge && r->knob < 1000; }
 
 // item plans one group in the query heads of one key-value head. Later groups have more keys between, so they come first.
 static void WN(an_item)(void *arg, int64_t item, int worker) {

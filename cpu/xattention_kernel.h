@@ -123,7 +123,7 @@ static void WN(xa_choose)(const WN(xattention) *a, const wn_run_of_tiles *r, WN(
 
 // asks says whether a run has rows to ask and blocks to choose.
 static int WN(xa_asks)(const WN(xattention) *a, const wn_run_of_tiles *r) {
-	return r->pos >= a->s.size && r->pos % a->stride == 0 && r->rows >= a->stride;
+	return r->knob < 1 && r->pos >= a->s.size && r->pos % a->stride == 0 && r->rows >= a->stride;
 }
 
 // item plans one run in the query heads of one key-value head. Later runs score more keys, so they come first.
