@@ -80,6 +80,7 @@ func (g *gated) ops(layer int, s gateShape) (*GateQueries, *GateKeys, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", g.kind, err)
 	}
+	g.Sidecars = append(g.Sidecars, Sidecar{Mat: keys, Rows: s.keys, By: []tensor.Mat{gate.Key, gate.KeyNorm}})
 	q := &GateQueries{Q: e.Q, Norm: gate.QueryNorm, Y: g.queries, Gate: g.gate, Layout: lay, Serves: g.setting.Number, Heads: s.queries, Whole: 1}
 	if s.query > 0 {
 		q.W = gate.Query

@@ -39,6 +39,7 @@ func newQuest(k *Kind, e *Env, s Setting) (*Selector, error) {
 		if err != nil {
 			return nil, fmt.Errorf("quest: %w", err)
 		}
+		q.Sidecars = append(q.Sidecars, Sidecar{Mat: bounds, Rows: heads})
 		q.Layers = append(q.Layers, Steps{
 			Append: []tensor.Op{&KeyBounds{Cache: c, Bounds: bounds, Layout: e.Layout, Lane: e.Lane, Unit: unit}},
 			Select: []tensor.Op{&SelectQuest{

@@ -16,8 +16,9 @@ type Selector struct {
 	Plan   *Plan
 	Layers []Steps // by layer; empty where every layer does the same
 
-	every []tensor.Op     // Select of every layer, where Layers is empty
-	owned []tensor.Buffer // sidecars and scratch
+	Sidecars []Sidecar       // what Append keeps up to date
+	every    []tensor.Op     // Select of every layer, where Layers is empty
+	owned    []tensor.Buffer // sidecars and scratch
 }
 
 // Steps are a selector's ops in one layer.
