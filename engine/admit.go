@@ -54,7 +54,7 @@ func (s *scheduler) crowded(q *sequence, others []*sequence) bool {
 func (s *scheduler) unclaimed(q *sequence) int {
 	rest := s.limits.Rows - len(s.plan)
 	for _, r := range s.running {
-		if r.before(q) && !r.planned && !r.held {
+		if r.before(q) && !r.planned && !r.held && !s.waits(r) {
 			rest -= r.behind()
 		}
 	}

@@ -22,6 +22,13 @@ var sparse = []model.Selection{{Name: "streaming", Knobs: []float32{64}, Params:
 
 func start(t *testing.T, lim model.Limits) *engine.Engine {
 	t.Helper()
+	e, _ := keeping(t, model.Options{Limits: lim, Sparse: sparse}, nil)
+	return e
+}
+
+// keeping is such an engine whose pages are kept outside too; nil = they are not. Its model is closed by what it returns, or with the test.
+func keeping(t *testing.T, opt model.Options, to engine.Prefixes) (e *engine.Engine, end func()) {
+	t.Helper()
 	d, err := cpu.New(cpu.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -30,12 +37,16 @@ func start(t *testing.T, lim model.Limits) *engine.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := model.Load(c, model.Placement{Device: d}, model.Options{Limits: lim, Sparse: sparse})
+	m, err := model.Load(c, model.Placement{Device: d}, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
+	o := engine.Options{Check: true, Prefixes: to}
+	if o.Identity, err = m.PageIdentity(); err != nil {
+		t.Fatal(err)
+	}
 	loop := engine.NewLoop()
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		loop.Close()
 		m.Close()
 		if closer, ok := d.(io.Closer); ok {
@@ -44,7 +55,8 @@ func start(t *testing.T, lim model.Limits) *engine.Engine {
 			}
 		}
 	})
-	return loop.Open(m, engine.Options{Check: true})
+	t.Cleanup(end)
+	return loop.Open(m, o), end
 }
 
 // answer is a whole generation, or the error that ended it.

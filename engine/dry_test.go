@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -18,6 +19,9 @@ type dry struct {
 
 	meanwhile model.Step // the chunk
 	linger    bool       // it is not committed yet
+
+	outside map[pageID][]slot // pages that are kept; nil = none are
+	whims   *rand.Rand        // keeps and reads some pages late, or not at all; nil = all at once
 }
 
 type slot struct {
@@ -32,7 +36,9 @@ func newDry(lim model.Limits, queue int) *dry {
 // plan plans a step and checks it against the limits, the counters and the cache, and a chunk that begins with it.
 func (d *dry) plan() ([]advance, error) {
 	fresh := len(d.chunk) == 0
+	d.restored()
 	plan := slices.Clone(d.next())
+	d.spill()
 	if err := d.compute(&d.work, plan); err != nil || !fresh || len(d.chunk) == 0 {
 		return plan, err
 	}

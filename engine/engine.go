@@ -21,6 +21,10 @@ type Options struct {
 	// MaxUnique is how many different experts of a layer a step of those who generate is meant to run at most, 0 = any number: fewer sequences
 	// then generate at once, but always one, and others wait for their turn. It is meant for models whose experts are not all in fast memory.
 	MaxUnique int
+	// Prefixes keep pages that have no room in the model's memory, and those of engines that are closed; nil = nothing does. Identity is what
+	// models have in common whose pages may be exchanged: see model.PageIdentity, and add the program, unless others compute the same bits.
+	Prefixes Prefixes
+	Identity string
 }
 
 const defaultQueue = 256
@@ -43,6 +47,8 @@ type Engine struct {
 	result result
 	tally  tally
 	unique unique
+	keeper *keeper // nil where pages are kept nowhere else
+	leaves []spilled
 
 	mu        sync.Mutex
 	scheduler *scheduler
@@ -161,6 +167,12 @@ func (e *Engine) Close() {
 	e.loop.remove(e)
 	e.turn.Lock()
 	defer e.turn.Unlock()
+	e.settle()
+	e.closeKeeper()
+}
+
+// settle ends what is under way in a closed engine.
+func (e *Engine) settle() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.scheduler.chunk) > 0 { // nobody will finish it

@@ -42,6 +42,7 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e.closed = l.closed; !e.closed {
+		e.openKeeper(&opt)
 		l.engines = append(slices.Clone(l.engines), e)
 	}
 	return e
@@ -102,7 +103,9 @@ func (e *Engine) step() bool {
 	if e.over() {
 		return false
 	}
+	e.restored()
 	planned, chunk := e.begin()
+	saved := e.keeper != nil && e.keep(e.leaves, 0) > 0
 	started := time.Now()
 	if planned {
 		e.model.Batch().Fill(e.model.Queue(), &e.work)
@@ -129,7 +132,7 @@ func (e *Engine) step() bool {
 		defer e.mu.Unlock()
 		e.scheduler.counts.Turn.add(took.Seconds())
 	}
-	return planned || chunk
+	return planned || chunk || saved
 }
 
 func (e *Engine) over() bool {
@@ -145,6 +148,8 @@ func (e *Engine) begin() (planned, chunk bool) {
 	s := e.scheduler
 	fresh := len(s.chunk) == 0
 	plan := s.next()
+	e.fetch()
+	e.leaves = e.endangered()
 	planned, chunk = len(plan) > 0, len(s.chunk) > 0
 	if !planned && !chunk {
 		if !e.idle {

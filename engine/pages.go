@@ -16,6 +16,10 @@ type pool struct {
 
 	tree  map[prefixKey]int32 // what the full pages hold -> page, see prefix.go
 	roots map[string]int32    // selector fingerprint -> its root: numbers from len(pages) up
+
+	spills bool      // pages have names that hold outside of this pool, and what is evicted is lost only when somebody has seen it
+	names  []pageID  // of roots
+	lost   []spilled // evicted, and not yet overwritten
 }
 
 // page is what the pool knows of one page.
@@ -23,6 +27,8 @@ type page struct {
 	holders int           // sequences whose page tables have it
 	key     *prefixKey    // under which the prefix tree has it; nil when it is not there
 	idle    *list.Element // its place among the idle pages; nil when it is not idle
+	name    pageID        // of what it holds, while it has a key; see pool.spills
+	depth   int           // pages before it; likewise
 }
 
 func newPool(pages int) *pool {
@@ -49,6 +55,9 @@ func (p *pool) take() (id int32, evicted, ok bool) {
 		id, p.free = p.free[n-1], p.free[:n-1]
 	} else if oldest := p.idle.Front(); oldest != nil {
 		id, evicted = oldest.Value.(int32), true
+		if p.spills {
+			p.lost = append(p.lost, p.spilled(id))
+		}
 		p.forget(id)
 	} else {
 		return 0, false, false

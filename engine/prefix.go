@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/winnow-llm/winnow/attention"
@@ -25,6 +26,7 @@ func (p *pool) root(fingerprint string) int32 {
 	if !ok {
 		id = int32(len(p.pages) + len(p.roots))
 		p.roots[fingerprint] = id
+		p.names = append(p.names, sha256.Sum256([]byte(fingerprint)))
 	}
 	return id
 }
@@ -97,6 +99,9 @@ func (p *pool) seal(q *sequence) {
 		}
 		p.tree[key] = own
 		p.pages[own].key = &key
+		if p.spills {
+			p.pages[own].name, p.pages[own].depth = p.nameAfter(p.name(key.parent), &key), q.sealed
+		}
 	}
 }
 

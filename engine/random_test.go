@@ -12,6 +12,7 @@ import (
 // TestRandomTraffic lets requests come, advance and leave at random, in engines of all small sizes, and proves the books after every
 // move. Every request that is not aborted must get the tokens that it would get alone.
 func TestRandomTraffic(t *testing.T) {
+	restored := int64(0)
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
@@ -19,6 +20,9 @@ func TestRandomTraffic(t *testing.T) {
 			lim.Context = 64 * (1 + r.IntN(lim.Pages+1))
 			d := newDry(lim, 1+r.IntN(8))
 			d.crowd = r.IntN(4)
+			if seed%2 == 1 {
+				d.keepOutside(r)
+			}
 			open := map[*sequence]bool{}
 			for range 400 {
 				switch n := r.IntN(10); {
@@ -41,10 +45,14 @@ func TestRandomTraffic(t *testing.T) {
 				}
 				randomStep(t, r, d, open)
 			}
+			restored += d.counts.Restored
 			if u := d.usage(); u.Running+u.Waiting+u.PagesUsed > 0 || len(open) > 0 {
 				t.Fatalf("%d requests left: %+v", len(open), u)
 			}
 		})
+	}
+	if restored < 100 {
+		t.Errorf("%d pages were restored", restored)
 	}
 }
 

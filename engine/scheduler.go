@@ -24,6 +24,9 @@ type scheduler struct {
 	chunk   []advance   // a step of those who catch up, under way in parts while others generate
 	pace    pace        // of those who catch up while others generate
 	counts  Counters
+
+	stored  func(pageID) bool // whether a page is kept outside; nil where none are
+	restore *restore          // under way; nil when none is
 }
 
 // advance is one sequence's part in a step.
@@ -150,7 +153,7 @@ func (s *scheduler) share() {
 		if rest == 0 {
 			return
 		}
-		if q.held || q.planned || s.follows(q) {
+		if q.held || q.planned || s.follows(q) || s.waits(q) {
 			continue
 		}
 		rows := min(q.behind(), rest)
@@ -193,6 +196,14 @@ func (s *scheduler) adopt(q *sequence) {
 func (s *scheduler) cached(q *sequence, tokens int) {
 	q.cached += tokens
 	s.counts.Cached += int64(tokens)
+}
+
+// seal makes shareable what a sequence computed, and counts the pages of prompts that were kept nowhere.
+func (s *scheduler) seal(q *sequence) {
+	from := q.sealed
+	if s.pool.seal(q); s.stored != nil {
+		s.counts.Missing += int64(max(0, min(q.sealed, q.prompt/attention.PageTokens)-from))
+	}
 }
 
 // preempt takes a running sequence's pages and lets it wait before all that came later. Nothing is lost but time: its sealed pages
@@ -254,7 +265,7 @@ func (s *scheduler) commit(ids []int32) {
 			default:
 				q.advance(a.rows, ids[row:row+a.want])
 			}
-			s.pool.seal(q)
+			s.seal(q)
 			s.counts.Generated += int64(len(q.tokens) - before)
 		}
 		row += a.want

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite the scripts in testdata with wh
 // TestScripts runs testdata/*.txt: commands to a scheduler without a model, each followed by a line of dashes and what it prints.
 // Blocks are parted by empty lines; lines that begin with # are the reader's.
 //
-//	new rows=8 pages=4 sequences=2 [wanted=2 context=256 queue=4 crowd=1]
+//	new rows=8 pages=4 sequences=2 [wanted=2 context=256 queue=4 crowd=1 outside=1]
 //	add NAME prompt=1..70,5 [max=3 stop=1071,1072 priority=-1 selector=window]   a request; the id sampled at position p is 1000+p
 //	score NAME prompt=1..70                                          a request for all logits
 //	embed NAME prompt=1..70 pooling=mean                             a request for the sum of hidden states, which are the ids
@@ -183,6 +183,9 @@ func (s *script) open(args map[string]string) error {
 	}
 	s.dry, s.names = newDry(lim, max(atoi(args["queue"]), 4)), map[*sequence]string{}
 	s.crowd = atoi(args["crowd"])
+	if atoi(args["outside"]) > 0 {
+		s.keepOutside(nil)
+	}
 	s.say("ok")
 	return nil
 }
@@ -226,6 +229,12 @@ func (s *script) planned() (err error) {
 	}
 	if n := s.counts.Cached - counts.Cached; n > 0 {
 		s.say("  %d tokens are found in the cache", n)
+	}
+	if n := s.counts.Restored - counts.Restored; n > 0 {
+		s.say("  %d cached pages are restored", n)
+	}
+	if r := s.restore; r != nil {
+		s.say("  %s has pages %d:%d read", s.names[r.seq], r.from, r.from+len(r.ids))
 	}
 	for _, a := range s.parts {
 		wants := ""

@@ -50,8 +50,9 @@ type sequence struct {
 	gone    bool   // it was aborted meanwhile: the step's end releases it
 	finish  Finish // why it ended; of a sequence that generates nothing, Length
 
-	preempted int // how often it lost its pages
-	cached    int // tokens of the prompt that it found in the prefix tree
+	lacking   bool // pages of it that were kept outside could not be read
+	preempted int  // how often it lost its pages
+	cached    int  // tokens of the prompt that it found in the prefix tree
 	times     times
 	out       outbox
 }

@@ -61,6 +61,8 @@ type Counters struct {
 	Rows      int64 // tokens computed, those of scores and those computed again included
 	Preempted int64 // times a sequence lost its pages to an older one
 	Evicted   int64 // cached pages that were taken for other tokens
+	Restored  int64 // pages that were read from outside, see Options.Prefixes
+	Missing   int64 // pages of prompts that were computed since they were neither in memory nor there
 	Cancelled int64 // requests whose consumer left before their end
 	Failed    int64 // requests that a failed step ended
 	Selected

@@ -13,6 +13,7 @@ import (
 
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/store"
 )
 
 var (
@@ -20,10 +21,24 @@ var (
 	seed    = flag.Uint64("seed", 1, "what TestTraffic draws from")
 )
 
-// TestTraffic lets four times as many clients as there are places ask at random for a while, with all priorities, on kernels. Some leave
+// TestTraffic lets clients come and go where pages are in memory alone.
+func TestTraffic(t *testing.T) { bustle(t, nil) }
+
+// TestTrafficOfKeptPages does the same where pages are kept on a disk that has room for some.
+func TestTrafficOfKeptPages(t *testing.T) {
+	disk, err := store.OpenPrefixes(t.TempDir(), 4<<20, func(line string) { t.Error(line) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := bustle(t, disk); u.Restored == 0 || u.Missing == 0 || disk.Counts().Pages == 0 {
+		t.Errorf("nothing was kept, or restored: %+v, %+v", u, disk.Counts())
+	}
+}
+
+// bustle lets four times as many clients as there are places ask at random for a while, with all priorities, on kernels. Some leave
 // early, some are told to, some score prompts or embed them. Whoever stays gets bit for bit what he got alone. The books are proved after every step,
 // and in the end nobody holds a page; that no goroutine is left TestMain sees.
-func TestTraffic(t *testing.T) {
+func bustle(t *testing.T, to engine.Prefixes) engine.Usage {
 	lim := model.Limits{Rows: 64, Sequences: 4, Wanted: 8, Pages: 14, Context: 512}
 	r := rand.New(rand.NewPCG(*seed, 0))
 	all, want := make([]engine.Request, 24), make([][]engine.Token, 24)
@@ -35,7 +50,7 @@ func TestTraffic(t *testing.T) {
 			t.Fatalf("seed %d, request %d alone: %v", *seed, i, err)
 		}
 	}
-	e := start(t, lim)
+	e, _ := keeping(t, model.Options{Limits: lim, Sparse: sparse}, to)
 	var clients sync.WaitGroup
 	var whole, left, refused atomic.Int64
 	until := time.Now().Add(*traffic)
@@ -68,7 +83,9 @@ func TestTraffic(t *testing.T) {
 	if u.Running+u.Waiting+u.PagesUsed != 0 || whole.Load() == 0 || left.Load() == 0 || u.Preempted == 0 || u.Cached == 0 {
 		t.Errorf("seed %d: %d whole, %d left, %+v", *seed, whole.Load(), left.Load(), u)
 	}
-	t.Logf("%d answers are whole, %d were left, %d refused; %d preemptions, %d steps", whole.Load(), left.Load(), refused.Load(), u.Preempted, u.Steps)
+	t.Logf("%d answers are whole, %d were left, %d refused; %d preemptions, %d steps, %d pages restored",
+		whole.Load(), left.Load(), refused.Load(), u.Preempted, u.Steps, u.Restored)
+	return u
 }
 
 // drawn is a request at random; prompts come in three families that begin alike.
