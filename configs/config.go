@@ -41,10 +41,12 @@ type Config struct {
 	RopeFreqBase float64 `koanf:"rope_freq_base" help:"base of the frequencies of rotary embeddings; 0 = as the model says"`
 	YarnOrigCtx  int     `koanf:"yarn_orig_ctx" help:"tokens that models were made for before any rope_scaling; 0 = as the model says"`
 
-	CacheBytes Bytes `koanf:"cache_bytes" help:"memory for cached keys and values of a model, e.g. 2GiB; 0 = chosen by the engine"`
-	Sequences  int   `koanf:"sequences" help:"requests a model advances at once; 0 = chosen by the engine"`
-	Rows       int   `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
-	Queue      int   `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
+	CacheBytes       Bytes  `koanf:"cache_bytes" help:"memory for cached keys and values of a model, e.g. 2GiB; 0 = chosen by the engine"`
+	PrefixCache      string `koanf:"prefix_cache" help:"folder in which what models computed of prompts is kept, so that it survives them; empty = nowhere"`
+	PrefixCacheBytes Bytes  `koanf:"prefix_cache_bytes" help:"most bytes in prefix_cache, e.g. 10GiB; what was not used longest goes first; 0 = no limit"`
+	Sequences        int    `koanf:"sequences" help:"requests a model advances at once; 0 = chosen by the engine"`
+	Rows             int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
+	Queue            int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
 
 	ExpertOverlays []string `koanf:"expert_overlays" flag:"expert-overlay" help:"serve the first model with the experts that an overlay leaves, FILE, or as another one beside it, NAME=FILE"`
 	ExpertProfiles []string `koanf:"expert_profiles" flag:"expert-profile" help:"compare how a model's experts are chosen with its profile in this file, which winnow experts profile wrote"`
@@ -107,14 +109,17 @@ func Default() Config {
 		MoeReturnIDs: true,
 
 		SparseRequests: true,
-		Requests:       1024,
-		BodyBytes:      8 << 20,
-		BodyTimeout:    30 * time.Second,
-		WriteTimeout:   30 * time.Second,
-		DrainTimeout:   30 * time.Second,
-		Ping:           15 * time.Second,
-		LogFormat:      "text",
-		Log:            slog.LevelInfo,
+
+		PrefixCacheBytes: 10 << 30,
+
+		Requests:     1024,
+		BodyBytes:    8 << 20,
+		BodyTimeout:  30 * time.Second,
+		WriteTimeout: 30 * time.Second,
+		DrainTimeout: 30 * time.Second,
+		Ping:         15 * time.Second,
+		LogFormat:    "text",
+		Log:          slog.LevelInfo,
 	}
 }
 

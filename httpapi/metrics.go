@@ -56,6 +56,7 @@ func newMetrics(pool *serve.Pool, further []sdk.Option) (m meters, page http.Han
 	m.register(meter)
 	watchPool(meter, pool)
 	watchCache(meter, pool)
+	watchPrefixes(meter, pool)
 	return m, promhttp.HandlerFor(withAliases(registry), promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 

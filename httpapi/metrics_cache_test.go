@@ -11,7 +11,9 @@ import (
 func TestCacheMetrics(t *testing.T) {
 	r := start(t, Options{})
 	_, page := r.call("GET", "/metrics", "")
-	for _, want := range []string{`winnow_cache_hits_total{kind="rendered"} 0`, `winnow_cache_misses_total{kind="tokenised"} 0`} {
+	for _, want := range []string{`winnow_cache_hits_total{kind="rendered"} 0`, `winnow_cache_misses_total{kind="tokenised"} 0`,
+		"winnow_prefix_disk_pages 0", "winnow_prefix_disk_bytes 0", "winnow_prefix_disk_errors_total 0",
+	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %s", want)
 		}

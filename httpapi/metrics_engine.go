@@ -99,6 +99,8 @@ var figures = []figure{
 	counter("winnow.generated_tokens", "Tokens that steps chose", func(l *serve.Listing) int64 { return l.Engine.Generated }),
 	counter("winnow.prefix_cache.queries", "Tokens of prompts that were looked up in the cache", func(l *serve.Listing) int64 { return l.Engine.Prompt }),
 	counter("winnow.prefix_cache.hits", "Tokens of prompts that were found in the cache", func(l *serve.Listing) int64 { return l.Engine.Cached }),
+	counter("winnow.prefix_disk.hits", "Pages of prompts that were read from disk in place of computed", func(l *serve.Listing) int64 { return l.Engine.Restored }),
+	counter("winnow.prefix_disk.misses", "Pages of prompts that were neither in memory nor on disk, where pages are kept there", func(l *serve.Listing) int64 { return l.Engine.Missing }),
 	counter("winnow.preemptions", "Times a sequence lost its pages to another", func(l *serve.Listing) int64 { return l.Engine.Preempted }),
 	counter("winnow.pages.evicted", "Cached pages that were taken for other tokens", func(l *serve.Listing) int64 { return l.Engine.Evicted }),
 	counter("winnow.sequences.cancelled", "Sequences whose consumer left before their end", func(l *serve.Listing) int64 { return l.Engine.Cancelled }),

@@ -36,6 +36,9 @@ type Options struct {
 	Check      bool          // the engine checks its own state after every step, slowly
 	Cache      *Cache        // of what prompts were made of; shared by models, closed after them; nil = none
 
+	Prefixes *store.Prefixes // keep what a model computed of prompts; shared by models; nil = nothing does
+	Build    string          // of this program: pages are exchanged with the same one only
+
 	Rope         model.RopeScaling // by which sequences may be longer
 	Overlay      *model.Overlay    // which experts there are; nil = those of the checkpoint
 	ForceOverlay bool              // take one that was made for other tensors
@@ -163,7 +166,21 @@ func (m *Model) open(opt Options) error {
 		return err
 	}
 	m.memory, m.shareable = device.total(m.checkpoint), device.mapped
-	m.engine = opt.Loop.Open(m.net, engine.Options{Queue: opt.Queue, Check: opt.Check, MaxUnique: opt.MaxUnique})
+	return m.start(&opt)
+}
+
+// start opens the engine of a loaded network.
+func (m *Model) start(opt *Options) error {
+	o := engine.Options{Queue: opt.Queue, Check: opt.Check, MaxUnique: opt.MaxUnique}
+	if opt.Prefixes != nil {
+		identity, err := m.net.PageIdentity()
+		if err != nil {
+			m.net.Close()
+			return err
+		}
+		o.Prefixes, o.Identity = opt.Prefixes, identity+" "+opt.Build
+	}
+	m.engine = opt.Loop.Open(m.net, o)
 	return nil
 }
 

@@ -11,18 +11,20 @@ import (
 
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/store"
 )
 
 // PoolOptions are what an operator decides about a pool.
 type PoolOptions struct {
 	Models    Catalogue
-	Memory    int64         // most bytes that loaded models take together; 0 = no limit
-	MaxLoaded int           // most models loaded at once; 0 = no limit
-	KeepAlive time.Duration // how long a model stays that nobody asks for; 0 or below = for ever
-	LoadWait  time.Duration // how long a request waits for its model to be loaded, or for room; 0 = as long as its client does
-	Pinned    []string      // names of models that are never unloaded
-	Check     bool          // the pool checks its books after every change
-	Cache     *Cache        // of the models, to be counted; nil = none
+	Memory    int64           // most bytes that loaded models take together; 0 = no limit
+	MaxLoaded int             // most models loaded at once; 0 = no limit
+	KeepAlive time.Duration   // how long a model stays that nobody asks for; 0 or below = for ever
+	LoadWait  time.Duration   // how long a request waits for its model to be loaded, or for room; 0 = as long as its client does
+	Pinned    []string        // names of models that are never unloaded
+	Check     bool            // the pool checks its books after every change
+	Cache     *Cache          // of the models, to be counted; nil = none
+	Prefixes  *store.Prefixes // likewise
 }
 
 // Listing is a model of a pool, as it is now.

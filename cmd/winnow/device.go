@@ -21,7 +21,8 @@ import (
 type machine struct {
 	device tensor.Device
 	loop   *engine.Loop
-	cache  *serve.Cache // of what prompts are made of
+	cache  *serve.Cache    // of what prompts are made of
+	pages  *store.Prefixes // of what models computed of them; nil = it is not kept
 	config configs.Config
 	log    *slog.Logger
 	close  []func() error // in order
@@ -104,6 +105,7 @@ func (m *machine) options() serve.Options {
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
 		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Rope: m.rope, Overlay: m.overlay,
 		ForceOverlay: c.ForceOverlay, ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Sparse: m.sparse, Profiles: m.profiles,
+		Prefixes: m.pages, Build: version,
 	}
 }
 

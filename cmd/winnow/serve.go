@@ -58,6 +58,9 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	if m.policy, err = expertPolicy(&cfg); err != nil {
 		return err
 	}
+	if err := m.keepPrefixes(); err != nil {
+		return err
+	}
 	library, called, err := m.library(names, log)
 	if err != nil {
 		return err
@@ -110,7 +113,7 @@ func runServe(c *cobra.Command, names []string) (err error) {
 func (m *machine) poolOptions(models serve.Catalogue) serve.PoolOptions {
 	c := m.config
 	opt := serve.PoolOptions{
-		Models: models, Memory: m.most(), MaxLoaded: c.MaxLoaded, LoadWait: c.LoadWait, Check: c.Check, Cache: m.cache,
+		Models: models, Memory: m.most(), MaxLoaded: c.MaxLoaded, LoadWait: c.LoadWait, Check: c.Check, Cache: m.cache, Prefixes: m.pages,
 		KeepAlive: cmp.Or(c.KeepAlive, time.Nanosecond), // 0 is not at all here, and for ever there
 	}
 	return opt
