@@ -47,8 +47,8 @@ type Engine struct {
 	result result
 	tally  tally
 	unique unique
-	keeper *keeper // nil where pages are kept nowhere else
-	leaves []spilled
+	keeper *keeper   // nil where pages are kept nowhere else
+	leaves []spilled // pages to be kept in this turn
 
 	mu        sync.Mutex
 	scheduler *scheduler

@@ -46,7 +46,7 @@ func (e *Engine) openKeeper(opt *Options) {
 	e.root = e.scheduler.pool.root(opt.Identity)
 	e.scheduler.pool.spills = true
 	e.keeper = newKeeper(opt.Prefixes, e.model.PageBytes(), e.loop.kick)
-	e.scheduler.stored = e.keeper.stored
+	e.scheduler.stored = opt.Prefixes.Has // what is on its way out cannot be read yet
 }
 
 // newKeeper starts the goroutine that writes. It ends with close. kick is called after each page.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,27 +176,31 @@ func (p *Prefixes) Save(id [32]byte, depth int, tokens []int32, page []byte) boo
 
 // shrink makes room for so many bytes.
 func (p *Prefixes) shrink(more int64) {
+	for _, id := range p.oldest(more) { // Has need not wait for this
+		if err := os.Remove(p.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			p.mu.Lock()
+			p.failed("a page cannot be removed", err)
+			p.mu.Unlock()
+		}
+	}
+}
+
+// oldest takes the pages out of the books that have to go for so many bytes.
+func (p *Prefixes) oldest(more int64) [][32]byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.limit <= 0 || p.counts.Bytes+more <= p.limit {
-		return
+		return nil
 	}
-	var ids [][32]byte
-	for id := range p.files {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b [32]byte) int {
+	ids := slices.SortedFunc(maps.Keys(p.files), func(a, b [32]byte) int {
 		return cmp.Or(p.files[a].used.Compare(p.files[b].used), slices.Compare(a[:], b[:]))
 	})
-	for _, id := range ids {
-		if p.counts.Bytes+more <= int64(slack*float64(p.limit)) {
-			return
-		}
-		if err := os.Remove(p.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			p.failed("a page cannot be removed", err)
-		}
-		p.drop(id)
+	n := 0
+	for n < len(ids) && p.counts.Bytes+more > int64(slack*float64(p.limit)) {
+		p.drop(ids[n])
+		n++
 	}
+	return ids[:n]
 }
 
 // drop takes a page out of the books.

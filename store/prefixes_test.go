@@ -234,3 +234,23 @@ func TestPrefixesOfAFullDisk(t *testing.T) {
 		t.Error("a file is taken for a folder")
 	}
 }
+
+// BenchmarkPrefixes is what a page of 8 MiB costs, about that of a model of some billion weights.
+func BenchmarkPrefixes(b *testing.B) {
+	p, err := OpenPrefixes(b.TempDir(), 0, func(line string) { b.Error(line) })
+	if err != nil {
+		b.Fatal(err)
+	}
+	id, tokens, page := [32]byte{1}, make([]int32, 64), make([]byte, 8<<20)
+	for name, f := range map[string]func([32]byte, int, []int32, []byte) bool{"save": p.Save, "load": p.Load} {
+		p.Save(id, 0, tokens, page)
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(page)))
+			for b.Loop() {
+				if !f(id, 0, tokens, page) {
+					b.Fatal("it is not there")
+				}
+			}
+		})
+	}
+}
