@@ -56,7 +56,7 @@ func TestReadingsAreIndependent(t *testing.T) {
 	if len(differ) < 6 {
 		t.Errorf("of %d readings only %d differ in what they get: %v", len(all), len(differ), differ)
 	}
-	e := start(t, model.Limits{Rows: 96, Sequences: 6, Wanted: 6, Pages: 18, Context: 512})
+	e := start(t, model.Limits{Rows: 96, Sequences: 6, Wanted: 6, Pages: 12, Context: 512})
 	for round := range 2 {
 		var wait sync.WaitGroup
 		for i, r := range all {
