@@ -41,7 +41,7 @@ func newGated(k *Kind, e *Env, s Setting, caps Caps) (*gated, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", k.Name, err)
 	}
-	g.gate, g.model = Rotation{Scale: e.Turn, Pairs: tensor.Halves}, Rotation{Scale: e.Turn, Pairs: e.Pairs}
+	g.gate, g.model = Rotation{Scale: e.Turn, Pairs: e.Pairs}, Rotation{Scale: e.Turn, Pairs: e.Pairs}
 	for _, r := range []struct {
 		to   *tensor.Mat
 		from []float32

@@ -172,7 +172,8 @@ func (k *Kind) fingerprint(s Setting) string {
 //
 // A projection has a row for each value it takes in and a column for each it gives. The rows of Query are query head after query head, which
 // is key-value head after key-value head, and in each channel after channel. Those of Key are head after head, in each head first the rows
-// for the largest values of the channels of a page's keys, then for the least ones, then for the means.
+// for the largest values of the channels of a page's keys, then for the least ones, then for the means. Channels and columns are in the order in
+// which the model's heads turn, see Env.Pairs.
 //
 // seer_decode: Query is heads*dim x width, all query heads of a key-value head being projected to one query; Key is kv heads*3*dim x width;
 // both norms or none. seer: Query is absent and Key heads*3*dim x width, or Query is heads*dim x width, each head by itself, and Key

@@ -59,9 +59,12 @@ type Config struct {
 	MoeRequests  bool   `koanf:"moe_requests" help:"requests may choose with how few experts they make do"`
 	MoeReturnIDs bool   `koanf:"moe_return_ids" help:"requests may ask which experts ran for each token"`
 
-	Sparse         string `koanf:"sparse" help:"which keys answers read whose request does not say, as in prefill=anchor,decode=quest,recall=0.98,budget=4096; empty = all"`
+	Sparse         string `koanf:"sparse" help:"which keys answers read whose request does not say, as in prefill=anchor,decode=quest,recall=0.98,budget=4096; auto = as a sparse_profile says, all without one; empty = all"`
 	SparseLimit    string `koanf:"sparse_limit" help:"how closely requests must read, as in budget=1024,recall=0.95; empty = as they like"`
 	SparseRequests bool   `koanf:"sparse_requests" help:"requests may choose which keys they read, by the selectors that sparse names"`
+
+	SparseProfiles []string `koanf:"sparse_profiles" flag:"sparse-profile" help:"how far selectors must be turned, layer by layer, for a recall: a file that winnow attention calibrate wrote"`
+	Gates          []string `koanf:"gates" help:"trained gates that the selectors seer and seer_decode score with, a file of winnow gates"`
 
 	Hosts        []string      `koanf:"hosts" help:"names under which the server may be called, besides loopback names"`
 	Origins      []string      `koanf:"origins" help:"web origins that may call the API, besides the server's own and local ones; * = all"`
@@ -94,6 +97,9 @@ type Config struct {
 	Key string `koanf:"-"`
 }
 
+// Auto is what Sparse is where a model's profile says which keys are read.
+const Auto = "auto"
+
 // Default is the configuration of a machine where nothing is set.
 func Default() Config {
 	return Config{
@@ -108,6 +114,7 @@ func Default() Config {
 		MoeRequests:  true,
 		MoeReturnIDs: true,
 
+		Sparse:         Auto,
 		SparseRequests: true,
 
 		PrefixCacheBytes: 10 << 30,

@@ -74,6 +74,9 @@ func TestTheExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(c.Gates)+len(c.SparseProfiles) == 0 {
+		c.Gates, c.SparseProfiles = nil, nil
+	}
 	if len(c.Hosts) == 0 && len(c.Origins) == 0 && len(c.Pinned) == 0 && len(c.ExpertOverlays)+len(c.ExpertProfiles) == 0 {
 		c.Hosts, c.Origins, c.Pinned, c.ExpertOverlays, c.ExpertProfiles = nil, nil, nil, nil, nil
 	}

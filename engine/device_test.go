@@ -16,13 +16,19 @@ import (
 	"github.com/winnow-llm/winnow/store"
 )
 
-// start opens the embedded model, in its own formats, on the fastest kernels that this machine has.
 // sparse are the selectors that the models of these tests have; small enough that short prompts leave keys out.
 var sparse = []model.Selection{{Name: "streaming", Knobs: []float32{64}, Params: map[string]float64{"sink": 64}}}
 
+// start opens the embedded model, in its own formats, on the fastest kernels that this machine has.
 func start(t *testing.T, lim model.Limits) *engine.Engine {
 	t.Helper()
-	e, _ := keeping(t, model.Options{Limits: lim, Sparse: sparse}, nil)
+	return startAs(t, model.Options{Limits: lim, Sparse: sparse})
+}
+
+// startAs is start with options of the model.
+func startAs(t *testing.T, opt model.Options) *engine.Engine {
+	t.Helper()
+	e, _ := keeping(t, opt, nil)
 	return e
 }
 

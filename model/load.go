@@ -31,6 +31,7 @@ type Options struct {
 	Apart        bool         // load each expert by itself, so that models of one mapping have in common what both have; see tensor.Shared
 	ExpertBytes  int64        // of the device's memory for experts: others are read when tokens choose them; 0 = all are loaded. See resident
 	Sparse       []Selection  // which selectors requests can be served by, beside reading everything
+	Gates        []*Gates     // of this model, at most one of a kind: what selectors of these names score with
 }
 
 // Load brings a checkpoint onto its device. The checkpoint must stay open as long as the model: a device may read weights where
@@ -78,6 +79,7 @@ type loader struct {
 	err    error
 
 	resident *resident // nil where all experts are loaded
+	gated    map[GateKind]*loadedGates
 }
 
 // fail keeps the first failure.

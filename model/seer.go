@@ -61,6 +61,10 @@ type Gates struct {
 	Pairs tensor.Pairing // how channels are ordered: in a file always Halves, for a model as the model's queries and keys are
 	Facts []Fact         // how they were made, for people
 	Layer []GateLayer
+	// File is where the values are; "" = they are in Layer, or there are none. Model.Load reads them from there.
+	File string
+	// Half says that the projections were stored as BF16, as which a device then keeps them.
+	Half bool
 }
 
 // GateHeads are the sizes of gates. Layers have the same.

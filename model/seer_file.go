@@ -40,7 +40,21 @@ func OpenGates(path string, c *store.Checkpoint) (*Gates, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = g.Fit(c)
+	return g.fitted(path, c)
+}
+
+// DescribeGates is OpenGates without the values, which the gates' File has.
+func DescribeGates(path string, c *store.Checkpoint) (*Gates, error) {
+	g, err := readGates(path, (*gateTensorSpec).check)
+	if err != nil {
+		return nil, err
+	}
+	g.File = path
+	return g.fitted(path, c)
+}
+
+func (g *Gates) fitted(path string, c *store.Checkpoint) (*Gates, error) {
+	err := g.Fit(c)
 	if e := (*GateError)(nil); errors.As(err, &e) {
 		e.File = path
 	}
@@ -51,16 +65,15 @@ func OpenGates(path string, c *store.Checkpoint) (*Gates, error) {
 }
 
 // ReadGates reads a file of gates, whosever they are.
-func ReadGates(path string) (g *Gates, err error) {
+func ReadGates(path string) (*Gates, error) { return readGates(path, (*gateTensorSpec).read) }
+
+// readGates has each tensor of a file taken in.
+func readGates(path string, take func(*gateTensorSpec, *store.Checkpoint, store.Tensor) error) (g *Gates, err error) {
 	c, err := store.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	return readGates(c)
-}
-
-func readGates(c *store.Checkpoint) (*Gates, error) {
 	arch, err := c.Meta.String("general.architecture", "")
 	if err == nil && arch != gatesArch {
 		err = &store.FileError{File: c.Path, Part: `key "general.architecture"`, Limit: fmt.Sprintf("%.40q, want %q", arch, gatesArch), Err: store.ErrUnsupported}
@@ -68,12 +81,12 @@ func readGates(c *store.Checkpoint) (*Gates, error) {
 	if err != nil {
 		return nil, inFile(c, err)
 	}
-	g := &Gates{Pairs: tensor.Halves}
+	g = &Gates{Pairs: tensor.Halves, Half: true}
 	if err := g.keys(c); err != nil {
 		return nil, inFile(c, err)
 	}
 	for i := range g.Layer {
-		if err := g.tensors(c, i); err != nil {
+		if err := g.tensors(c, i, take); err != nil {
 			return nil, err
 		}
 	}
@@ -145,30 +158,40 @@ type gateTensorSpec struct {
 	shape  []int
 }
 
-func (g *Gates) tensors(c *store.Checkpoint, layer int) error {
+func (g *Gates) tensors(c *store.Checkpoint, layer int, take func(*gateTensorSpec, *store.Checkpoint, store.Tensor) error) error {
 	for _, s := range g.shapes(layer) {
 		t, err := c.Tensor(fmt.Sprintf("blk.%d.%s", layer, s.part))
 		if err != nil {
 			return err
 		}
-		if err := s.read(c, t); err != nil {
+		if err := take(&s, c, t); err != nil {
 			return err
 		}
+		g.Half = g.Half && (t.Format == quant.BF16 || len(s.shape) == 1)
 	}
 	return nil
 }
 
-// read decodes a tensor that has the right shape, in a format of plain numbers, all finite.
-func (s *gateTensorSpec) read(c *store.Checkpoint, t store.Tensor) error {
-	bad := &store.FileError{File: c.Path, Part: fmt.Sprintf("tensor %.100q", t.Name), Err: store.ErrFormat}
+// check says whether a tensor has the right shape, in a format of plain numbers.
+func (s *gateTensorSpec) check(c *store.Checkpoint, t store.Tensor) error {
 	if !slices.Contains([]*quant.Format{quant.F32, quant.F16, quant.BF16}, t.Format) || !slices.Equal(t.Shape, s.shape) {
-		bad.Limit = fmt.Sprintf("%s %v, want F32, F16 or BF16 %v", t.Format, t.Shape, s.shape)
-		return bad
+		return s.bad(c, t, fmt.Sprintf("%s %v, want F32, F16 or BF16 %v", t.Format, t.Shape, s.shape))
+	}
+	return nil
+}
+
+func (s *gateTensorSpec) bad(c *store.Checkpoint, t store.Tensor, limit string) error {
+	return &store.FileError{File: c.Path, Part: fmt.Sprintf("tensor %.100q", t.Name), Limit: limit, Err: store.ErrFormat}
+}
+
+// read decodes a tensor that is as check wants it, and finite.
+func (s *gateTensorSpec) read(c *store.Checkpoint, t store.Tensor) error {
+	if err := s.check(c, t); err != nil {
+		return err
 	}
 	*s.values = make([]float32, len(t.Data)/t.Format.Bytes)
 	if t.Format.Decode(*s.values, t.Data); !sound(*s.values) {
-		bad.Limit = "holds numbers that are none"
-		return bad
+		return s.bad(c, t, "holds numbers that are none")
 	}
 	return nil
 }

@@ -351,6 +351,7 @@ func TestGatesFile(t *testing.T) {
 				f.Decode(v, raw)
 			}
 		}
+		g.Half = f == quant.BF16
 		got, err := model.ReadGates(path)
 		if err != nil || !reflect.DeepEqual(got, g) {
 			t.Errorf("%s: %v", f, err)

@@ -18,6 +18,10 @@ type Selection struct {
 	Name   string             // of an attention.Kind
 	Knobs  []float32          // one for every layer of the model, or one for all; empty = the kind's default
 	Params map[string]float64 // those that are not the kind's default
+	// Recall is that for which a profile has the knobs: of several selections of a name and phase a request gets the one whose recall is what it
+	// asks for, or the next above; 0 = the knobs are of no profile.
+	Recall float32
+	Phases attention.Phases // that it serves; 0 = all of its kind
 }
 
 // check says whether a selection can be meant for so many layers.
@@ -48,27 +52,21 @@ func (l *loader) sparse(s *Spec, m *Model) *sparse {
 	if len(l.opt.Sparse) == 0 || l.err != nil {
 		return nil
 	}
-	sp := &sparse{}
-	first := slices.IndexFunc(s.Layers, func(ls LayerSpec) bool { return ls.Window == 0 })
-	if first < 0 {
+	sp, layers := &sparse{at: slices.Repeat([]int{-1}, len(s.Layers))}, s.FullLayers()
+	if len(layers) == 0 {
 		l.fail(fmt.Errorf("%w: no layer of this model reads everything, so there is nothing to select", ErrSparse))
 		return nil
 	}
-	shape := &s.Layers[first]
+	shape := &s.Layers[layers[0]]
 	sc, lay := &m.scratch, &m.batch.Layout
 	q, kv := shape.Heads*shape.HeadDim, shape.KVHeads*shape.HeadDim
 	sp.env = &attention.Env{
 		Device: l.device, Layout: lay, Q: narrow(sc.q, q), K: narrow(sc.k, kv), Heads: shape.Heads, Scale: shape.Scale,
 		Pages: l.opt.Limits.Pages, Context: l.opt.Limits.Context, Freq: shape.Rope.Freq, Turn: shape.Rope.Scale, Pairs: shape.Rope.Pairs,
 	}
-	var layers []int
-	for i, ls := range s.Layers {
-		sp.at = append(sp.at, -1)
-		if alike(&ls, shape) {
-			sp.at[i] = len(layers)
-			layers = append(layers, i)
-			sp.env.Caches = append(sp.env.Caches, m.caches[i])
-		}
+	for n, i := range layers {
+		sp.at[i] = n
+		sp.env.Caches = append(sp.env.Caches, m.caches[i])
 	}
 	blocks := sp.env.Blocks()
 	sp.env.Plan, l.err = attention.NewPlan(l.device, &lay.Tiles, shape.Heads, blocks, attention.KeyRoom(blocks))
@@ -84,11 +82,16 @@ func (l *loader) sparse(s *Spec, m *Model) *sparse {
 			l.fail(err)
 			return sp
 		}
-		sel, err := k.New(k, sp.env, attention.Setting{Number: i, Knobs: want.of(layers), Params: want.Params})
+		gates := l.gates(GateKind(want.Name))
+		if l.err != nil {
+			return sp
+		}
+		sel, err := k.New(k, sp.env, attention.Setting{Number: i, Knobs: want.of(layers), Params: want.Params, Gates: gates.of(layers)})
 		if err != nil {
 			l.fail(fmt.Errorf("%w: %s: %w", ErrSparse, want.Name, err))
 			return sp
 		}
+		sel.Caps.Fingerprint += gates.print
 		sp.kinds, sp.selectors = append(sp.kinds, k), append(sp.selectors, sel)
 		if align := sel.Caps.ChunkAlign; align > l.rows {
 			l.fail(fmt.Errorf("%w: %s plans %d tokens of a prompt together, and a step has %d", ErrSparse, want.Name, align, l.rows))
@@ -175,7 +178,9 @@ func (m *Model) Reads() []string {
 	names := []string{"full"}
 	if m.sparse != nil {
 		for _, s := range m.opt.Sparse {
-			names = append(names, s.Name)
+			if !slices.Contains(names, s.Name) {
+				names = append(names, s.Name)
+			}
 		}
 	}
 	return names
@@ -185,10 +190,10 @@ func (m *Model) Reads() []string {
 func (m *Model) Policy(r *Reading) (Policy, error) {
 	p := Policy{Align: 1, Knob: float32(math.NaN()), From: r.DecodeFrom}
 	var err error
-	if p.Prefill, err = m.reader("prefill", r.Prefill, attention.Prefill, r.PrefillKnob); err != nil {
+	if p.Prefill, err = m.reader(asked{"prefill", r.Prefill, attention.Prefill, r.PrefillKnob}, r); err != nil {
 		return p, err
 	}
-	if p.Decode, err = m.reader("decode", r.Decode, attention.Decode, r.DecodeKnob); err != nil {
+	if p.Decode, err = m.reader(asked{"decode", r.Decode, attention.Decode, r.DecodeKnob}, r); err != nil {
 		return p, err
 	}
 	if r.PrefillKnob != nil && p.Prefill > 0 {
@@ -207,25 +212,35 @@ func (m *Model) Policy(r *Reading) (Policy, error) {
 	return p, nil
 }
 
+// asked is the selector that a Reading names for a phase.
+type asked struct {
+	field, name string
+	phase       attention.Phases
+	knob        *float32 // nil = the selector's own
+}
+
 // reader is the number of a selector that is to serve a phase.
-func (m *Model) reader(field, name string, phase attention.Phases, knob *float32) (int, error) {
-	if name == "" || name == "full" {
+func (m *Model) reader(a asked, r *Reading) (int, error) {
+	if a.name == "" || a.name == "full" {
 		return 0, nil
 	}
-	i := slices.Index(m.Reads(), name)
-	if i < 0 {
-		return 0, &ReadingError{field, fmt.Sprintf("is %q, this model is served with %q", name, m.Reads())}
+	if !slices.Contains(m.Reads(), a.name) {
+		return 0, &ReadingError{a.field, fmt.Sprintf("is %q, this model is served with %q", a.name, m.Reads())}
 	}
-	k := m.sparse.kinds[i]
-	if k.Phases&phase == 0 {
-		return 0, &ReadingError{field, fmt.Sprintf("is %q, which is not for it", name)}
+	k := attention.KindOf(a.name)
+	if k.Phases&a.phase == 0 {
+		return 0, &ReadingError{a.field, fmt.Sprintf("is %q, which is not for it", a.name)}
 	}
-	if knob != nil {
-		if err := k.Knob.Check(float64(*knob)); err != nil {
+	if a.knob != nil {
+		if err := k.Knob.Check(float64(*a.knob)); err != nil {
 			return 0, &ReadingError{"", err.Error()}
 		}
 	}
-	return i, nil
+	i, err := m.variant(a, r.Recall)
+	if err == nil && i == 0 {
+		err = &ReadingError{a.field, fmt.Sprintf("is %q, which this model is not served with for it", a.name)}
+	}
+	return i, err
 }
 
 // Budget is how many keys a policy's decode selector keeps; 0 where it has no such knob.

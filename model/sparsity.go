@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -22,6 +23,8 @@ type Sparsity struct {
 	// and twice the budget: before, reading everything costs less than choosing.
 	PrefillFrom, DecodeFrom *int
 	Params                  map[string]map[string]float64 // by selector, numbers that are fixed when the model is loaded
+	// Profile has the knobs of selectors for Recall, or for its highest recall where that is 0; nil = they are the selectors' own. No text says it.
+	Profile *SparseProfile
 }
 
 const (
@@ -164,14 +167,28 @@ func (x *Sparsity) Check() error {
 	return err
 }
 
-// Selections are the selectors that a model is to be loaded with.
+// Selections are the selectors that a model is to be loaded with: with a profile one for each recall that it has of them.
 func (x *Sparsity) Selections() (all []Selection) {
 	for _, name := range slices.Concat([]string{x.Prefill, x.Decode}, x.Also) {
 		if name != "" && name != "full" && !slices.ContainsFunc(all, func(s Selection) bool { return s.Name == name }) {
-			all = append(all, Selection{Name: name, Params: x.Params[name]})
+			all = append(all, x.Profile.selections(Selection{Name: name, Params: x.Params[name]})...)
 		}
 	}
 	return all
+}
+
+// String is by which selectors tokens read and what share of the softmax, as ParseSparsity has it; "" = everything.
+func (x *Sparsity) String() string {
+	var fields []string
+	for _, f := range []struct{ name, value string }{{"prefill", x.Prefill}, {"decode", x.Decode}} {
+		if f.value != "" {
+			fields = append(fields, f.name+"="+f.value)
+		}
+	}
+	if x.Recall > 0 && len(fields) > 0 {
+		fields = append(fields, fmt.Sprint("recall=", x.Recall))
+	}
+	return strings.Join(fields, ",")
 }
 
 // Reading is how a prompt of so many tokens, and what follows it, is read. The error is a *ReadingError.
@@ -189,7 +206,7 @@ func (x *Sparsity) Reading(prompt int) (*Reading, error) {
 	budget := 0
 	if x.Decode != "" && x.Decode != "full" {
 		if k := attention.KindOf(x.Decode); k != nil && k.Knob.Name == budgetKnob {
-			budget = int(k.Knob.Default)
+			budget = cmp.Or(x.Profile.budget(x.Decode, x.Recall), int(k.Knob.Default))
 		}
 	}
 	if x.Budget > 0 {

@@ -27,6 +27,10 @@ func Fit(c *store.Checkpoint, opt Options, memory int64) (Options, error) {
 		return opt, nil
 	}
 	whole := opt.filled()
+	var err error
+	if whole.Sparse, err = whole.Sparse.Of(c); err != nil {
+		return opt, err
+	}
 	limits, err := whole.limits(c)
 	if err != nil {
 		return opt, err
@@ -67,6 +71,9 @@ func Shareable(c *store.Checkpoint, opt Options) (int64, error) {
 // weigh gives the bytes of cache and buffers, and those of weights.
 func weigh(c *store.Checkpoint, opt Options) (buffers int64, s *sampler, err error) {
 	opt = opt.filled()
+	if opt.Sparse, err = opt.Sparse.Of(c); err != nil {
+		return 0, nil, err
+	}
 	limits, err := opt.limits(c)
 	if err != nil {
 		return 0, nil, err

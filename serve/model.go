@@ -51,10 +51,11 @@ type Options struct {
 
 // network are the options of the network alone.
 func (o *Options) network(limits model.Limits) model.Options {
-	return model.Options{
+	opt := model.Options{
 		DType: o.DType, Limits: limits, Rope: o.Rope, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart, ExpertBytes: o.ExpertBytes,
-		Sparse: o.Sparse.Default.Selections(),
 	}
+	o.Sparse.Load(&opt)
+	return opt
 }
 
 func (o Options) filled() Options {
@@ -139,6 +140,9 @@ func (m *Model) open(opt Options) error {
 	if m.spec, err = opt.network(model.Limits{}).Describe(m.checkpoint); err != nil {
 		return err
 	}
+	if opt.Sparse, err = opt.Sparse.Of(m.checkpoint); err != nil {
+		return err
+	}
 	m.policy, m.sparse = opt.Experts, opt.Sparse
 	if m.usual, err = opt.Experts.usual(&m.spec); err != nil {
 		return fmt.Errorf("the server's default for experts: %w", err)
@@ -163,6 +167,10 @@ func (m *Model) open(opt Options) error {
 	device := &meter{Device: opt.Device, sizes: map[tensor.Buffer]int64{}}
 	m.net, err = model.Load(m.checkpoint, model.Placement{Device: device}, opt.network(limits))
 	if err != nil {
+		return err
+	}
+	if err := m.readable(); err != nil {
+		m.net.Close()
 		return err
 	}
 	m.memory, m.shareable = device.total(m.checkpoint), device.mapped

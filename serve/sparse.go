@@ -3,9 +3,11 @@ package serve
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/store"
 )
 
 // Sparsity is by which selectors the tokens of prompt and answer read, and how closely.
@@ -24,6 +26,48 @@ type SparsePolicy struct {
 	// Limit is how closely a request must read: its budget and recall are the least that it may ask for. nil = as it likes.
 	Limit  *Sparsity
 	Closed bool // requests may not say how they are read
+
+	Auto     bool                   // Default is as a model's own profile says; all keys where there is none
+	Profiles []*model.SparseProfile // of this model and of others
+	Gates    []string               // files, likewise
+	own      []*model.Gates         // see Of
+}
+
+// Of is the policy for a checkpoint, with those of its profiles and gates that are the checkpoint's own. The error wraps model.ErrSparse or is
+// of a file.
+func (p SparsePolicy) Of(c *store.Checkpoint) (SparsePolicy, error) {
+	if len(p.Profiles) > 0 {
+		is, err := model.Identity(c)
+		if err != nil {
+			return p, err
+		}
+		at := slices.IndexFunc(p.Profiles, func(own *model.SparseProfile) bool { return own.Model == is })
+		if at >= 0 {
+			if err := p.Profiles[at].Fit(c); err != nil {
+				return p, err
+			}
+			if p.Default.Profile = p.Profiles[at]; p.Auto {
+				p.Default = p.Profiles[at].Usual()
+			}
+		}
+	}
+	p.own = nil
+	for _, file := range p.Gates {
+		g, err := model.DescribeGates(file, c)
+		switch {
+		case errors.Is(err, model.ErrGates), errors.Is(err, model.ErrAssumption): // another model's, or none of this one can be
+		case err != nil:
+			return p, err
+		default:
+			p.own = append(p.own, g)
+		}
+	}
+	return p, nil
+}
+
+// Load has a network loaded with the policy's selectors. The policy is one that Of gave.
+func (p *SparsePolicy) Load(opt *model.Options) {
+	opt.Sparse, opt.Gates = p.Default.Selections(), p.own
 }
 
 // allows says whether a request may ask for x. The error is a *model.ReadingError.
@@ -92,4 +136,21 @@ func (m *Model) reading(g *Generation, prompt int) (*model.Reading, error) {
 		return nil, &RequestError{Param: param, Why: why}
 	}
 	return r, nil
+}
+
+// Sparsity is how generations are read whose request does not say.
+func (m *Model) Sparsity() Sparsity { return m.sparse.Default }
+
+// readable says whether the network can read as the policy has it, for prompts of any length.
+func (m *Model) readable() error {
+	for _, prompt := range []int{0, m.context} {
+		r, err := m.sparse.Default.Reading(prompt)
+		if err == nil {
+			_, err = m.net.Policy(r)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: the server's default: %w", model.ErrSparse, err)
+		}
+	}
+	return nil
 }

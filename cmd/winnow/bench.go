@@ -121,7 +121,7 @@ knob turned so that it reaches --recall of the softmax, with the fewest keys. Re
 	overlayFlag(c)
 	ropeFlags(c)
 	moeFlag(c, &b.experts)
-	configs.Flags(f, "models", "cpu", "dtype", "rows", "sparse", "log")
+	configs.Flags(f, "models", "cpu", "dtype", "rows", "sparse", "sparse_profiles", "gates", "log")
 	return c
 }
 
@@ -181,7 +181,7 @@ func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name st
 	defer func() { err = errors.Join(err, n.close()) }()
 
 	w := &workout{network: n, meter: meter, draw: rand.New(rand.NewPCG(1, 2)), experts: b.experts}
-	first := benchResult{Model: name, Device: meter.Name(), Experts: askedOf(b.experts), Sparse: cfg.Sparse, NThreads: cfg.Threads, RoofGBs: roof}
+	first := benchResult{Model: name, Device: meter.Name(), Experts: askedOf(b.experts), Sparse: spoken(&cfg, n.sparse), NThreads: cfg.Threads, RoofGBs: roof}
 	for _, depth := range b.depths {
 		for _, test := range b.tests() {
 			r := first

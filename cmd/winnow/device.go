@@ -136,6 +136,9 @@ func (m *machine) describing(weights string) (*store.Checkpoint, error) {
 // serve loads MODEL ready to talk, with what the store says of it.
 func (m *machine) serve(name string) (*serve.Model, error) {
 	library, called, err := m.library([]string{name}, nil)
+	if err == nil {
+		err = m.belong(library, called)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -210,10 +213,19 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	opt, err := serve.FitNetwork(c, m.device, model.Options{
+	opt := model.Options{
 		DType: model.DType(m.config.DType), Limits: limits, Rope: m.rope, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay,
-		ExpertBytes: int64(m.config.ExpertMemory), Sparse: m.sparse.Default.Selections(),
-	}, m.most())
+		ExpertBytes: int64(m.config.ExpertMemory),
+	}
+	err = m.own(c)
+	reads := m.sparse
+	if err == nil {
+		reads, err = m.sparse.Of(c)
+	}
+	if err == nil {
+		reads.Load(&opt)
+		opt, err = serve.FitNetwork(c, m.device, opt, m.most())
+	}
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -222,7 +234,7 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())
 	}
 	m.repaired(name, n.Spec().Repairs)
-	out := &network{Model: n, sparse: m.sparse.Default, engine: m.loop.Open(n, engine.Options{Check: m.config.Check})}
+	out := &network{Model: n, sparse: reads.Default, engine: m.loop.Open(n, engine.Options{Check: m.config.Check})}
 	out.close = func() error {
 		out.engine.Close()
 		n.Close()

@@ -60,7 +60,8 @@ func (e *evaluation) runPerplexity(c *cobra.Command, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	reads, err := m.sparse.Default.Reading(e.ctx)
+	sparse := talker.Sparsity()
+	reads, err := sparse.Reading(e.ctx)
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (e *evaluation) runPerplexity(c *cobra.Command, name string) (err error) {
 	}
 	seconds := time.Since(started).Seconds()
 	p := perplexity{
-		Model: name, Experts: askedOf(e.experts), Sparse: cfg.Sparse, Perplexity: math.Exp(sum.mean()), Uncertainty: sum.deviation() * math.Exp(sum.mean()), Nats: sum.mean(),
+		Model: name, Experts: askedOf(e.experts), Sparse: spoken(&cfg, sparse), Perplexity: math.Exp(sum.mean()), Uncertainty: sum.deviation() * math.Exp(sum.mean()), Nats: sum.mean(),
 		Ctx: e.ctx, Chunks: len(chunks), Tokens: sum.count, Seconds: seconds, TokensPerS: float64(e.ctx*len(chunks)) / seconds,
 	}
 	if e.asJSON {
@@ -98,6 +99,9 @@ func (m *machine) scorer(name string, n int) (*serve.Model, error) {
 	}
 	spec, err := model.Describe(c)
 	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if err := m.own(c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	opt := m.options()

@@ -37,20 +37,9 @@ func (m *machine) profile(files []string, library *serve.Library, called []strin
 
 // fingerprints are those of models that are served, with their names.
 func (m *machine) fingerprints(library *serve.Library, called []string) (map[string]string, error) {
-	var sources []serve.Source
-	if len(called) == 0 {
-		all, err := library.List()
-		if err != nil {
-			return nil, err
-		}
-		sources = all
-	}
-	for _, name := range called {
-		s, err := library.Find(name)
-		if err != nil {
-			return nil, err
-		}
-		sources = append(sources, s)
+	sources, err := sourcesOf(library, called)
+	if err != nil {
+		return nil, err
 	}
 	out := map[string]string{}
 	for _, s := range sources {
@@ -60,6 +49,21 @@ func (m *machine) fingerprints(library *serve.Library, called []string) (map[str
 		}
 	}
 	return out, nil
+}
+
+// sourcesOf are the models of the command line, or all of the library where these are none.
+func sourcesOf(library *serve.Library, called []string) (sources []serve.Source, err error) {
+	if len(called) == 0 {
+		return library.List()
+	}
+	for _, name := range called {
+		s, err := library.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
 }
 
 // look opens the weights of a source for see.

@@ -65,6 +65,9 @@ func runServe(c *cobra.Command, names []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := m.belong(library, called); err != nil {
+		return err
+	}
 	if err := m.profile(cfg.ExpertProfiles, library, called); err != nil {
 		return err
 	}
