@@ -69,6 +69,9 @@ func NewTrialOf(k *Kind, d tensor.Device, in *Inputs, s TrialSize) (*Trial, *Sel
 				set.Params[p.Name] = 0
 			}
 		}
+		if k.Knob.Default > float64(in.Keys()) { // what counts keys needs no room for more than there are
+			set.Knobs = []float32{float32(k.Knob.Turn(1, in.Keys()))}
+		}
 		sel, err := k.New(k, t.Env, set)
 		if err != nil {
 			t.Free()

@@ -86,7 +86,13 @@ func (l *loader) sparse(s *Spec, m *Model) *sparse {
 		if l.err != nil {
 			return sp
 		}
-		sel, err := k.New(k, sp.env, attention.Setting{Number: i, Knobs: want.of(layers), Params: want.Params, Gates: gates.of(layers)})
+		knobs := want.of(layers)
+		if want.Recall > 0 && k.Knob.Name == budgetKnob { // found on longer sequences than there may be here
+			for i := range knobs {
+				knobs[i] = min(knobs[i], float32(max(attention.PageTokens, l.opt.Limits.Context)))
+			}
+		}
+		sel, err := k.New(k, sp.env, attention.Setting{Number: i, Knobs: knobs, Params: want.Params, Gates: gates.of(layers)})
 		if err != nil {
 			l.fail(fmt.Errorf("%w: %s: %w", ErrSparse, want.Name, err))
 			return sp

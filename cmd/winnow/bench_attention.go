@@ -152,7 +152,7 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	t := &truth{device: m.device, queue: m.device.Queue(), in: in}
-	samples := a.samples(in.Keys())
+	samples := attention.Samples(in.Keys(), phases[a.phase])
 	oracle, err := t.density(samples, a.recall)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 		if r.Phase == "prefill" {
 			r.Batch = 1
 		}
-		err := a.measure(&r, t, samples, cfg.Rows)
+		err := a.measure(&r, t, cfg.Rows)
 		if a.all && errors.Is(err, attention.ErrNeedsModel) {
 			log.Warn("bench", "selector", name, "left out", err)
 			continue
@@ -179,25 +179,9 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 	return results, nil
 }
 
-// samples are 64 positions spread evenly over the sequence; over its last quarter where tokens are generated, since a step is at its end.
-func (a *attentionBench) samples(keys int) (rows []int) {
-	const most = 64
-	from := 0
-	if a.phase == "decode" {
-		from = keys * 3 / 4
-	}
-	for i := range most {
-		pos := from + int((float64(i)+0.5)*float64(keys-from)/most)
-		if len(rows) == 0 || rows[len(rows)-1] != pos {
-			rows = append(rows, pos)
-		}
-	}
-	return rows
-}
-
 // measure finds the knob's setting, then takes the times. Rows are the most of a chunk; 0 = 2048.
-func (a *attentionBench) measure(r *attentionResult, t *truth, samples []int, rows int) error {
-	race, err := a.newRace(r.Selector, t, samples, min(cmp.Or(rows, 2048), r.Keys))
+func (a *attentionBench) measure(r *attentionResult, t *truth, rows int) error {
+	race, err := a.newRace(r.Selector, t, min(cmp.Or(rows, 2048), r.Keys))
 	if err != nil {
 		return err
 	}
@@ -205,11 +189,11 @@ func (a *attentionBench) measure(r *attentionResult, t *truth, samples []int, ro
 	if err := race.fill(); err != nil {
 		return err
 	}
-	r.Knob, r.OracleBlocks = race.knob.Name, race.oracle != nil
+	r.Knob, r.OracleBlocks = race.Knob.Name, race.oracle != nil
 	if r.Value, r.Reached, err = a.turn(race); err != nil {
 		return err
 	}
-	if race.phase == attention.Decode {
+	if race.Phase == attention.Decode {
 		err = race.decode(r)
 	} else {
 		err = race.prefill(r, a.rounds)

@@ -15,58 +15,55 @@ const decodeSteps = 21
 
 // race is a selector beside dense attention on one layer.
 type race struct {
-	trial    *attention.Trial
-	selector *attention.Selector
-	knob     attention.Knob
-	setting  float32 // of the knob; NaN = the selector's own
-	oracle   *oracle // writes the plan in place of a gate; nil where the selector does
+	*attention.Search
+	oracle *oracle // writes the plan in place of a gate; nil where the selector does
 
-	phase   attention.Phases
-	keys    int
-	batch   int
-	align   int   // prompts are planned from multiples of it on
-	chunk   int   // rows of a prompt's step, a multiple of align
-	samples []int // positions
+	keys  int
+	batch int
+	chunk int // rows of a prompt's step
 }
 
 // gated are the kinds that score with trained gates. Inputs without a model have none, so the oracle's blocks stand in for theirs.
 var gated = []string{"seer", "seer_decode"}
 
-func (a *attentionBench) newRace(name string, t *truth, samples []int, rows int) (*race, error) {
-	r := &race{phase: phases[a.phase], keys: t.in.Keys(), batch: 1, samples: samples, setting: float32(math.NaN())}
-	size := attention.TrialSize{Rows: roundUp(rows, attention.PageTokens), Sequences: 1, Phase: r.phase, Format: quant.F16}
-	if r.phase == attention.Decode {
+func (a *attentionBench) newRace(name string, t *truth, rows int) (*race, error) {
+	r, phase := &race{keys: t.in.Keys(), batch: 1}, phases[a.phase]
+	size := attention.TrialSize{Rows: roundUp(rows, attention.PageTokens), Sequences: 1, Phase: phase, Format: quant.F16}
+	if phase == attention.Decode {
 		r.batch = a.batch
 		size.Rows, size.Sequences = max(attention.PageTokens, a.batch), a.batch
 	}
 	if err := r.open(name, t, size); err != nil {
 		return nil, err
 	}
-	r.align, r.chunk = r.selector.Caps.Chunk(), r.trial.Env.Rows()
+	r.chunk = r.Trial.Env.Rows()
 	return r, nil
 }
 
 // open prepares the trial and the selector.
-func (r *race) open(name string, t *truth, size attention.TrialSize) (err error) {
-	if kind := attention.KindOf(name); !slices.Contains(gated, name) {
-		r.knob = kind.Knob
-		r.trial, r.selector, err = attention.NewTrialOf(kind, t.device, t.in, size)
+func (r *race) open(name string, t *truth, size attention.TrialSize) error {
+	kind := attention.KindOf(name)
+	if !slices.Contains(gated, name) {
+		trial, selector, err := attention.NewTrialOf(kind, t.device, t.in, size)
+		if err == nil {
+			r.Search = attention.NewSearch(kind, trial, selector, size.Phase)
+		}
 		return err
 	}
-	r.knob = attention.Knob{Name: "cut", Default: 1e-3, Min: 1e-7, Max: 1, Down: true}
-	if r.oracle, err = newOracle(t, r.phase, r.samples); err != nil {
+	trial, err := attention.NewTrial(t.device, t.in, size)
+	if err != nil {
 		return err
 	}
-	if r.trial, err = attention.NewTrial(t.device, t.in, size); err != nil {
-		return err
-	}
-	r.selector = &attention.Selector{Caps: attention.Caps{ChunkAlign: 1}, Plan: r.trial.Env.Plan}
-	return nil
+	r.Search = attention.NewSearch(kind, trial, &attention.Selector{Caps: attention.Caps{ChunkAlign: 1}, Plan: trial.Env.Plan}, size.Phase)
+	r.Knob = attention.Knob{Name: "cut", Default: 1e-3, Min: 1e-7, Max: 1, Down: true}
+	r.Choose = func(run attention.Run) { r.foresee(run) }
+	r.oracle, err = newOracle(t, size.Phase, r.Samples)
+	return err
 }
 
 func (r *race) free() {
-	r.selector.Free(r.trial.Env.Device)
-	r.trial.Free()
+	r.Selector.Free(r.Trial.Env.Device)
+	r.Trial.Free()
 }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
@@ -74,80 +71,22 @@ func roundUp(n, to int) int { return (n + to - 1) / to * to }
 // fill puts all keys and values into the cache, and the selector's sidecars beside them.
 func (r *race) fill() error {
 	for s := range r.batch {
-		for from := 0; from < r.keys; from += r.chunk {
-			if err := r.step(attention.Prefill, attention.Run{Seq: s, From: from, To: min(from+r.chunk, r.keys)}); err != nil {
-				return err
-			}
-			if err := r.trial.Append(r.selector); err != nil {
-				return err
-			}
+		if err := r.Fill(s); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// step lays a step out and keeps its keys.
-func (r *race) step(phase attention.Phases, runs ...attention.Run) error {
-	r.trial.Step(phase, r.setting, runs...)
-	return errors.Join(r.trial.Observe(r.selector), r.trial.Keep())
-}
-
-// plan is the selector's work of a step that its Append has been done for. An oracle has written the plan before.
-func (r *race) plan(runs ...attention.Run) error {
-	if r.oracle == nil {
-		return r.trial.Select(r.selector)
-	}
+// foresee has the oracle write the plan of a step.
+func (r *race) foresee(runs ...attention.Run) {
 	var firsts []int
 	for _, run := range runs {
 		for pos := run.From; pos < run.To; pos = roundUp(pos+1, attention.PageTokens) {
 			firsts = append(firsts, pos)
 		}
 	}
-	r.oracle.write(r.selector.Plan, firsts, float64(r.setting))
-	return nil
-}
-
-// receipts are those of the sampled rows with the knob at its setting, computing no more of a prompt than they need.
-func (r *race) receipts() (all []attention.Receipt, err error) {
-	for i := 0; i < len(r.samples); {
-		run := attention.Run{From: r.samples[i], To: r.samples[i] + 1}
-		if r.phase == attention.Prefill {
-			run.From = run.From / r.align * r.align
-			run.To = min(run.From+r.align, r.keys)
-		}
-		rows := r.sampled(run)
-		i += len(rows)
-		some, err := r.receiptsOf(run, rows)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, some...)
-	}
-	return all, nil
-}
-
-func (r *race) receiptsOf(run attention.Run, rows []int) ([]attention.Receipt, error) {
-	// A generated token's key is there already; kept alone, sidecars of its page would forget what comes after it.
-	r.trial.Step(r.phase, r.setting, run)
-	if r.phase == attention.Prefill {
-		if err := errors.Join(r.trial.Observe(r.selector), r.trial.Keep(), r.trial.Append(r.selector)); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.plan(run); err != nil {
-		return nil, err
-	}
-	return r.trial.Probe(r.selector.Plan, rows)
-}
-
-// sampled are the rows of a run that are sampled.
-func (r *race) sampled(run attention.Run) (rows []int) {
-	for _, pos := range r.samples {
-		if pos >= run.From && pos < run.To {
-			rows = append(rows, pos-run.From)
-		}
-	}
-	return rows
+	r.oracle.write(r.Selector.Plan, firsts, float64(r.Setting))
 }
 
 // lap is one step of both.
@@ -158,10 +97,10 @@ type lap struct {
 
 // lap runs a step's selection and attention, then attention over everything, or the other way about.
 func (r *race) lap(phase attention.Phases, rows []int, denseFirst bool, runs ...attention.Run) (l lap, err error) {
-	t := r.trial
-	t.Step(phase, r.setting, runs...)
+	t := r.Trial
+	t.Step(phase, r.Setting, runs...)
 	started := time.Now()
-	err = t.Observe(r.selector)
+	err = t.Observe(r.Selector)
 	l.sparse = time.Since(started)
 	if err := errors.Join(err, t.Keep()); err != nil {
 		return l, err
@@ -169,16 +108,14 @@ func (r *race) lap(phase attention.Phases, rows []int, denseFirst bool, runs ...
 	var sparse, dense []float32
 	one := func() error {
 		if r.oracle != nil {
-			if err := r.plan(runs...); err != nil {
-				return err
-			}
+			r.foresee(runs...)
 		}
 		started := time.Now()
-		err := t.Append(r.selector)
+		err := t.Append(r.Selector)
 		if r.oracle == nil {
-			err = errors.Join(err, t.Select(r.selector))
+			err = errors.Join(err, t.Select(r.Selector))
 		}
-		err = errors.Join(err, t.Attend(r.selector.Plan))
+		err = errors.Join(err, t.Attend(r.Selector.Plan))
 		l.sparse += time.Since(started)
 		sparse = r.outputs(rows)
 		return err
@@ -204,7 +141,7 @@ func (r *race) lap(phase attention.Phases, rows []int, denseFirst bool, runs ...
 
 func (r *race) outputs(rows []int) (all []float32) {
 	for _, row := range rows {
-		all = append(all, r.trial.Output(row)...)
+		all = append(all, r.Trial.Output(row)...)
 	}
 	return all
 }
@@ -225,8 +162,8 @@ func (r *race) prefill(res *attentionResult, rounds int) error {
 		var sum lap
 		for from := 0; from < r.keys; from += r.chunk {
 			run := attention.Run{From: from, To: min(from+r.chunk, r.keys)}
-			rows := r.sampled(run)
-			l, err := r.lap(r.phase, rows, (round+from/r.chunk)%2 == 1, run)
+			rows := r.Sampled(run)
+			l, err := r.lap(r.Phase, rows, (round+from/r.chunk)%2 == 1, run)
 			if err != nil {
 				return err
 			}
@@ -235,8 +172,8 @@ func (r *race) prefill(res *attentionResult, rounds int) error {
 			if round > 0 {
 				continue
 			}
-			some, err := r.trial.Probe(r.selector.Plan, rows)
-			n, of, err2 := r.trial.Count(r.selector.Plan)
+			some, err := r.Trial.Probe(r.Selector.Plan, rows)
+			n, of, err2 := r.Trial.Count(r.Selector.Plan)
 			if err := errors.Join(err, err2); err != nil {
 				return err
 			}
@@ -245,7 +182,7 @@ func (r *race) prefill(res *attentionResult, rounds int) error {
 		sparse, dense = append(sparse, milliseconds(sum.sparse)), append(dense, milliseconds(sum.dense))
 	}
 	res.Ms, res.MsDense, res.Work = percentile(sparse, 50), percentile(dense, 50), read/visible
-	res.Recall, res.Density = means(all)
+	res.Recall, res.Density = attention.Means(all)
 	return nil
 }
 
@@ -258,7 +195,7 @@ func (r *race) decode(res *attentionResult) error {
 		runs = append(runs, attention.Run{Seq: s, From: r.keys - 1, To: r.keys})
 	}
 	for round := range decodeSteps + 1 {
-		l, err := r.lap(r.phase, []int{0}, round%2 == 1, runs...)
+		l, err := r.lap(r.Phase, []int{0}, round%2 == 1, runs...)
 		if err != nil {
 			return err
 		}
@@ -267,14 +204,14 @@ func (r *race) decode(res *attentionResult) error {
 			sparse, dense = append(sparse, milliseconds(l.sparse)), append(dense, milliseconds(l.dense))
 		}
 	}
-	read, visible, err := r.trial.Count(r.selector.Plan)
+	read, visible, err := r.Trial.Count(r.Selector.Plan)
 	if err != nil {
 		return err
 	}
 	res.Ms, res.MsDense, res.Work = percentile(sparse, 50), percentile(dense, 50), read/visible
 	var all []attention.Receipt
-	for _, pos := range r.samples {
-		some, err := r.receiptsOf(attention.Run{From: pos, To: pos + 1}, []int{0})
+	for _, pos := range r.Samples {
+		some, err := r.ReceiptsOf(attention.Run{From: pos, To: pos + 1}, []int{0})
 		if err != nil {
 			return err
 		}
@@ -284,17 +221,17 @@ func (r *race) decode(res *attentionResult) error {
 		}
 		all, res.MaxError = append(all, some...), max(res.MaxError, differ)
 	}
-	res.Recall, res.Density = means(all)
+	res.Recall, res.Density = attention.Means(all)
 	return nil
 }
 
 // differ is how far the output of a step's first row is from the dense one, under the plan as it is.
 func (r *race) differ() (most float64, err error) {
-	if err := r.trial.Attend(r.selector.Plan); err != nil {
+	if err := r.Trial.Attend(r.Selector.Plan); err != nil {
 		return 0, err
 	}
 	sparse := r.outputs([]int{0})
-	if err := r.trial.Attend(r.trial.Dense); err != nil {
+	if err := r.Trial.Attend(r.Trial.Dense); err != nil {
 		return 0, err
 	}
 	for i, v := range r.outputs([]int{0}) {

@@ -48,7 +48,7 @@ func TestBenchAttention(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for want, args := range map[string][]string{
-		"there are full, ":         {"--selectors", "fastest"},
+		"there are anchor, ":       {"--selectors", "fastest"},
 		"prefill or decode":        {"--phase", "both"},
 		"multiple of --kv-heads":   {"--kv-heads", "5"},
 		"recent is -1":             {"--selectors", "streaming", "--keys", "64", "--knob", "-1"},
@@ -108,10 +108,11 @@ func TestOracleBlocks(t *testing.T) {
 	for phase, name := range map[string]string{"prefill": "seer", "decode": "seer_decode"} {
 		a := &attentionBench{phase: phase, recall: 0.95, knob: math.NaN(), batch: 1}
 		tr := &truth{device: d, queue: d.Queue(), in: in}
-		race, err := a.newRace(name, tr, a.samples(in.Keys())[32:40], 1500)
+		race, err := a.newRace(name, tr, 1500)
 		if err != nil {
 			t.Fatal(err)
 		}
+		race.Samples = race.Samples[32:40]
 		if err := race.fill(); err != nil {
 			t.Fatal(err)
 		}
@@ -119,11 +120,11 @@ func TestOracleBlocks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all, err := race.receipts()
+		all, err := race.Receipts()
 		if err != nil {
 			t.Fatal(err)
 		}
-		recall, density := means(all)
+		recall, density := attention.Means(all)
 		t.Logf("%s: cut %g, recall %g, density %g", name, cut, recall, density)
 		if !reached || recall < 0.95 || density > 0.4 {
 			t.Errorf("%s: cut %g, recall %g, density %g", name, cut, recall, density)

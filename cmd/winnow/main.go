@@ -34,7 +34,7 @@ MODEL is a GGUF file, a Hugging Face directory, a name in the store (winnow list
 		SilenceErrors: true,
 	}
 	c.AddCommand(serveVerb(), runVerb(), pullVerb(), pushVerb(), listVerb(), showVerb(), createVerb(), cpVerb(), rmVerb(), psVerb(), stopVerb(), inspectVerb(),
-		evalVerb(), expertsVerb(), gatesVerb(), compressVerb(), quantizeVerb(), benchVerb(), keyVerb(), versionVerb())
+		evalVerb(), expertsVerb(), gatesVerb(), attentionVerb(), compressVerb(), quantizeVerb(), benchVerb(), keyVerb(), versionVerb())
 	return c
 }
 
