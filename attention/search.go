@@ -141,9 +141,12 @@ func (s *Search) Turn(recall float64) (best Turned, err error) {
 		return least, err
 	}
 	lo, hi := 0.0, 1.0
-	const halvings = 16
+	const (
+		halvings = 32 // a knob may go from -1e6 to 1e6, and matter between 0 and 20
+		enough   = 2e-4
+	)
 	for range halvings {
-		if best.read == least.read {
+		if best.read == least.read || best.Recall < recall+enough {
 			break
 		}
 		mid, err := at((lo + hi) / 2)

@@ -25,6 +25,14 @@ func rotation(pairs int, p tensor.Pairing) attention.Rotation {
 	return attention.Rotation{Freq: tensor.FromF32(1, pairs, freq), Scale: 1.25, Pairs: p}
 }
 
+// pairing is how a case's gates turn.
+func pairing(tiles []Tile) tensor.Pairing {
+	if len(tiles)%2 == 0 {
+		return tensor.Neighbours
+	}
+	return tensor.Halves
+}
+
 // weight is a gate's projection: no weight that a device loads in a layout of its own.
 func weight(w *tensortest.World, f *quant.Format, rows, cols int) tensor.Mat {
 	m := w.Weight(f, rows, cols)
@@ -50,7 +58,7 @@ func GateKeys(tiles []Tile, h Heads, g Gate) tensortest.Case {
 		}
 		o := &attention.GateKeys{
 			Cache: caches[0], W: weight(w, g.Format, g.Heads*3*h.Dim, g.Width), Norm: g.norm(w), Keys: sidecar(quant.F16, pages*g.Heads, g.Width),
-			Tails: w.Output(quant.F32, g.Heads, g.Width), Model: rotation(h.Dim/2, tensor.Neighbours), Gate: rotation(g.Width/2, tensor.Halves),
+			Tails: w.Output(quant.F32, g.Heads, g.Width), Model: rotation(h.Dim/2, tensor.Neighbours), Gate: rotation(g.Width/2, pairing(tiles)),
 			Layout: tiled(w, tiles, []int32{1, 1}, tables), Lane: 1, Serves: 1, Late: g.Heads % 2 * (page - 1),
 		}
 		raw := o.Cache.K.Raw()
@@ -79,7 +87,7 @@ func GateQueries(tiles []Tile, h Heads, g Gate) tensortest.Case {
 	return tensortest.Case{Name: name, Rows: len(tiles), Make: func(w *tensortest.World) tensortest.Trial {
 		tables, _ := tableOf(w, tiles)
 		o := &attention.GateQueries{
-			Q: rowsOf(w, tiles, h.Query*h.Dim), Norm: g.norm(w), Y: w.Output(quant.F32, g.Heads, g.Width), Gate: rotation(g.Width/2, tensor.Halves),
+			Q: rowsOf(w, tiles, h.Query*h.Dim), Norm: g.norm(w), Y: w.Output(quant.F32, g.Heads, g.Width), Gate: rotation(g.Width/2, pairing(tiles)),
 			Layout: tiled(w, tiles, []int32{1, 1}, tables), Serves: 1, Heads: g.Heads, Whole: 1 + g.Heads%2*(page-1),
 		}
 		if g.Format != nil {
