@@ -20,7 +20,7 @@ var _ = register(Kind{
 	Params: []Knob{
 		{Name: "stride", Default: 16, Min: 8, Max: 16, What: "how far apart the antidiagonals are: 8 or 16; half as far costs twice as much"},
 		{Name: "block", Default: 64, Min: 64, Max: 128, What: "how many queries and keys make a block: 64, or 128 (published)"},
-		{Name: "cut", Default: 0, Min: 0, Max: 1 << 20, What: "0 = as published; n = every block is read that has 1/n of what gamma leaves out, or more"},
+		{Name: "cut", Default: 64, Min: 0, Max: 1 << 20, What: "0 = as published; n = every block is read that has 1/n of what gamma leaves out, or more"},
 	},
 	New: newXAttention,
 })
