@@ -158,7 +158,7 @@ func (o *SelectAnchor) Cost() (bytes, flops int64) {
 	dim, heads := int64(o.Cache.Dim), int64(o.Plan.Groups)
 	o.Layout.runs(o.Serves, o.Size, o.Theta, func(r run) {
 		if between := r.pos - 2*o.edge(); r.rows == o.Size && between > 0 {
-			bytes += int64(r.pos+r.rows)*dim*int64(o.Cache.Heads*o.Cache.K.Format.Bytes) + 4*int64(r.rows)*dim*heads
+			bytes += o.Cache.stored(int64(r.pos+r.rows)*int64(o.Cache.Heads)) + 4*int64(r.rows)*dim*heads
 			flops += 2 * dim * heads * (int64(r.rows/o.Block*between) + int64(r.rows)*int64(2*o.edge()+r.rows/2))
 		}
 	})

@@ -41,10 +41,10 @@ func (o *Attend) Reference() {
 // head attends with one query over keys, each a slot in a page tile.
 func (o *Attend) head(q, y []float32, keys, tiles []int) {
 	c, scores, top := o.Cache, make([]float64, len(keys)), math.Inf(-1)
-	key, value := reader(c.K), reader(c.V)
+	key, value := c.key(), c.value()
 	for n, slot := range keys {
 		for d, v := range q {
-			scores[n] += float64(v) * float64(key(tiles[n]+d*PageTokens+slot))
+			scores[n] += float64(v) * float64(key(tiles[n], slot, d))
 		}
 		scores[n] *= float64(o.Scale)
 		top = max(top, scores[n])
@@ -55,7 +55,7 @@ func (o *Attend) head(q, y []float32, keys, tiles []int) {
 		p := math.Exp(scores[n] - top)
 		total += p
 		for d := range out {
-			out[d] += p * float64(value(tiles[n]+slot*c.Dim+d))
+			out[d] += p * float64(value(tiles[n], slot, d))
 		}
 	}
 	for d := range y {
@@ -83,5 +83,5 @@ func (o *Attend) Cost() (bytes, flops int64) {
 		}
 	}
 	dim := int64(o.Cache.Dim)
-	return read*int64(o.Cache.Heads)/int64(o.Heads)*2*dim*int64(o.Cache.K.Format.Bytes) + int64(rows*(o.Q.RowBytes()+o.Y.RowBytes())), 4 * read * dim
+	return 2*o.Cache.stored(read*int64(o.Cache.Heads)/int64(o.Heads)) + int64(rows*(o.Q.RowBytes()+o.Y.RowBytes())), 4 * read * dim
 }

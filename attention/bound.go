@@ -22,15 +22,15 @@ func (o *Attend) boundOf(row, head int) float64 {
 	c := o.Cache
 	pages, pos := o.Layout.Pages[o.Lane], int(o.Layout.Pos.I32()[row])
 	table := pages.I32()[int(o.Layout.Seq.I32()[row])*pages.Cols:]
-	keys, values := reader(c.K), reader(c.V)
+	keys, values := c.key(), c.value()
 	var key, value float64
 	o.Plan.keys(o.Plan.row(row, head, o.Heads), pos, func(k int) {
 		tile := c.Tile(table[k/PageTokens], head*c.Heads/o.Heads)
 		var sum float64
 		for d := range c.Dim {
-			x := float64(keys(tile + d*PageTokens + k%PageTokens))
+			x := float64(keys(tile, k%PageTokens, d))
 			sum += x * x
-			value = max(value, math.Abs(float64(values(tile+k%PageTokens*c.Dim+d))))
+			value = max(value, math.Abs(float64(values(tile, k%PageTokens, d))))
 		}
 		key = max(key, math.Sqrt(sum))
 	})

@@ -11,7 +11,7 @@ import "github.com/winnow-llm/winnow/tensor"
 // unit after unit, then the largest ones likewise.
 type KeyBounds struct {
 	Cache  *Cache     // keys, the rows' own included
-	Bounds tensor.Mat // pages*kv heads x 2*dim*units, in the cache's format; written for the units of the rows
+	Bounds tensor.Mat // pages*kv heads x 2*dim*units, in the cache's format, or F16 where that is packed; written for the units of the rows
 	Layout *Layout    // whose rows these are and where their pages lie
 	Lane   int        // which page table
 	Unit   int        // keys: 16, 32 or 64
@@ -20,16 +20,16 @@ type KeyBounds struct {
 // Reference works row by row, and comes to the last one of each unit in the end.
 func (o *KeyBounds) Reference() {
 	seq, pos, pages, c := o.Layout.Seq.I32(), o.Layout.Pos.I32(), o.Layout.Pages[o.Lane], o.Cache
-	key, units := reader(c.K), PageTokens/o.Unit
+	key, units := c.key(), PageTokens/o.Unit
 	for i := range tensor.Live(o.Layout.Rows, o.Layout.Pos.Rows) {
 		page, slot := pages.I32()[int(seq[i])*pages.Cols+int(pos[i])/PageTokens], int(pos[i])%PageTokens
 		first := slot / o.Unit * o.Unit
 		for row := range c.Heads * c.Dim {
 			head, d := row/c.Dim, row%c.Dim
-			at := c.Tile(page, head) + d*PageTokens
-			least, most := key(at+first), key(at+first)
+			at := c.Tile(page, head)
+			least, most := key(at, first, d), key(at, first, d)
 			for j := first + 1; j <= slot; j++ {
-				least, most = min(least, key(at+j)), max(most, key(at+j))
+				least, most = min(least, key(at, j, d)), max(most, key(at, j, d))
 			}
 			to := (int(page)*c.Heads+head)*o.Bounds.Cols + d*units + slot/o.Unit
 			store(o.Bounds, to, least)
@@ -46,6 +46,6 @@ func (o *KeyBounds) Operands() (in, out []*tensor.Mat) {
 
 // Cost counts each row's key read and written once, and two comparisons a value.
 func (o *KeyBounds) Cost() (bytes, flops int64) {
-	n := int64(tensor.Live(o.Layout.Rows, o.Layout.Pos.Rows)) * int64(o.Cache.Heads*o.Cache.Dim)
-	return 2 * n * int64(o.Cache.K.Format.Bytes), 2 * n
+	n := int64(tensor.Live(o.Layout.Rows, o.Layout.Pos.Rows)) * int64(o.Cache.Heads)
+	return 2 * o.Cache.stored(n), 2 * n * int64(o.Cache.Dim)
 }

@@ -131,12 +131,12 @@ func (o *GateKeys) Reference() {
 // key is the gate key of the keys of a page up to a position.
 func (o *GateKeys) key(page int32, head, pos int) []float32 {
 	c, first := o.Cache, pos/PageTokens*PageTokens
-	key, tile := reader(c.K), c.Tile(page, head*c.Heads/o.heads())
+	key, tile := c.key(), c.Tile(page, head*c.Heads/o.heads())
 	var keys [][]float32
 	for slot := range pos - first + 1 {
 		x := make([]float32, c.Dim)
 		for d := range x {
-			x[d] = key(tile + d*PageTokens + slot)
+			x[d] = key(tile, slot, d)
 		}
 		o.Model.turn(x, first+slot, -1)
 		keys = append(keys, x)
@@ -176,7 +176,7 @@ func (o *GateKeys) Operands() (in, out []*tensor.Mat) {
 func (o *GateKeys) Cost() (bytes, flops int64) {
 	n := int64(tensor.Live(o.Layout.Rows, o.Layout.Pos.Rows))
 	values := n * int64(o.Cache.Heads*o.Cache.Dim)
-	return values * int64(o.Cache.K.Format.Bytes), 10*values + 2*n*int64(o.W.Rows*o.W.Cols)/PageTokens
+	return o.Cache.stored(n * int64(o.Cache.Heads)), 10*values + 2*n*int64(o.W.Rows*o.W.Cols)/PageTokens
 }
 
 // GateQueries makes the gate's queries of the tiles that a selector serves: the mean of the tile's queries, projected, normed and turned by

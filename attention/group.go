@@ -78,10 +78,10 @@ func (o *Groups) scores(g run, head int) func(i, key int) float32 {
 
 // keys reads the keys that a head of a group sees.
 func (o *Groups) keys(g run, head int) func(key, d int) float32 {
-	pages, at := &o.Layout.Pages[o.Lane], reader(o.Cache.K)
+	pages, at := &o.Layout.Pages[o.Lane], o.Cache.key()
 	table := pages.I32()[g.seq*pages.Cols:]
 	return func(k, d int) float32 {
-		return at(o.Cache.Tile(table[k/PageTokens], head*o.Cache.Heads/o.Heads) + d*PageTokens + k%PageTokens)
+		return at(o.Cache.Tile(table[k/PageTokens], head*o.Cache.Heads/o.Heads), k%PageTokens, d)
 	}
 }
 
@@ -110,5 +110,5 @@ func (o *Groups) operands() (in, out []*tensor.Mat) {
 // cost counts a step that is one group after as much again: scores of the last n queries with all its keys.
 func (o *Groups) cost(n int) (bytes, flops int64) {
 	keys := int64(2 * o.Size)
-	return keys * int64(o.Cache.Heads*o.Cache.Dim*o.Cache.K.Format.Bytes), 2 * keys * int64(n*o.Heads*o.Cache.Dim)
+	return o.Cache.stored(keys * int64(o.Cache.Heads)), 2 * keys * int64(n*o.Heads*o.Cache.Dim)
 }

@@ -46,12 +46,12 @@ func (o *Probe) Reference() {
 func (o *Probe) masses(row, head int) []float64 {
 	c, pages := o.Cache, o.Layout.Pages[o.Lane]
 	table := pages.I32()[int(o.Layout.Seq.I32()[row])*pages.Cols:]
-	q, key := o.Q.F32()[(row*o.Heads+head)*c.Dim:][:c.Dim], reader(c.K)
+	q, key := o.Q.F32()[(row*o.Heads+head)*c.Dim:][:c.Dim], c.key()
 	scores, top := make([]float64, int(o.Layout.Pos.I32()[row])+1), math.Inf(-1)
 	for k := range scores {
 		tile := c.Tile(table[k/PageTokens], head*c.Heads/o.Heads)
 		for d, v := range q {
-			scores[k] += float64(v) * float64(key(tile+d*PageTokens+k%PageTokens))
+			scores[k] += float64(v) * float64(key(tile, k%PageTokens, d))
 		}
 		scores[k] *= float64(o.Scale)
 		top = max(top, scores[k])
@@ -78,7 +78,7 @@ func (o *Probe) Cost() (bytes, flops int64) {
 	}
 	for _, row := range o.Rows.I32()[:n] {
 		keys := int64(o.Layout.Pos.I32()[row]) + 1
-		bytes += keys * int64(o.Cache.Heads*o.Cache.Dim*o.Cache.K.Format.Bytes)
+		bytes += o.Cache.stored(keys * int64(o.Cache.Heads))
 		flops += 2 * keys * int64(o.Heads*o.Cache.Dim)
 	}
 	return bytes, flops
@@ -88,13 +88,13 @@ func (o *Probe) Cost() (bytes, flops int64) {
 func (o *Probe) Bound(*tensor.Mat) func(i int) float64 {
 	return func(i int) float64 {
 		row, head := int(o.Rows.I32()[i/o.Heads]), i%o.Heads
-		c, pages, key := o.Cache, o.Layout.Pages[o.Lane], reader(o.Cache.K)
+		c, pages, key := o.Cache, o.Layout.Pages[o.Lane], o.Cache.key()
 		table := pages.I32()[int(o.Layout.Seq.I32()[row])*pages.Cols:]
 		var most float64
 		for k := range int(o.Layout.Pos.I32()[row]) + 1 {
 			tile, sum := c.Tile(table[k/PageTokens], head*c.Heads/o.Heads), 0.0
 			for d := range c.Dim {
-				x := float64(key(tile + d*PageTokens + k%PageTokens))
+				x := float64(key(tile, k%PageTokens, d))
 				sum += x * x
 			}
 			most = max(most, math.Sqrt(sum))

@@ -35,7 +35,7 @@ func newQuest(k *Kind, e *Env, s Setting) (*Selector, error) {
 			q.Free(e.Device)
 			return nil, fmt.Errorf("quest: a plan has no room for a budget of %v keys", budget)
 		}
-		bounds, err := q.own(e.Device, tensor.Mat{Rows: e.Pages * heads, Cols: 2 * dim * (PageTokens / unit), Format: c.K.Format})
+		bounds, err := q.own(e.Device, tensor.Mat{Rows: e.Pages * heads, Cols: 2 * dim * (PageTokens / unit), Format: c.Sidecar()})
 		if err != nil {
 			return nil, fmt.Errorf("quest: %w", err)
 		}

@@ -12,7 +12,7 @@ type Region struct {
 
 // Regions are those of a layer's keys and of its values.
 func (c *Cache) Regions() []Region {
-	size, stride := c.K.Format.RowBytes(c.Heads*c.Dim*PageTokens), c.K.Format.RowBytes(c.Stride)
+	size, stride := c.Format.RowBytes(c.Heads*c.Dim*PageTokens), c.Format.RowBytes(c.Stride)
 	return []Region{{c.K.Buf, c.K.Off, stride, size}, {c.V.Buf, c.V.Off, stride, size}}
 }
 

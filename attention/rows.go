@@ -18,12 +18,12 @@ func headRows(m tensor.Mat, first, count, at, dim int) [][]float64 {
 
 // keys are the first keys of a sequence in one head; pages is the step's page table.
 func (c *Cache) keys(pages tensor.Mat, seq, head, count int) [][]float64 {
-	read, rows := reader(c.K), make([][]float64, count)
+	read, rows := c.key(), make([][]float64, count)
 	for i := range rows {
 		tile := c.Tile(pages.I32()[seq*pages.Cols+i/PageTokens], head)
 		rows[i] = make([]float64, c.Dim)
 		for d := range rows[i] {
-			rows[i][d] = float64(read(tile + d*PageTokens + i%PageTokens))
+			rows[i][d] = float64(read(tile, i%PageTokens, d))
 		}
 	}
 	return rows

@@ -139,7 +139,7 @@ func (o *SelectXAttention) Cost() (bytes, flops int64) {
 	dim, heads := int64(o.Cache.Dim), int64(o.Plan.Groups)
 	o.Layout.runs(o.Serves, o.Size, o.Gamma, func(r run) {
 		if r.pos >= o.Size && o.asks(r) {
-			bytes += int64(r.pos+r.rows)*dim*int64(o.Cache.Heads*o.Cache.K.Format.Bytes) + 4*int64(r.rows)*dim*heads
+			bytes += o.Cache.stored(int64(r.pos+r.rows)*int64(o.Cache.Heads)) + 4*int64(r.rows)*dim*heads
 			flops += 2 * dim * heads * int64(r.rows) * int64(r.pos+r.rows/2) / int64(o.Stride)
 		}
 	})

@@ -35,6 +35,7 @@ type Config struct {
 	CPU     string `koanf:"cpu" help:"kernels of the CPU device: avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
 	DType   string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
 	Context int    `koanf:"context" help:"longest sequence in tokens; 0 = as the model says, within the cache"`
+	KVType  string `koanf:"kv_type" help:"how keys and values are cached: f32, f16 or q8_0; auto = f16, or f32 where dtype is f32"`
 	// Names as llama.cpp has them.
 	RopeScaling  string  `koanf:"rope_scaling" help:"how models read more tokens than they were made for: none, linear, dynamic or yarn; empty = as the model says"`
 	RopeScale    float64 `koanf:"rope_scale" help:"by how much rope_scaling makes their context longer, 1 or more"`
@@ -111,6 +112,7 @@ func Default() Config {
 		LoadWait:     2 * time.Minute,
 		CPU:          "auto",
 		DType:        "native",
+		KVType:       "auto",
 		MoeRequests:  true,
 		MoeReturnIDs: true,
 
@@ -157,6 +159,7 @@ func (c *Config) check() error {
 	}{
 		{"cpu", c.CPU, []string{"auto", "avx512", "avx2", "dotprod", "neon", "go"}},
 		{"dtype", c.DType, []string{"native", "f32"}},
+		{"kv_type", c.KVType, []string{"auto", "f32", "f16", "q8_0"}},
 		{"log_format", c.LogFormat, []string{"text", "json"}},
 	} {
 		if !slices.Contains(v.allowed, v.value) {

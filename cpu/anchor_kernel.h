@@ -1,6 +1,7 @@
 // SelectAnchor: what groups take; d = block, single, edge. f = theta, scale. First the anchors of all rows are found, an
 // item being a tile in one key-value head, then the keys, an item being a group of rows in one key-value head.
 
+#include "keys.h"
 #include "scored.h"
 
 enum { WN(AN_QUERIES) = 4, WN(AN_WIDE) = WN_SUMS / 4 }; // queries in a pass, and vectors of keys that they meet at once
@@ -15,6 +16,7 @@ typedef struct WN(anchor) {
 	float *most; // rows x heads: the anchors
 	uint8_t *work; // of bytes for each thread
 	int64_t bytes;
+	float *plain; // of each thread: room for a tile of packed keys
 } WN(anchor);
 
 // products computes y[i] = q[i] . key for the 64 keys of a tile [dim][64].
@@ -44,10 +46,10 @@ WN_INLINE void WN(an_products)(const float *const *q, int f16, const uint8_t *k,
 static void WN(an_products_f32)(const float *const *q, const uint8_t *k, int64_t dim, float (*y)[WN_PAGE_KEYS]) { WN(an_products)(q, 0, k, dim, y); }
 static void WN(an_products_f16)(const float *const *q, const uint8_t *k, int64_t dim, float (*y)[WN_PAGE_KEYS]) { WN(an_products)(q, 1, k, dim, y); }
 
-// raise raises the largest scores of a tile's rows in one head, 16 lanes a row, by those with the keys of a page up to their own.
-static void WN(an_raise)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_t head, int64_t page, float (*top)[16]) {
+// raise raises the largest scores of a tile's rows in one head, 16 lanes a row, by those with the keys k of a page up to
+// their own.
+static void WN(an_raise)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_t head, const uint8_t *k, int64_t page, float (*top)[16]) {
 	enum { N = WN(AN_QUERIES) };
-	const uint8_t *k = wn_keys(&a->s, r->seq, page, head * a->s.kv / a->s.heads);
 	for (int64_t i = 0; i < r->rows; i += N) {
 		const float *q[N];
 		float y[N][WN_PAGE_KEYS];
@@ -72,7 +74,8 @@ static void WN(an_anchors)(void *arg, int64_t item, int worker) {
 	for (int64_t i = 0; i < (to - from) * r->rows; i++) v_store(top[i], v_set(-INFINITY));
 	for (int64_t page = 0; page <= last; page++) {
 		if (page * WN_PAGE_KEYS == a->edge) page = local;
-		for (int64_t h = from; h < to; h++) WN(an_raise)(a, r, h, page, top + (h - from) * r->rows);
+		const uint8_t *k = WN(plain_keys)(wn_keys(&a->s, r->seq, page, kv_head), a->s.kind, a->s.dim, a->plain, worker);
+		for (int64_t h = from; h < to; h++) WN(an_raise)(a, r, h, k, page, top + (h - from) * r->rows);
 	}
 	for (int64_t h = from; h < to; h++) {
 		for (int64_t i = 0; i < r->rows; i++) a->most[(r->row + i) * a->s.heads + h] = a->s.scale * v_most(v_load(top[(h - from) * r->rows + i]));
@@ -157,7 +160,7 @@ static void WN(an_item)(void *arg, int64_t item, int worker) {
 	memset(b.mean + queries * dim, 0, (WN(an_queries)(a) - queries) * dim * sizeof(float));
 	for (int64_t h = 0; h < to - from; h++) b.blocks[h] = b.keys[h] = 0;
 	for (int64_t page = a->edge / WN_PAGE_KEYS; page < (r->pos - a->edge) / WN_PAGE_KEYS; page++) {
-		const uint8_t *k = wn_keys(&a->s, r->seq, page, kv_head);
+		const uint8_t *k = WN(plain_keys)(wn_keys(&a->s, r->seq, page, kv_head), a->s.kind, dim, a->plain, worker);
 		for (int64_t i = 0; i < queries; i += N) {
 			const float *q[N];
 			for (int n = 0; n < N; n++) q[n] = b.mean + (i + n) * dim;
@@ -189,7 +192,7 @@ static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
 	a->bytes = wn_parts(wn_max(group, a->widest * WN_PAGE_KEYS * 64), 64) * 64;
 	a->work = wn_scratch(ctx, wn_threads(ctx) * a->bytes);
 	a->most = wn_scratch(ctx, (a->t.first[a->t.n] * a->s.heads + 1) * sizeof *a->most);
-	return a->work && a->most;
+	return a->work && a->most && wn_widened(ctx, a->s.kind, a->s.dim, &a->plain);
 }
 
 void WN(wn_select_anchor)(wn_ctx *ctx, const wn_op *op) {

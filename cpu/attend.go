@@ -2,6 +2,9 @@
 
 package cpu
 
+// #include "stored.h"
+import "C"
+
 import (
 	"fmt"
 
@@ -19,8 +22,21 @@ func fillAttend(e *entry, o *attention.Attend) {
 	e.runs(e.kernels.attend)
 	e.operands(o.Q, o.Y, c.K, c.V, pages, l.Seq, l.Pos, l.Rows, p.Tile, p.Sink, p.Local,
 		p.BlockAt, p.BlockN, p.Blocks, p.KeyAt, p.KeyN, p.Keys)
-	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Groups, pages.Cols, half(c.K), c.Stride)
+	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Groups, pages.Cols, stored(c), c.Stride)
 	e.floats(o.Scale)
+}
+
+// stored is how a cache stores numbers, see stored.h.
+func stored(c *attention.Cache) int {
+	switch c.Format {
+	case quant.F32:
+		return C.WN_CACHE_F32
+	case quant.F16:
+		return C.WN_CACHE_F16
+	case quant.Q8_0:
+		return C.WN_CACHE_Q8_0
+	}
+	panic(fmt.Sprintf("winnow: bug: cpu: a cache of %s", c.Format))
 }
 
 // half is 1 for a matrix of F16, 0 for one of F32.
@@ -31,5 +47,5 @@ func half(m tensor.Mat) int {
 	case quant.F32:
 		return 0
 	}
-	panic(fmt.Sprintf("winnow: bug: cpu: a cache of %s", m))
+	panic(fmt.Sprintf("winnow: bug: cpu: numbers beside a cache as %s", m))
 }

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "cpu.h"
+#include "stored.h"
 
 enum {
 	WN_PAGE = 64, // keys in a page, and at most in a segment
@@ -20,11 +20,11 @@ typedef struct wn_attend {
 	const int32_t *tile, *sink, *local, *block_at, *block_n, *blocks, *key_at, *key_n, *keys;
 	const int32_t *pages, *seq, *pos;
 	int64_t rows, heads, kv, dim, groups, columns, stride; // columns: of the page table; stride: numbers from page to page
-	int f16;
+	int kind; // how the cache stores numbers
 	float scale;
 
 	int64_t padded; // dim, rounded up to whole strips
-	int64_t bytes; // of a number in the cache
+	int64_t bytes; // of a number in the cache, without its scale
 	int64_t widest; // query heads of a key-value head, at most
 	int64_t span, cuts; // an item is one of the cuts of the queries that span rows have in the heads of a key-value head
 	int64_t items, most; // most: queries of an item
@@ -128,7 +128,7 @@ static inline wn_segment wn_segment_of(const wn_attend *a, const wn_list *l, int
 			s.hi = wn_min(l->pos + 1 - page * WN_PAGE, WN_PAGE);
 		}
 	}
-	int64_t at = wn_tile_of(a, l, page) * a->bytes;
+	int64_t at = wn_stored(a->kind, wn_tile_of(a, l, page));
 	s.k = a->k + at, s.v = a->v + at;
 	return s;
 }

@@ -1,5 +1,5 @@
 // Attend: p = q, y, k, v, pages, seq, pos, n, tile, sink, local, block at, block n, blocks, key at, key n, keys; d = rows, heads, kv heads, dim,
-// plan groups, columns of the page table, 1 where the cache is F16, its stride; f = scale. An item is a number of rows in the
+// plan groups, columns of the page table, how the cache stores numbers, its stride; f = scale. An item is a number of rows in the
 // query heads of one key-value head or in some of them, or when there are few rows, one split of that. Rows and heads of an item that read the
 // same keys share passes over them, which is found out as it runs.
 //
@@ -8,6 +8,7 @@
 // head runs over dimensions in order, one over keys over keys in order, however many queries share the pass.
 
 #include "attend.h"
+#include "keys.h"
 #include "attend_pass.h"
 
 // A partial result, as it lies in memory: o, then 16 lanes of sum, then top.
@@ -24,16 +25,20 @@ typedef struct WN(bench) {
 	WN(query) *query;
 	float *whole; // the same number of merged results
 	float *k, *v; // panels
-	uint16_t *raw; // 64 gathered keys as they are stored
+	uint16_t *raw; // 64 gathered keys as a tile stores them
+	float *key_scale, *value_scale; // of the packed tiles that a pass reads: dim/32 x 64, 64 x dim/32
 } WN(bench);
 
 WN_INLINE int64_t WN(panel_floats)(const wn_attend *a) {
 	return WN_PAGE / WN(COLUMNS) * WN(key_strip)(a) + a->padded / WN(COLUMNS) * WN(value_strip)(a);
 }
 
+WN_INLINE int64_t WN(scale_floats)(const wn_attend *a) { return WN_PAGE * (a->dim / WN_SHARED); }
+
 // bench_bytes is the memory that bench lays out.
 WN_INLINE int64_t WN(bench_bytes)(const wn_attend *a) {
 	int64_t n = a->most, floats = n * (2 * a->padded + WN_PAGE + WN(part_floats)(a)) + WN(panel_floats)(a) + WN_PAGE * a->padded;
+	if (a->kind == WN_CACHE_Q8_0) floats += 2 * WN(scale_floats)(a);
 	return (sizeof(WN(bench)) + n * sizeof(WN(query)) + 127) / 64 * 64 + (floats * 4 + 63) / 64 * 64;
 }
 
@@ -50,6 +55,8 @@ static WN(bench) *WN(bench_of)(const wn_attend *a, int worker) {
 	b->k = f + n * WN(part_floats)(a);
 	b->v = b->k + WN_PAGE / WN(COLUMNS) * WN(key_strip)(a);
 	b->raw = (uint16_t *)(b->v + a->padded / WN(COLUMNS) * WN(value_strip)(a));
+	b->key_scale = (float *)b->raw + WN_PAGE * a->padded;
+	b->value_scale = b->key_scale + WN(scale_floats)(a);
 	return b;
 }
 
@@ -61,18 +68,33 @@ WN_INLINE float *WN(place_value)(const wn_attend *a, float *v, int64_t j, int64_
 	return v + d / WN(COLUMNS) * WN(value_strip)(a) + j * WN(COLUMNS) + d % WN(COLUMNS);
 }
 
-// panel_keys makes a panel of a tile of keys; panel_value does so for one value.
+// panel_keys makes a panel of a tile of keys; panel_value does so for value j of a tile of values, that in a slot.
 static void WN(panel_keys)(const wn_attend *a, float *k, const uint8_t *tile) {
 	for (int64_t d = 0; d < a->dim; d++) {
 #pragma GCC unroll 4
-		for (int c = 0; c < WN_PAGE; c += 16, tile += 16 * a->bytes) v_store(WN(place_key)(a, k, d, c), WN(number16)(tile, a->f16));
+		for (int c = 0; c < WN_PAGE; c += 16) v_store(WN(place_key)(a, k, d, c), WN(tile16)(tile, a->kind, a->dim, d, c));
 	}
 }
 
-static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8_t *row) {
+static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8_t *tile, int64_t slot) {
+	const uint8_t *row = tile + slot * a->dim * a->bytes, *scale = wn_scales(tile, a->dim) + 2 * slot * (a->dim / WN_SHARED);
 	int64_t d = 0;
-	for (; d + 16 <= a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number16)(row + d * a->bytes, a->f16));
-	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + d * a->bytes, a->f16, wn_max(a->dim - d, 0)));
+	if (a->kind == WN_CACHE_Q8_0) {
+		for (; d < a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), v_mul(v_load_i8(row + d), v_set(v_one_f16(scale + d / WN_SHARED * 2))));
+		return;
+	}
+	int f16 = a->kind == WN_CACHE_F16;
+	for (; d + 16 <= a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number16)(row + d * a->bytes, f16));
+	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + d * a->bytes, f16, wn_max(a->dim - d, 0)));
+}
+
+// gather_packed copies the keys of one page to their columns of a packed tile.
+static void WN(gather_packed)(const wn_attend *a, uint8_t *to, const uint8_t *tile, const int32_t *key, int64_t from, int64_t end) {
+	uint8_t *scales = to + a->dim * WN_PAGE;
+	for (int64_t d = 0; d < a->dim; d++)
+		for (int64_t j = from; j < end; j++) to[d * WN_PAGE + j] = tile[d * WN_PAGE + key[j] % WN_PAGE];
+	for (int64_t b = 0; b < a->dim / WN_SHARED; b++)
+		for (int64_t j = from; j < end; j++) memcpy(scales + 2 * (b * WN_PAGE + j), wn_scales(tile, a->dim) + 2 * (b * WN_PAGE + key[j] % WN_PAGE), 2);
 }
 
 // copy_columns copies columns i to end of a tile of binary16 numbers, in bytes from a row's start on, to the same columns of raw: 16 that are
@@ -104,31 +126,34 @@ static void WN(gather)(const wn_attend *a, WN(bench) *b, const wn_list *l, const
 		int64_t page = s->key[i] / WN_PAGE, at = wn_tile_of(a, l, page), after = at;
 		for (end = i + 1; end < s->hi && s->key[end] / WN_PAGE == page;) end++;
 		if (end < s->hi) after = wn_tile_of(a, l, s->key[end] / WN_PAGE);
-		const uint8_t *tile = a->k + at * a->bytes, *values = a->v + at * a->bytes;
+		const uint8_t *tile = a->k + wn_stored(a->kind, at), *values = a->v + wn_stored(a->kind, at);
 		for (int64_t j = i; j < end; j++) WN(fetch)(values + in[j] * a->dim, a->dim * a->bytes, 0);
-		if (a->f16) {
-			WN(copy_columns)(b->raw, tile, in, (int64_t[]){i, end, a->dim}, a->k + after * a->bytes);
+		if (a->kind == WN_CACHE_Q8_0) {
+			WN(gather_packed)(a, (uint8_t *)b->raw, tile, s->key, i, end);
+		} else if (a->kind == WN_CACHE_F16) {
+			WN(copy_columns)(b->raw, tile, in, (int64_t[]){i, end, a->dim}, a->k + wn_stored(a->kind, after));
 		} else {
 			for (int64_t d = 0; d < a->dim; d++)
 				for (int64_t j = i; j < end; j++) memcpy(WN(place_key)(a, b->k, d, j), tile + d * WN_PAGE * 4 + in[j], 4);
 		}
-		for (int64_t j = i; j < end; j++) WN(panel_value)(a, b->v, j, values + in[j] * a->dim);
+		for (int64_t j = i; j < end; j++) WN(panel_value)(a, b->v, j, values, s->key[j] % WN_PAGE);
 	}
-	if (a->f16) WN(panel_keys)(a, b->k, (const uint8_t *)b->raw);
+	if (a->kind != WN_CACHE_F32) WN(panel_keys)(a, b->k, (const uint8_t *)b->raw);
 }
 
 // A segment as the queries of several rows pass over it. Without k and v, it lies in the panels.
 typedef struct WN(visit) {
 	const uint8_t *k, *v;
 	const uint8_t *next_k, *next_v; // tiles that come after
+	const float *key_scale, *value_scale; // of a packed tile that is read as it lies
 } WN(visit);
 
 // pass_cache runs one segment for a group, straight from the cache.
 static void WN(pass_cache)(const wn_attend *a, WN(group) g, int64_t n, const WN(visit) *t) {
-	const int kind = a->f16 ? WN(F16) : WN(F32);
-	int64_t wide = 16 * WN_WIDE(n);
+	const int kind = a->kind;
+	int64_t wide = 16 * WN_WIDE(n), blocks = a->dim / WN_SHARED;
 	for (int64_t c = 0; c < WN_PAGE; c += wide) {
-		WN(scores)[kind][n - 1](g, (WN(strip)){t->k + c * a->bytes, t->v + c * a->dim * a->bytes, WN_PAGE * a->bytes, a->dim}, c);
+		WN(scores)[kind][n - 1](g, (WN(strip)){t->k + c * a->bytes, t->v + c * a->dim * a->bytes, WN_PAGE * a->bytes, a->dim, t->key_scale + c, 0}, c);
 	}
 	WN(soften)(g, n);
 	int same = 1;
@@ -137,7 +162,7 @@ static void WN(pass_cache)(const wn_attend *a, WN(group) g, int64_t n, const WN(
 	wide = 16 * WN_WIDE(each);
 	for (int64_t i = 0; i < n; i += each) {
 		for (int64_t d = 0; d < a->dim; d += wide) {
-			WN(strip) s = {t->v + d * a->bytes, t->next_k + d * WN_PAGE * a->bytes, a->dim * a->bytes, WN_PAGE};
+			WN(strip) s = {t->v + d * a->bytes, t->next_k + d * WN_PAGE * a->bytes, a->dim * a->bytes, WN_PAGE, t->value_scale + d / WN_SHARED, blocks};
 			WN(averages)[kind][each - 1](g + i, s, (WN(span)){g[i]->lo, g[i]->hi, d, 1});
 		}
 	}
@@ -153,17 +178,17 @@ static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_
 	if (t->k) WN(panel_keys)(a, b->k, t->k);
 	int64_t groups = wn_parts(count, WN(TOGETHER)), share = wn_parts(bytes, groups * (WN_PAGE / WN(COLUMNS)) * 64) * 64, fetched = 0;
 	for (int64_t c = lo / WN(COLUMNS) * WN(COLUMNS); c < hi; c += WN(COLUMNS)) {
-		WN(strip) s = {(const uint8_t *)WN(place_key)(a, b->k, 0, c), NULL, WN(COLUMNS) * 4, a->dim};
+		WN(strip) s = {(const uint8_t *)WN(place_key)(a, b->k, 0, c), NULL, WN(COLUMNS) * 4, a->dim, NULL, 0};
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
 			if (t->next_k) WN(fetch)(t->next_k + fetched, wn_min(share, bytes - fetched), 0);
 			WN(scores)[WN(PANEL)][wn_min(count - i, WN(TOGETHER)) - 1](g + i, s, c);
 		}
 	}
 	for (int64_t i = 0; i < count; i += WN(TOGETHER)) WN(soften)(g + i, wn_min(count - i, WN(TOGETHER)));
-	for (int64_t j = lo; t->v && j < hi; j++) WN(panel_value)(a, b->v, j, t->v + j * a->dim * a->bytes);
+	for (int64_t j = lo; t->v && j < hi; j++) WN(panel_value)(a, b->v, j, t->v, j);
 	share = wn_parts(bytes, groups * (a->padded / WN(COLUMNS)) * 64) * 64, fetched = 0;
 	for (int64_t d = 0; d < a->dim; d += WN(COLUMNS)) {
-		WN(strip) s = {(const uint8_t *)WN(place_value)(a, b->v, 0, d), NULL, WN(COLUMNS) * 4, WN_PAGE};
+		WN(strip) s = {(const uint8_t *)WN(place_value)(a, b->v, 0, d), NULL, WN(COLUMNS) * 4, WN_PAGE, NULL, 0};
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
 			int64_t n = wn_min(count - i, WN(TOGETHER));
 			if (t->next_v) WN(fetch)(t->next_v + fetched, wn_min(share, bytes - fetched), 0);
@@ -181,12 +206,16 @@ static void WN(pass_over)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t
 	wn_segment s = wn_segment_of(a, l, i), next = {0};
 	if (i + 1 < l->total) next = wn_segment_of(a, l, i + 1);
 	if (s.key) WN(gather)(a, b, l, &s);
-	WN(visit) t = {s.k, s.v, next.k, next.v};
+	WN(visit) t = {s.k, s.v, next.k, next.v, b->key_scale, b->value_scale};
 	if (s.key || count > WN(FEW) || a->dim % WN_PAGE) {
 		WN(pass_panel)(a, b, g, count, &t);
 		return;
 	}
 	if (!t.next_k) t.next_k = t.k;
+	for (int64_t j = 0; a->kind == WN_CACHE_Q8_0 && j < WN(scale_floats)(a); j += 16) {
+		v_store(b->key_scale + j, v_load_f16(wn_scales(s.k, a->dim) + 2 * j));
+		v_store(b->value_scale + j, v_load_f16(wn_scales(s.v, a->dim) + 2 * j));
+	}
 	for (int64_t j = 0; j < count; j += WN(TOGETHER)) WN(pass_cache)(a, g + j, wn_min(count - j, WN(TOGETHER)), &t);
 }
 
@@ -315,8 +344,8 @@ void WN(wn_attend)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d;
 	wn_attend a = {.q = p[0], .y = p[1], .k = p[2], .v = p[3], .pages = p[4], .seq = p[5], .pos = p[6], .tile = p[8], .sink = p[9],
 		.local = p[10], .block_at = p[11], .block_n = p[12], .blocks = p[13], .key_at = p[14], .key_n = p[15], .keys = p[16], .heads = d[1],
-		.kv = d[2], .dim = d[3], .groups = d[4], .columns = d[5], .stride = d[7], .f16 = (int)d[6], .scale = op->f[0],
-		.padded = wn_parts(d[3], WN(COLUMNS)) * WN(COLUMNS), .bytes = d[6] ? 2 : 4, .rows = wn_live(ctx, p[7], d[0])};
+		.kv = d[2], .dim = d[3], .groups = d[4], .columns = d[5], .stride = d[7], .kind = (int)d[6], .scale = op->f[0],
+		.padded = wn_parts(d[3], WN(COLUMNS)) * WN(COLUMNS), .bytes = d[6] == WN_CACHE_F32 ? 4 : d[6] == WN_CACHE_F16 ? 2 : 1, .rows = wn_live(ctx, p[7], d[0])};
 	if (a.rows == 0) return;
 	int apart = wn_arrange(&a, wn_threads(ctx));
 	a.work_bytes = WN(bench_bytes)(&a);

@@ -45,21 +45,33 @@ WN_INLINE void WN(fetch)(const uint8_t *at, int64_t bytes, const int near) {
 typedef struct WN(strip) {
 	const uint8_t *at, *next;
 	int64_t step, rows;
+	const float *scale; // of a packed tile, of the first column: from 32 rows of keys to the next it is a page of columns, from a value to the next
+	int64_t blocks; // scales
 } WN(strip);
+
+// What a pass reads: numbers of the cache, packed or not, or a panel. Kinds of the cache come first, as they are numbered.
+enum { WN(F32), WN(F16), WN(PACKED), WN(PANEL), WN(PACKED_VALUES) };
 
 // How a pass reads: how many queries, from where, how many vectors side by side.
 typedef struct WN(shape) {
-	int n, f16, wide, panel;
+	int n, kind, wide;
 } WN(shape);
+
+// column16 reads 16 columns of row r of a strip, number w from its first on.
+WN_INLINE v16f WN(column16)(const WN(shape) c, const WN(strip) *s, int64_t r, int w) {
+	if (c.kind == WN(PACKED)) return v_mul(v_load_i8(s->at + 16 * w), v_load(s->scale + r / WN_SHARED * WN_PAGE + 16 * w));
+	if (c.kind == WN(PACKED_VALUES)) return v_mul(v_load_i8(s->at + 16 * w), v_set(s->scale[r * s->blocks + w / 2]));
+	return WN(number16)(s->at + w * (c.kind == WN(F16) ? 32 : 64), c.kind == WN(F16));
+}
 
 // product adds, to the sums of n queries, x[i][r] times row r of a strip wide vectors across, row after row.
 WN_INLINE void WN(product)(const WN(shape) c, WN(strip) s, const float *const *x, v16f (*sum)[4]) {
-	const int bytes = 16 * c.wide * (c.f16 ? 2 : 4);
+	const int bytes = 16 * c.wide * (c.kind == WN(F16) ? 2 : c.kind == WN(PACKED) || c.kind == WN(PACKED_VALUES) ? 1 : 4);
 	for (int64_t r = 0; r < s.rows; r++, s.at += s.step) {
 		v16f column[4];
-		if (!c.panel) WN(fetch)(s.next + r * bytes, bytes, 1);
+		if (c.kind != WN(PANEL)) WN(fetch)(s.next + r * bytes, bytes, 1);
 #pragma GCC unroll 4
-		for (int w = 0; w < c.wide; w++) column[w] = WN(number16)(s.at + w * bytes / c.wide, c.f16);
+		for (int w = 0; w < c.wide; w++) column[w] = WN(column16)(c, &s, r, w);
 #pragma GCC unroll 8
 		for (int i = 0; i < c.n; i++) {
 			v16f factor = v_set(x[i][r]);
@@ -106,6 +118,7 @@ WN_INLINE void WN(average)(const WN(shape) c, WN(group) g, WN(strip) s, WN(span)
 		for (int w = 0; w < c.wide; w++) sum[i][w] = v_mul(v_load(g[i]->o + t.dim + 16 * w), keep);
 	}
 	s.at += t.from * s.step, s.rows = t.to - t.from;
+	if (c.kind == WN(PACKED_VALUES)) s.scale += t.from * s.blocks;
 	WN(product)(c, s, x, sum);
 #pragma GCC unroll 8
 	for (int i = 0; i < c.n; i++) {
@@ -117,11 +130,15 @@ WN_INLINE void WN(average)(const WN(shape) c, WN(group) g, WN(strip) s, WN(span)
 typedef void WN(scorer)(WN(group) g, WN(strip) s, int64_t first);
 typedef void WN(averager)(WN(group) g, WN(strip) s, WN(span) t);
 
-// A pass of n queries, over floats or F16 of the cache or over a panel.
-#define WN_PASS(n, kind, f16, wide, panel) \
-	static void WN(score_##n##_##kind)(WN(group) g, WN(strip) s, int64_t first) { WN(score)((WN(shape)){n, f16, wide, panel}, g, s, first); } \
-	static void WN(average_##n##_##kind)(WN(group) g, WN(strip) s, WN(span) t) { WN(average)((WN(shape)){n, f16, wide, panel}, g, s, t); }
-#define WN_PASSES(n) WN_PASS(n, f32, 0, WN_WIDE(n), 0) WN_PASS(n, f16, 1, WN_WIDE(n), 0) WN_PASS(n, panel, 0, WN(STRIP), 1)
+// A pass of n queries over what keys and values are.
+#define WN_PASS(n, kind, keys, values, wide) \
+	static void WN(score_##n##_##kind)(WN(group) g, WN(strip) s, int64_t first) { WN(score)((WN(shape)){n, WN(keys), wide}, g, s, first); } \
+	static void WN(average_##n##_##kind)(WN(group) g, WN(strip) s, WN(span) t) { WN(average)((WN(shape)){n, WN(values), wide}, g, s, t); }
+#define WN_PASSES(n) \
+	WN_PASS(n, f32, F32, F32, WN_WIDE(n)) \
+	WN_PASS(n, f16, F16, F16, WN_WIDE(n)) \
+	WN_PASS(n, packed, PACKED, PACKED_VALUES, WN_WIDE(n)) \
+	WN_PASS(n, panel, PANEL, PANEL, WN(STRIP))
 #if WN_SUMS == 8
 #define WN_LAST(name, kind) , WN(name##_7_##kind), WN(name##_8_##kind)
 #else
@@ -142,9 +159,10 @@ WN_PASSES(8)
 #endif
 
 // Passes by what they read and the number of queries less one.
-enum { WN(F32), WN(F16), WN(PANEL) };
-static WN(scorer) *const WN(scores)[][WN(TOGETHER)] = {WN_EVERY(score, f32), WN_EVERY(score, f16), WN_EVERY(score, panel)};
-static WN(averager) *const WN(averages)[][WN(TOGETHER)] = {WN_EVERY(average, f32), WN_EVERY(average, f16), WN_EVERY(average, panel)};
+static WN(scorer) *const WN(scores)[][WN(TOGETHER)] = {
+	WN_EVERY(score, f32), WN_EVERY(score, f16), WN_EVERY(score, packed), WN_EVERY(score, panel)};
+static WN(averager) *const WN(averages)[][WN(TOGETHER)] = {
+	WN_EVERY(average, f32), WN_EVERY(average, f16), WN_EVERY(average, packed), WN_EVERY(average, panel)};
 #undef WN_PASS
 #undef WN_PASSES
 #undef WN_EVERY

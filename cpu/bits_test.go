@@ -22,6 +22,8 @@ import (
 var sums = map[string]string{
 	"anchor":             "936e0fb93eb3f63b",
 	"append":             "ad21cc1ccf3cc02b",
+	"append Q8_0":        "7efc25903415a315",
+	"attend Q8_0":        "624c6928dee9192f",
 	"attend F16":         "70d0421d779db322",
 	"attend F32":         "25889d5c3dcf5284",
 	"ffn":                "b0dba7dc4ae4ac2b",
@@ -51,16 +53,19 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 	heads := attentiontest.Heads{Query: 6, KV: 2, Dim: 40, Format: quant.F32}
 	half := heads
 	half.Format = quant.F16
+	packed := attentiontest.Heads{Query: 6, KV: 2, Dim: 96, Format: quant.Q8_0}
 	ragged := attentiontest.Batch{Past: []int{700, 0, 90}, Rows: []int{3, 20, 1}}
 	cases := map[string]tensortest.Case{
-		"norm":       tensortest.Norm(5, 2, 777),
-		"rope":       tensortest.Rope(tensor.Halves, 5, 4, 33),
-		"glu":        tensortest.GLU(9, 100),
-		"append":     attentiontest.Append(ragged, half),
-		"bounds":     attentiontest.KeyBounds(ragged, half, 16),
-		"attend F32": attentiontest.Attend(ragged, heads, attentiontest.Mixed(2)),
-		"probe":      attentiontest.Probe(ragged, half, attentiontest.Mixed(2)),
-		"attend F16": attentiontest.Attend(ragged, half, attentiontest.Mixed(1)),
+		"norm":        tensortest.Norm(5, 2, 777),
+		"rope":        tensortest.Rope(tensor.Halves, 5, 4, 33),
+		"glu":         tensortest.GLU(9, 100),
+		"append":      attentiontest.Append(ragged, half),
+		"append Q8_0": attentiontest.Append(ragged, packed),
+		"bounds":      attentiontest.KeyBounds(ragged, half, 16),
+		"attend F32":  attentiontest.Attend(ragged, heads, attentiontest.Mixed(2)),
+		"attend Q8_0": attentiontest.Attend(ragged, packed, attentiontest.Mixed(1)),
+		"probe":       attentiontest.Probe(ragged, half, attentiontest.Mixed(2)),
+		"attend F16":  attentiontest.Attend(ragged, half, attentiontest.Mixed(1)),
 	}
 	keys := attentiontest.Grouped{Heads: attentiontest.Heads{Query: 4, KV: 2, Dim: 24, Format: quant.F16}, Size: 256,
 		Spans: []attentiontest.Span{{First: 512, Rows: 256, Policy: 1, Knob: attentiontest.Own}}, Room: attentiontest.Room{Groups: 4, Blocks: 16, Keys: 100}}

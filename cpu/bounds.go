@@ -9,5 +9,5 @@ func fillKeyBounds(e *entry, o *attention.KeyBounds) {
 	pages := l.Pages[o.Lane]
 	e.runs(e.kernels.key_bounds)
 	e.operands(c.K, o.Bounds, pages, l.Seq, l.Pos, l.Rows)
-	e.numbers(l.Pos.Rows, c.Heads, c.Dim, pages.Cols, half(c.K), c.Stride, o.Unit)
+	e.numbers(l.Pos.Rows, c.Heads, c.Dim, pages.Cols, stored(c), c.Stride, o.Unit, half(o.Bounds))
 }

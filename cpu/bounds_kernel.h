@@ -1,5 +1,7 @@
-// KeyBounds: p = cache k, bounds, pages, seq, pos, n; d = rows, heads, dim, columns of the page table, 1 where the cache is F16, its stride,
-// keys of a unit. An item is 64 rows of one head, without those that go on with a unit begun before, and with those that go on behind.
+// KeyBounds: p = cache k, bounds, pages, seq, pos, n; d = rows, heads, dim, columns of the page table, how the cache stores numbers, its stride,
+// keys of a unit, 1 where bounds are F16. An item is 64 rows of one head, without those that go on with a unit begun before, and with those that go on behind.
+
+#include "keys.h"
 
 enum { WN(BOUNDS_ROWS) = 64 };
 
@@ -37,35 +39,38 @@ WN_INLINE void WN(bounds_put)(uint8_t *to, int64_t step, const float *x, int64_t
 // bounds_unit does one unit of one head: the keys from the unit's first to that in slot. page counts in pages and heads.
 static void WN(bounds_unit)(const wn_op *op, const uint8_t *tile, int64_t page, int64_t slot) {
 	int64_t dim = op->d[2], unit = op->d[6], units = 64 / unit, first = slot / unit * unit;
-	int f16 = (int)op->d[4];
-	int64_t bytes = f16 ? 2 : 4;
-	uint8_t *to = (uint8_t *)op->p[1] + (page * 2 * dim * units + slot / unit) * bytes;
+	int f16 = op->d[4] == WN_CACHE_F16, half = (int)op->d[7];
+	int64_t bytes = f16 ? 2 : 4, each = half ? 2 : 4;
+	uint8_t *to = (uint8_t *)op->p[1] + (page * 2 * dim * units + slot / unit) * each;
 	for (int64_t d = 0; d < dim; d += 16) {
 		float least[16] = {0}, most[16] = {0};
 		int64_t n = wn_min(dim - d, 16);
 		for (int64_t i = 0; i < n; i++) WN(bounds_of)(tile + ((d + i) * 64 + first) * bytes, slot - first + 1, f16, least + i, most + i);
-		WN(bounds_put)(to + d * units * bytes, units, least, n, f16);
-		WN(bounds_put)(to + (dim + d) * units * bytes, units, most, n, f16);
+		WN(bounds_put)(to + d * units * each, units, least, n, half);
+		WN(bounds_put)(to + (dim + d) * units * each, units, most, n, half);
 	}
 }
 
 static void WN(bounds_item)(void *arg, int64_t item, int worker) {
 	const wn_op *op = arg;
 	const int32_t *pages = op->p[2], *seq = op->p[3], *pos = op->p[4];
-	int64_t rows = op->d[0], heads = op->d[1], unit = op->d[6], bytes = op->d[4] ? 2 : 4;
+	int64_t rows = op->d[0], heads = op->d[1], unit = op->d[6], dim = op->d[2];
+	int kind = (int)op->d[4];
 	int64_t head = item % heads, first = item / heads * WN(BOUNDS_ROWS), end = wn_min(first + WN(BOUNDS_ROWS), rows);
-	(void)worker;
 	for (int64_t r = first, last; r < end; r = last + 1) {
 		for (last = r; last + 1 < rows && seq[last + 1] == seq[r] && pos[last + 1] / unit == pos[r] / unit;) last++;
 		if (r == first && r > 0 && seq[r - 1] == seq[r] && pos[r - 1] / unit == pos[r] / unit) continue;
 		int64_t page = pages[seq[r] * op->d[3] + pos[r] / 64];
-		const uint8_t *tile = (const uint8_t *)op->p[0] + (page * op->d[5] + head * op->d[2] * 64) * bytes;
-		WN(bounds_unit)(op, tile, page * heads + head, pos[last] % 64);
+		const uint8_t *tile = (const uint8_t *)op->p[0] + wn_stored(kind, page * op->d[5] + head * dim * 64);
+		WN(bounds_unit)(op, WN(plain_keys)(tile, kind, dim, op->p[6], worker), page * heads + head, pos[last] % 64);
 	}
 }
 
 void WN(wn_key_bounds)(wn_ctx *ctx, const wn_op *op) {
 	wn_op o = *op;
 	o.d[0] = wn_live(ctx, op->p[5], op->d[0]);
+	float *room;
+	if (!wn_widened(ctx, (int)op->d[4], op->d[2], &room)) return;
+	o.p[6] = room;
 	wn_parallel(ctx, wn_parts(o.d[0], WN(BOUNDS_ROWS)) * o.d[1], WN(bounds_item), &o);
 }

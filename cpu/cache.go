@@ -9,5 +9,5 @@ func fillAppend(e *entry, o *attention.Append) {
 	pages := l.Pages[o.Lane]
 	e.runs(e.kernels.append)
 	e.operands(o.K, o.V, c.K, c.V, pages, l.Seq, l.Pos, l.Rows)
-	e.numbers(o.K.Rows, c.Heads, c.Dim, pages.Cols, half(c.K), c.Stride)
+	e.numbers(o.K.Rows, c.Heads, c.Dim, pages.Cols, stored(c), c.Stride)
 }

@@ -1,5 +1,7 @@
-// Append: p = k, v, cache k, cache v, pages, seq, pos, n; d = rows, heads, dim, columns of the page table, 1 where the cache is F16, its
+// Append: p = k, v, cache k, cache v, pages, seq, pos, n; d = rows, heads, dim, columns of the page table, how the cache stores numbers, its
 // stride. An item is 64 rows of one head, so that the tile they mostly share stays near.
+
+#include "stored.h"
 
 enum { WN(APPEND_ROWS) = 64 };
 
@@ -16,15 +18,45 @@ WN_INLINE void WN(put16)(uint8_t *to, int64_t step, v16f x, int64_t n, int f16) 
 	}
 }
 
+// put_block stores 32 numbers as codes, step apart, and a scale, as quant.Q8_0 rounds them: NaN is 0.
+WN_INLINE void WN(put_block)(uint8_t *to, int64_t step, uint8_t *scale, const float *x) {
+	v16f low = v_load(x), high = v_load(x + 16);
+	float most = v_most(v_max(v_abs(high), v_max(v_abs(low), v_zero()))), code[32];
+	uint16_t h[16];
+	v_store_f16(h, v_set(most / 127 < 65504 ? most / 127 : 65504));
+	memcpy(scale, h, 2);
+	float d = v_one_f16(h);
+	v16f inverse = v_set(d == 0 ? 0 : 1 / d), top = v_set(127), bottom = v_set(-127);
+	v_store(code, v_round(v_min(top, v_max(bottom, v_mul(low, inverse)))));
+	v_store(code + 16, v_round(v_min(top, v_max(bottom, v_mul(high, inverse)))));
+	for (int64_t i = 0; i < 32; i++) to[i * step] = code[i] == code[i] ? (uint8_t)(int8_t)code[i] : 0;
+}
+
+// put_packed stores a token of a head in its tiles of keys and values.
+static void WN(put_packed)(uint8_t *key, uint8_t *value, int64_t slot, int64_t dim, const float *const *row) {
+	uint8_t *key_scale = key + dim * 64, *value_scale = value + dim * 64 + 2 * slot * (dim / WN_SHARED);
+	for (int64_t d = 0, b = 0; d < dim; d += WN_SHARED, b++) {
+		WN(put_block)(key + d * 64 + slot, 64, key_scale + 2 * (b * 64 + slot), row[0] + d);
+		WN(put_block)(value + slot * dim + d, 1, value_scale + 2 * b, row[1] + d);
+	}
+}
+
 static void WN(append_item)(void *arg, int64_t item, int worker) {
 	const wn_op *op = arg;
 	const float *k = op->p[0], *v = op->p[1];
 	const int32_t *pages = op->p[4], *seq = op->p[5], *pos = op->p[6];
-	int64_t rows = op->d[0], heads = op->d[1], dim = op->d[2], bytes = op->d[4] ? 2 : 4;
+	int64_t rows = op->d[0], heads = op->d[1], dim = op->d[2], bytes = op->d[4] == WN_CACHE_F16 ? 2 : 4;
+	int kind = (int)op->d[4];
 	int64_t head = item % heads, first = item / heads * WN(APPEND_ROWS), last = wn_min(first + WN(APPEND_ROWS), rows);
 	(void)worker;
 	for (int64_t r = first; r < last; r++) {
 		int64_t slot = pos[r] % 64, page = pages[seq[r] * op->d[3] + pos[r] / 64], tile = page * op->d[5] + head * dim * 64;
+		if (kind == WN_CACHE_Q8_0) {
+			const float *row[2] = {k + (r * heads + head) * dim, v + (r * heads + head) * dim};
+			int64_t at = wn_stored(kind, tile);
+			WN(put_packed)((uint8_t *)op->p[2] + at, (uint8_t *)op->p[3] + at, slot, dim, row);
+			continue;
+		}
 		uint8_t *key = (uint8_t *)op->p[2] + (tile + slot) * bytes, *value = (uint8_t *)op->p[3] + (tile + slot * dim) * bytes;
 		for (int64_t d = 0, from = (r * heads + head) * dim; d < dim; d += 16) {
 			int64_t n = wn_min(dim - d, 16);

@@ -30,7 +30,7 @@ static void WN(flex_mean)(void *arg, int64_t item, int worker) {
 		v16f sum = v_zero();
 		for (int t = 0; t < 2; t++)
 			for (int64_t k = 0; k < WN_PAGE_KEYS; k += 16)
-				sum = v_add(sum, WN(key16)(tile[t] + (d * WN_PAGE_KEYS + k) * (o->s.f16 ? 2 : 4), o->s.f16));
+				sum = v_add(sum, WN(tile16)(tile[t], o->s.kind, o->s.dim, d, k));
 		mean[d] = v_sum(sum) / WN_FLEX_BLOCK;
 	}
 }
@@ -78,7 +78,7 @@ static void WN(flex_item)(void *arg, int64_t item, int worker) {
 	int64_t group = item / o->tiles.groups, h = item % o->tiles.groups, head = h * o->s.heads / o->tiles.groups;
 	const wn_run_of_tiles *g = &o->list[group];
 	WN(sight) e = WN(sight_of)(o, worker);
-	WN(look)(o, &e, g, head, WN_FLEX_BLOCK);
+	WN(look)(o, &e, g, head, WN_FLEX_BLOCK, worker);
 	wn_blocks b = wn_blocks_of(o, g, e.q + WN_STRIP * o->s.dim);
 	wn_pool(e.columns, b.n, b.columns);
 	wn_pool(e.diagonals, b.n, b.slashes);

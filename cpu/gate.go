@@ -15,7 +15,7 @@ func fillGateKeys(e *entry, o *attention.GateKeys) {
 	pages := l.Pages[o.Lane]
 	e.runs(e.kernels.gate_keys)
 	e.operands(c.K, o.W, o.Norm, o.Keys, o.Tails, o.Model.Freq, o.Gate.Freq, t.First, t.N, t.Policy, l.Pos, l.Seq, pages)
-	e.numbers(t.Policy.Rows, c.Heads, c.Dim, c.Stride, half(c.K), pages.Cols, o.W.Rows/(3*c.Dim), o.W.Cols, brain(o.W), o.Model.Freq.Cols,
+	e.numbers(t.Policy.Rows, c.Heads, c.Dim, c.Stride, stored(c), pages.Cols, o.W.Rows/(3*c.Dim), o.W.Cols, brain(o.W), o.Model.Freq.Cols,
 		halves(o.Model), o.Gate.Freq.Cols, halves(o.Gate), o.Serves, o.Late)
 	e.floats(o.Model.Scale, o.Gate.Scale)
 }

@@ -1,10 +1,12 @@
 // GateKeys: p = cache k, w, norm, keys, tails, frequencies of the model, of the gate, first, tiles in use, policy, pos, seq, pages; d = tiles,
-// kv heads, dim, stride of the cache, 1 where it is F16, columns of the page table, gate heads, width, 1 where w is BF16, pairs of the model, 1
+// kv heads, dim, stride of the cache, how it stores numbers, columns of the page table, gate heads, width, 1 where w is BF16, pairs of the model, 1
 // where they are halves, pairs of the gate, 1 where they are halves, policy served, late; f = scales of the model, of the gate. First the
 // angles are computed: an item is 16 tokens of a page. Then an item is a page and key-value head.
 //
 // GateQueries: p = q, w, norm, y, frequencies, first, tiles in use, policy, pos; d = tiles, gate heads, values a head, width, 1 where w is
 // BF16, pairs, 1 where they are halves, policy served, whole; f = scale. An item is a tile and gate head.
+
+#include "keys.h"
 
 // The gate: a projection, norm and rotation.
 typedef struct WN(gate) {
@@ -88,7 +90,7 @@ typedef struct WN(gate_keys) {
 	uint8_t *keys;
 	float *tails, scale;
 	int64_t kv, dim, stride, heads, pairs, halves, late;
-	int f16;
+	int kind; // of the cache
 	WN(gate_page) *list;
 	float *angles; // of each page: the model's [2*pairs][64], then the gate's
 	int64_t angle_floats;
@@ -107,9 +109,8 @@ static void WN(gate_angle)(void *arg, int64_t item, int worker) {
 
 // gate_unturn copies a tile of keys, each turned back by its position.
 static void WN(gate_unturn)(const WN(gate_keys) *w, const WN(gate_page) *p, int64_t kv, const float *angles, float *to) {
-	int64_t bytes = w->f16 ? 2 : 4;
-	const uint8_t *tile = w->k + (p->page * w->stride + kv * w->dim * 64) * bytes;
-	for (int64_t i = 0; i < w->dim * 64; i += 16) v_store(to + i, w->f16 ? v_load_f16(tile + i * bytes) : v_load((const float *)(tile + i * bytes)));
+	const uint8_t *tile = w->k + wn_stored(w->kind, p->page * w->stride + kv * w->dim * 64);
+	for (int64_t i = 0; i < w->dim * 64; i += 16) v_store(to + i, WN(tile16)(tile, w->kind, w->dim, i / 64, i % 64));
 	v16f scale = v_set(w->scale);
 	for (int64_t j = 0; j < w->pairs; j++) {
 		float *a = to + 64 * (w->halves ? j : 2 * j), *b = to + 64 * (w->halves ? j + w->pairs : 2 * j + 1);
@@ -160,7 +161,7 @@ void WN(wn_gate_keys)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d;
 	const int32_t *first = p[7], *policy = p[9], *pos = p[10], *seq = p[11], *pages = p[12];
 	WN(gate_keys) w = {.gate = {p[1], p[2], p[6], d[7], d[11], d[12], (int)d[8], op->f[1]}, .k = p[0], .keys = p[3], .tails = p[4], .freq = p[5],
-		.kv = d[1], .dim = d[2], .stride = d[3], .f16 = (int)d[4], .heads = d[6], .pairs = d[9], .halves = d[10], .late = d[14],
+		.kv = d[1], .dim = d[2], .stride = d[3], .kind = (int)d[4], .heads = d[6], .pairs = d[9], .halves = d[10], .late = d[14],
 		.scale = op->f[0]};
 	int64_t tiles = wn_live(ctx, p[8], d[0]), n = 0;
 	w.list = wn_scratch(ctx, tiles * sizeof *w.list);

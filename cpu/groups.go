@@ -16,7 +16,7 @@ func (e *entry) groups(g *attention.Groups, knob float32) {
 	}
 	c, pages := g.Cache, g.Layout.Pages[g.Lane]
 	e.operands(g.Q, c.K, pages, g.Layout.Seq)
-	e.numbers(g.Heads, c.Heads, c.Dim, pages.Cols, c.Stride, half(c.K), g.Size)
+	e.numbers(g.Heads, c.Heads, c.Dim, pages.Cols, c.Stride, stored(c), g.Size)
 	e.floats(g.Scale)
 }
 

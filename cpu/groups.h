@@ -12,6 +12,7 @@ typedef struct wn_groups {
 	wn_run_of_tiles *list; // the whole ones
 	int64_t count, longest; // longest: keys that the last query of a group sees, at most
 	float *work; // of work_floats for each thread
+	float *plain; // of each thread: room for a tile of packed keys
 	int64_t work_floats;
 } wn_groups;
 

@@ -10,7 +10,7 @@ func fillProbe(e *entry, o *attention.Probe) {
 	e.runs(e.kernels.probe)
 	e.plan(o.Plan, o.Heads)
 	e.operands(o.Q, o.Rows, o.N, o.Y, c.K, pages, l.Seq, l.Pos)
-	e.numbers(o.Rows.Rows, o.Q.Rows, c.Heads, c.Dim, pages.Cols, half(c.K), c.Stride)
+	e.numbers(o.Rows.Rows, o.Q.Rows, c.Heads, c.Dim, pages.Cols, stored(c), c.Stride)
 	e.floats(o.Scale)
 }
 

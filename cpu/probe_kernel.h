@@ -1,7 +1,8 @@
-// Probe: the plan; then p = q, rows, n, y, k, pages, seq, pos; d = probes, rows of the batch, kv heads, dim, columns of the page table, 1 where the
-// cache is F16, its stride; f = scale. An item is a probe in one query head, which runs over all visible pages with two sums beside each
+// Probe: the plan; then p = q, rows, n, y, k, pages, seq, pos; d = probes, rows of the batch, kv heads, dim, columns of the page table, how the
+// cache stores numbers, its stride; f = scale. An item is a probe in one query head, which runs over all visible pages with two sums beside each
 // other, of everything and of what is listed, under one running maximum: where everything is listed, they are the same to the bit.
 
+#include "keys.h"
 #include "plan.h"
 
 typedef struct WN(probe_job) {
@@ -11,8 +12,8 @@ typedef struct WN(probe_job) {
 	const uint8_t *k;
 	float *y, *scaled; // scaled: padded floats for each thread
 	int64_t kv, dim, padded, columns, stride;
-	int f16;
-	float scale;
+	int kind; // of the cache
+	float scale, *room; // room: for a tile as floats
 } WN(probe_job);
 
 // How far a probe has come in its plan row's lists.
@@ -62,10 +63,11 @@ static void WN(probe_item)(void *arg, int64_t item, int worker) {
 		float score[64], in[64];
 		v16f s[4], most;
 		WN(in_page)(&l, page, in);
-		if (j->f16) {
-			WN(probe_scores)(s, q, j->k + 2 * at, j->dim, 1);
+		const uint8_t *tile = WN(plain_keys)(j->k + wn_stored(j->kind, at), j->kind, j->dim, j->room, worker);
+		if (j->kind == WN_CACHE_F16) {
+			WN(probe_scores)(s, q, tile, j->dim, 1);
 		} else {
-			WN(probe_scores)(s, q, j->k + 4 * at, j->dim, 0);
+			WN(probe_scores)(s, q, tile, j->dim, 0);
 		}
 		for (int w = 0; w < 4; w++) v_store(score + 16 * w, s[w]);
 		for (int64_t i = pos + 1 - 64 * page; i < 64; i++) score[i] = -INFINITY, in[i] = 0; // may be anything in the cache
@@ -94,9 +96,9 @@ void WN(wn_probe)(wn_ctx *ctx, const wn_op *op) {
 	void *const *p = op->p + 9;
 	const int64_t *d = op->d + 2;
 	WN(probe_job) j = {.plan = wn_plan_of(op->p, op->d), .q = p[0], .rows = p[1], .y = p[3], .k = p[4], .pages = p[5], .seq = p[6], .pos = p[7],
-		.kv = d[2], .dim = d[3], .padded = (d[3] + 15) / 16 * 16, .columns = d[4], .f16 = (int)d[5], .stride = d[6], .scale = op->f[0]};
+		.kv = d[2], .dim = d[3], .padded = (d[3] + 15) / 16 * 16, .columns = d[4], .kind = (int)d[5], .stride = d[6], .scale = op->f[0]};
 	int64_t probes = wn_live(ctx, p[2], d[0]);
 	j.scaled = wn_scratch(ctx, wn_threads(ctx) * j.padded * sizeof(float));
-	if (!j.scaled || !wn_check_rows(ctx, j.rows, probes, d[1])) return;
+	if (!j.scaled || !wn_widened(ctx, j.kind, j.dim, &j.room) || !wn_check_rows(ctx, j.rows, probes, d[1])) return;
 	wn_parallel(ctx, probes * j.plan.heads, WN(probe_item), &j);
 }

@@ -2,6 +2,7 @@
 // each variant. What is computed of a group depends on its own queries and keys alone.
 
 #include "groups.h"
+#include "keys.h"
 
 // A thread's room, for the longest group.
 typedef struct WN(sight) {
@@ -63,7 +64,7 @@ static float WN(soften)(float *score, int64_t n) {
 }
 
 // look sums the attention of the last n queries of a group, a multiple of WN_STRIP, under a head.
-static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_run_of_tiles *g, int64_t head, int64_t n) {
+static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_run_of_tiles *g, int64_t head, int64_t n, int worker) {
 	int64_t end = wn_end(g);
 	memset(e->columns, 0, (end + 16) * sizeof(float));
 	memset(e->diagonals, 0, (end + 16) * sizeof(float));
@@ -73,6 +74,7 @@ static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_run_of_til
 		for (int64_t page = 0; page * WN_PAGE_KEYS < g->pos + first + WN_STRIP; page++) {
 			int64_t kv = head * s->s.kv / s->s.heads;
 			const uint8_t *k = wn_keys(&s->s, g->seq, page, kv), *next = wn_keys(&s->s, g->seq, wn_min(page + 1, end / WN_PAGE_KEYS - 1), kv);
+			k = WN(plain_keys)(k, s->s.kind, s->s.dim, s->plain, worker);
 			if (s->s.f16) {
 				WN(score_tile)(s, e, k, next, e->scores + page * WN_PAGE_KEYS, 1);
 			} else {
@@ -98,5 +100,5 @@ static int WN(sights)(wn_ctx *ctx, wn_groups *s, int64_t more) {
 	if (!s->count) return 0;
 	s->work_floats = (WN(sight_floats)(s) + more + 15) / 16 * 16;
 	s->work = wn_scratch(ctx, wn_threads(ctx) * s->work_floats * sizeof(float));
-	return s->work != NULL;
+	return s->work && wn_widened(ctx, s->s.kind, s->s.dim, &s->plain);
 }

@@ -3,6 +3,7 @@
 // A vector holds 16 keys of one dimension, one stride or two, and lies ready in the cache; the rows of a query stride lie in the opposite
 // order in a panel, one vector a dimension. Their products, summed over dimensions, are summed over the lanes of each key stride at the end.
 
+#include "keys.h"
 #include "pick.h"
 #include "scored.h"
 
@@ -18,6 +19,7 @@ typedef struct WN(xattention) {
 	int64_t keys; // key strides, a multiple of 16
 	uint8_t *work; // of bytes for each thread
 	int64_t bytes;
+	float *plain; // of each thread: room for a tile of packed keys
 } WN(xattention);
 
 // What a thread keeps while it works on an item.
@@ -141,7 +143,7 @@ static void WN(xa_item)(void *arg, int64_t item, int worker) {
 	if (queries % 2) memset(b.panel + queries * size, 0, size * sizeof(float));
 	int64_t keys = first + strides, each = WN_PAGE_KEYS / a->stride;
 	for (int64_t page = 0; page * each < keys; page++) {
-		const uint8_t *k = wn_keys(&a->s, r->seq, page, kv_head);
+		const uint8_t *k = WN(plain_keys)(wn_keys(&a->s, r->seq, page, kv_head), a->s.kind, a->s.dim, a->plain, worker);
 		for (int64_t i = 0; i < queries; i += 2) {
 			(a->s.f16 ? WN(xa_pair_f16) : WN(xa_pair_f32))(a, b.panel + i * size, k, b.scores + i * a->keys + page * each);
 		}
@@ -174,5 +176,5 @@ void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	int64_t blocks = a.keys * a.stride / a.s.size + 1;
 	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * blocks) * (int64_t)sizeof(float), 64) * 64;
 	a.work = wn_scratch(ctx, wn_threads(ctx) * a.bytes);
-	if (a.count && a.work) wn_parallel(ctx, a.count * a.s.kv, WN(xa_item), &a);
+	if (a.count && a.work && wn_widened(ctx, a.s.kind, a.s.dim, &a.plain)) wn_parallel(ctx, a.count * a.s.kv, WN(xa_item), &a);
 }

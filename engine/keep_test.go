@@ -79,10 +79,12 @@ func TestPrefixesOutliveTheEngine(t *testing.T) {
 	for name, c := range map[string]struct {
 		with  []model.Selection
 		reads *model.Reading
+		kv    string
 	}{
 		"plain":     {},
-		"sidecars":  {[]model.Selection{quest}, &model.Reading{Decode: "quest"}},
-		"selectors": {sparse, &model.Reading{Prefill: "streaming", Decode: "streaming"}},
+		"packed":    {[]model.Selection{quest}, &model.Reading{Decode: "quest"}, "q8_0"},
+		"sidecars":  {[]model.Selection{quest}, &model.Reading{Decode: "quest"}, ""},
+		"selectors": {sparse, &model.Reading{Prefill: "streaming", Decode: "streaming"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -91,7 +93,7 @@ func TestPrefixesOutliveTheEngine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			opt := model.Options{Limits: roomy, Sparse: c.with}
+			opt := model.Options{Limits: roomy, Sparse: c.with, KVType: c.kv}
 			r := engine.Request{Prompt: long(330), MaxTokens: 60, Alternatives: 3, Reads: c.reads}
 			e, end := keeping(t, opt, disk)
 			want, cached := told(t, e, r)
@@ -130,6 +132,7 @@ func TestPrefixesOfOthers(t *testing.T) {
 		{base, 0, 3},
 		{base, 1, 0},
 		{model.Options{Limits: roomy, DType: model.Float32}, 0, 0},
+		{model.Options{Limits: roomy, KVType: "q8_0"}, 0, 0},
 		{model.Options{Limits: roomy, DType: model.Native}, 0, 3},
 		{model.Options{Limits: roomy, Sparse: []model.Selection{{Name: "quest", Knobs: []float32{64}}}}, 0, 0},
 		{model.Options{Limits: roomy, Sparse: []model.Selection{{Name: "quest", Knobs: []float32{64}, Params: map[string]float64{"unit": 32}}}}, 0, 0},

@@ -147,7 +147,7 @@ func (m *Model) Batch() *Batch { return m.batch }
 func (m *Model) Queue() tensor.Queue { return m.queue }
 
 // Fingerprint tells apart models whose caches differ for the same tokens: by architecture, by what selects keys where a request asks for
-// nothing else, by which experts are there and by how keys are turned.
+// nothing else, by how keys and values are stored, by which experts are there and by how keys are turned.
 func (m *Model) Fingerprint() string {
 	print := m.spec.Arch
 	for i, l := range m.spec.Layers {
@@ -157,6 +157,7 @@ func (m *Model) Fingerprint() string {
 		}
 		print += " " + m.selectors[l.Window].Caps.Fingerprint
 	}
+	print += " kv:" + m.caches[0].Format.Name
 	if o := m.opt.Overlay.Fingerprint(); o != "" {
 		print += " experts:" + o
 	}

@@ -166,15 +166,12 @@ func (l *loader) angles(r Rope, m *Model) tensor.Mat {
 
 // caches are those of all layers.
 func (l *loader) caches(s *Spec) (out []*attention.Cache) {
-	kv := quant.F16
-	if l.opt.DType == Float32 {
-		kv = quant.F32
+	layers, err := l.opt.shapes(s)
+	if err != nil {
+		l.fail(err)
+		return nil
 	}
-	var layers []attention.Shape
-	for _, ls := range s.Layers {
-		layers = append(layers, attention.Shape{Heads: ls.KVHeads, Dim: ls.HeadDim, Format: kv})
-	}
-	out, err := attention.NewCaches(l.device, l.opt.Limits.Pages, layers)
+	out, err = attention.NewCaches(l.device, l.opt.Limits.Pages, layers)
 	if err != nil {
 		l.fail(err)
 		return nil

@@ -23,7 +23,8 @@ const (
 
 // Options are what a caller decides about a model it loads.
 type Options struct {
-	DType        DType // "" = Native
+	DType        DType  // "" = Native
+	KVType       string // how keys and values are cached: auto, f32, f16 or q8_0; "" = auto. See KV
 	Limits       Limits
 	Rope         RopeScaling  // by which sequences may be longer
 	Overlay      *moe.Overlay // which experts there are; nil = those of the checkpoint. Its bits say nothing here: formats stay the file's

@@ -67,7 +67,7 @@ func (m *Model) PageIdentity() (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%s\n%s on %s\n", weights, m.Fingerprint(), cmp.Or(m.opt.DType, Native), m.device.Name())
 	for _, c := range m.caches {
-		fmt.Fprintln(h, c.Heads, c.Dim, c.K.Format, c.V.Format)
+		fmt.Fprintln(h, c.Heads, c.Dim, c.Format)
 	}
 	if m.sparse == nil {
 		return hex.EncodeToString(h.Sum(nil)), nil

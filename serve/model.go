@@ -10,7 +10,6 @@ import (
 
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
-	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
 	"github.com/winnow-llm/winnow/tensor"
 	"github.com/winnow-llm/winnow/text"
@@ -27,6 +26,7 @@ type Options struct {
 	Device     tensor.Device // where the model is
 	Loop       *engine.Loop  // steps all engines of that device in turn
 	DType      model.DType   // "" = model.Native
+	KVType     string        // how keys and values are cached, see model.Options
 	Context    int           // tokens a sequence; 0 = what the model was made for, at most 8192 and what CacheBytes holds
 	CacheBytes int64         // most memory for keys and values; 0 = 1 GiB
 	Sequences  int           // most requests that run together; 0 = 16
@@ -52,7 +52,8 @@ type Options struct {
 // network are the options of the network alone.
 func (o *Options) network(limits model.Limits) model.Options {
 	opt := model.Options{
-		DType: o.DType, Limits: limits, Rope: o.Rope, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart, ExpertBytes: o.ExpertBytes,
+		DType: o.DType, KVType: o.KVType, Limits: limits, Rope: o.Rope, Overlay: o.Overlay, ForceOverlay: o.ForceOverlay, Apart: o.Apart,
+		ExpertBytes: o.ExpertBytes,
 	}
 	o.Sparse.Load(&opt)
 	return opt
@@ -201,9 +202,10 @@ const pageTokens = 64
 // fit plans the sizes of a model's buffers: pages for every sequence's whole context where memory allows, fewer where not, and
 // a context that one sequence can always have.
 func fit(spec *model.Spec, opt Options) (model.Limits, error) {
-	cache := quant.F16
-	if opt.DType == model.Float32 {
-		cache = quant.F32
+	network := opt.network(model.Limits{})
+	cache, err := network.KV()
+	if err != nil {
+		return model.Limits{}, err
 	}
 	page := int64(spec.PageBytes(cache))
 	most := int(min(opt.CacheBytes/page, 1<<24)) // pages that fit

@@ -62,19 +62,26 @@ func appends() []tensortest.Case {
 		}
 		cases = append(cases, Append(Batch{[]int{0, 5, 64, 127, 300}, []int{3, 1, 66, 1, 2}}, Heads{4, 4, 128, f}))
 	}
-	return cases
+	for _, n := range edges {
+		cases = append(cases, Append(one(n-1, 1), Heads{1, 1, 32, quant.Q8_0}), Append(one(0, n), Heads{2, 2, 96, quant.Q8_0}))
+	}
+	return append(cases, Append(Batch{[]int{0, 5, 64, 127, 300}, []int{3, 1, 66, 1, 2}}, Heads{4, 4, 128, quant.Q8_0}))
 }
 
 // boundaries tries every edge as the end of a context and as the start of a step.
 func boundaries() []tensortest.Case {
 	var cases []tensortest.Case
 	choices := []Choice{Full, FullByBlocks, FullBySink, Itself, Window(64), Window(65), Stream, Mixed(1), Mixed(2)}
-	for _, f := range []*quant.Format{quant.F32, quant.F16} {
+	for _, f := range formats(32) {
+		small, odd := 8, 24
+		if f == quant.Q8_0 {
+			small, odd = 32, 96
+		}
 		for _, c := range choices {
 			for _, n := range edges {
-				cases = append(cases, Attend(one(n-1, 1), Heads{4, 2, 32, f}, c), Attend(one(n, 3), Heads{2, 2, 8, f}, c))
+				cases = append(cases, Attend(one(n-1, 1), Heads{4, 2, 32, f}, c), Attend(one(n, 3), Heads{2, 2, small, f}, c))
 			}
-			cases = append(cases, Attend(one(0, 129), Heads{2, 1 + c.Groups%2, 24, f}, c), Attend(one(700, 5), Heads{2, 1, 64, f}, c))
+			cases = append(cases, Attend(one(0, 129), Heads{2, 1 + c.Groups%2, odd, f}, c), Attend(one(700, 5), Heads{2, 1, 64, f}, c))
 		}
 	}
 	return cases
@@ -82,17 +89,22 @@ func boundaries() []tensortest.Case {
 
 func shapes() []tensortest.Case {
 	var cases []tensortest.Case
-	for _, f := range []*quant.Format{quant.F32, quant.F16} {
-		for dim := 1; dim <= 9; dim++ {
-			for heads := 1; heads <= 9; heads++ {
+	for dim := 1; dim <= 9; dim++ {
+		for heads := 1; heads <= 9; heads++ {
+			for _, f := range formats(dim) {
 				cases = append(cases, Attend(one(66, 2), Heads{heads, 1, dim, f}, Mixed(1)))
 			}
+			cases = append(cases, Attend(one(66, 2), Heads{heads, 1, 32 * (1 + dim%3), quant.Q8_0}, Mixed(1)))
 		}
-		for _, dim := range []int{8, 24, 32, 40, 64, 80, 96, 100, 128, 192, 256} {
+	}
+	for _, dim := range []int{8, 24, 32, 40, 64, 80, 96, 100, 128, 192, 256} {
+		for _, f := range formats(dim) {
 			for _, h := range []Heads{{4, 4, dim, f}, {6, 2, dim, f}, {7, 1, dim, f}, {16, 2, dim, f}} {
 				cases = append(cases, Attend(one(130, 3), h, Full), Attend(one(200, 9), h, Mixed(h.KV)))
 			}
 		}
+	}
+	for _, f := range formats(32) {
 		for _, tile := range []int{2, 16, 64} {
 			cases = append(cases, Attend(one(150, 37), Heads{4, 2, 32, f}, Tiled(tile)))
 		}
@@ -104,13 +116,16 @@ func shapes() []tensortest.Case {
 // shared has rows and heads read the same lists, some of them, in steps of whole tiles, of parts of tiles and of single rows.
 func shared() []tensortest.Case {
 	var cases []tensortest.Case
-	for _, f := range []*quant.Format{quant.F32, quant.F16} {
-		h := Heads{8, 2, 32, f}
+	for _, f := range formats(32) {
+		h, odd := Heads{8, 2, 32, f}, 20
+		if f == quant.Q8_0 {
+			odd = 96
+		}
 		for _, each := range []int{1, 2, 8} {
 			cases = append(cases, Attend(one(320, 130), h, HeadTiles(64, 8, each)), Attend(one(320, 130), h, Stripes(320, 64, 8, each)),
 				Attend(one(1500, 3), h, Stripes(1500, 1, 8, each)), Attend(one(2500, 1), Heads{8, 2, 64, f}, HeadTiles(1, 8, each)))
 		}
-		cases = append(cases, Attend(one(512, 70), Heads{6, 2, 20, f}, Stripes(512, 16, 6, 3)),
+		cases = append(cases, Attend(one(512, 70), Heads{6, 2, odd, f}, Stripes(512, 16, 6, 3)),
 			Attend(Batch{[]int{900, 1300, 40}, []int{1, 1, 1}}, Heads{6, 3, 128, f}, HeadTiles(1, 6, 2)))
 	}
 	return cases
@@ -125,7 +140,7 @@ func ragged() []tensortest.Case {
 	}
 	for _, b := range batches {
 		for _, c := range []Choice{Full, Window(70), Stream, Mixed(2)} {
-			for _, f := range []*quant.Format{quant.F32, quant.F16} {
+			for _, f := range formats(32) {
 				cases = append(cases, Attend(b, Heads{8, 2, 32, f}, c))
 			}
 		}
@@ -139,11 +154,13 @@ func Large() []tensortest.Case {
 	return []tensortest.Case{
 		Attend(one(4095, 1), h, Full),
 		Attend(one(4095, 1), Heads{32, 8, 128, quant.F32}, Full),
+		Attend(one(4095, 1), Heads{32, 8, 128, quant.Q8_0}, Full),
 		Attend(one(4095, 1), Heads{16, 16, 128, quant.F16}, Full),
 		Attend(one(4095, 1), h, Mixed(8)),
 		Attend(Batch{[]int{900, 1000, 1100, 1200}, []int{1, 1, 1, 1}}, h, Full),
 		Attend(one(1024, 128), Heads{8, 2, 128, quant.F16}, Full),
-		Append(one(1024, 128), h),
+		Attend(one(1024, 128), Heads{8, 2, 128, quant.Q8_0}, Full),
+		Append(one(1024, 128), h), Append(one(1024, 128), Heads{32, 8, 128, quant.Q8_0}),
 		Attend(one(32767, 1), h, Full),
 		KeyBounds(one(32767, 1), h, 16), KeyBounds(one(1024, 128), h, 16),
 		SelectQuest(decoding(32767), h, 16, 4096), SelectQuest(decoding(32767), h, 64, 4096),
@@ -159,7 +176,10 @@ func Drawn(r *rand.Rand) tensortest.Case {
 		b.Past, b.Rows = append(b.Past, r.IntN(400)), append(b.Rows, 1+r.IntN(40))
 	}
 	kv := 1 + r.IntN(4)
-	h := Heads{kv * (1 + r.IntN(8)), kv, 1 + r.IntN(140), []*quant.Format{quant.F32, quant.F16}[r.IntN(2)]}
+	h := Heads{kv * (1 + r.IntN(8)), kv, 1 + r.IntN(140), []*quant.Format{quant.F32, quant.F16, quant.Q8_0}[r.IntN(3)]}
+	if f := formats(h.Dim); !slices.Contains(f, h.Format) {
+		h.Dim = 32 * (1 + h.Dim%8)
+	}
 	return Attend(b, h, []Choice{Full, Stream, Window(1 + r.IntN(200)), Mixed(1), Mixed(kv)}[r.IntN(5)])
 }
 
@@ -168,12 +188,11 @@ func Drawn(r *rand.Rand) tensortest.Case {
 func Coverage(t testing.TB, d tensor.Device) {
 	t.Helper()
 	for _, n := range append(slices.Clone(edges), 1000, 3000) {
-		for _, f := range []*quant.Format{quant.F32, quant.F16} {
-			h := Heads{6, 2, 40, f}
+		for _, h := range []Heads{{6, 2, 40, quant.F32}, {6, 2, 40, quant.F16}, {6, 2, 32, quant.Q8_0}, {6, 2, 64, quant.Q8_0}} {
 			want := output(t, d, Attend(one(n-1, 1), h, Full))
 			for _, c := range []Choice{FullByBlocks, FullBySink} {
 				if !bytes.Equal(want, output(t, d, Attend(one(n-1, 1), h, c))) {
-					t.Errorf("%d keys, %s: %s has other bits than one range", n, f, c.Name)
+					t.Errorf("%d keys, %s: %s has other bits than one range", n, h.Format, c.Name)
 				}
 			}
 		}

@@ -71,9 +71,11 @@ func GateKeys(tiles []Tile, h Heads, g Gate) tensortest.Case {
 			for head := range h.KV {
 				r := rand.New(rand.NewPCG(uint64(at), uint64(head)))
 				for slot := range last%page + 1 {
-					for d := range h.Dim {
-						set(o.Cache.K, o.Cache.Tile(at, head)+d*page+slot, float32(r.NormFloat64()))
+					key := make([]float32, h.Dim)
+					for d := range key {
+						key[d] = float32(r.NormFloat64())
 					}
+					put(o.Cache, spot{at, head, slot}, key, key)
 				}
 			}
 		}
@@ -147,7 +149,7 @@ func gates() []tensortest.Case {
 			}
 			cases = append(cases, GateQueries(prompt, Heads{3, 1, dim, quant.F32}, Gate{3, dim, nil}))
 		}
-		cases = append(cases, GateKeys(prompt, Heads{4, 2, 128, quant.F16}, Gate{2, 128, f}), GateQueries(prompt, Heads{8, 2, 128, quant.F32}, Gate{2, 128, f}))
+		cases = append(cases, GateKeys(prompt, Heads{4, 2, 128, quant.F16}, Gate{2, 128, f}), GateKeys(prompt, Heads{4, 2, 96, quant.Q8_0}, Gate{2, 128, f}), GateQueries(prompt, Heads{8, 2, 128, quant.F32}, Gate{2, 128, f}))
 	}
 	blocks := append(TilesOf(0, 0, 900, 1, Own), TilesOf(1, 640, 1200, 1, Own)...)
 	for _, kv := range []int{1, 3} {

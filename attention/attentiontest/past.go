@@ -60,21 +60,19 @@ func (p *past) place(w *tensortest.World) (*attention.Cache, *attention.Layout) 
 			}
 			key, head := at/h.KV, at%h.KV
 			k, v := p.k[s][at*h.Dim:][:h.Dim], p.v[s][at*h.Dim:][:h.Dim]
-			page := tables.I32()[s*tables.Cols+key/attention.PageTokens]
-			tile, in := c.Tile(page, head), key%attention.PageTokens
-			for d := range h.Dim {
-				set(c.K, tile+d*attention.PageTokens+in, k[d])
-				set(c.V, tile+in*h.Dim+d, v[d])
-			}
+			put(c, spot{tables.I32()[s*tables.Cols+key/attention.PageTokens], head, key % attention.PageTokens}, k, v)
 		}
 	}
 	return c, p.layout(w, tables)
 }
 
-// cache is that of the second of two layers, of which every bit is set, NaN in both formats.
+// cache is that of the second of two layers, of which every bit is set, NaN in all formats.
 func (p *past) cache(pages int) *attention.Cache {
-	h := p.heads
-	layers := []attention.Shape{{Heads: 1, Dim: 3, Format: h.Format}, {Heads: h.KV, Dim: h.Dim, Format: h.Format}}
+	h, first := p.heads, 3
+	if h.Format == quant.Q8_0 {
+		first = 64
+	}
+	layers := []attention.Shape{{Heads: 1, Dim: first, Format: h.Format}, {Heads: h.KV, Dim: h.Dim, Format: h.Format}}
 	both, err := attention.NewCaches(tensor.Reference(), pages, layers)
 	if err != nil {
 		panic(err) // the reference has memory or the process has none
@@ -127,7 +125,35 @@ func (p *past) layout(w *tensortest.World, tables tensor.Mat) *attention.Layout 
 	}
 }
 
-// set writes one number of a cache matrix.
+// spot is a token's place in a head.
+type spot struct {
+	page       int32
+	head, slot int
+}
+
+// put stores a key and a value. Fractions stay exact: where numbers are packed, they have a scale that the cache would not choose.
+func put(c *attention.Cache, s spot, key, value []float32) {
+	c.Put(s.page, s.head, s.slot, key, value)
+	if c.Format != quant.Q8_0 || slices.ContainsFunc(key, func(v float32) bool { return v*4 != float32(int8(v*4)) }) {
+		return
+	}
+	tile := c.K.Raw()[c.Format.RowBytes(c.Tile(s.page, s.head)):]
+	for d, v := range key {
+		tile[d*attention.PageTokens+s.slot] = byte(int8(v * 4))
+		scale := tile[c.Dim*attention.PageTokens+2*(d/32*attention.PageTokens+s.slot):]
+		scale[0], scale[1] = 0, 0x34 // 1/4
+	}
+}
+
+// formats are those of caches whose heads have so many values.
+func formats(dim int) []*quant.Format {
+	if dim%32 == 0 {
+		return []*quant.Format{quant.F32, quant.F16, quant.Q8_0}
+	}
+	return []*quant.Format{quant.F32, quant.F16}
+}
+
+// set writes one number of a matrix.
 func set(m tensor.Mat, i int, v float32) {
 	if m.Format == quant.F32 {
 		m.F32()[i] = v

@@ -22,14 +22,14 @@ func KeyBounds(b Batch, h Heads, unit int) tensortest.Case {
 		}
 		o := &attention.KeyBounds{Lane: 1, Unit: unit}
 		o.Cache, o.Layout = p.place(w)
-		o.Bounds = sidecar(h.Format, pagesOf(o.Cache)*h.KV, 2*h.Dim*(page/unit))
+		o.Bounds = sidecar(o.Cache.Sidecar(), pagesOf(o.Cache)*h.KV, 2*h.Dim*(page/unit))
 		return tensortest.Trial{Op: o}
 	}}
 }
 
 // pagesOf is the number of pages of a cache in which it is the last layer.
 func pagesOf(c *attention.Cache) int {
-	return (c.K.Rows*c.K.Cols-c.Heads*c.Dim*page)/c.Stride + 1
+	return (c.K.Rows*page-c.Heads*c.Dim*page)/c.Stride + 1
 }
 
 // sidecar is a matrix of which every bit is set: NaN.
@@ -135,6 +135,11 @@ func decoding(positions ...int) []Tile {
 
 func quests() []tensortest.Case {
 	var cases []tensortest.Case
+	for _, unit := range []int{16, 32, 64} {
+		for _, n := range edges {
+			cases = append(cases, KeyBounds(one(n/2, n), Heads{2, 2, 96, quant.Q8_0}, unit))
+		}
+	}
 	for _, f := range []*quant.Format{quant.F32, quant.F16} {
 		for _, unit := range []int{16, 32, 64} {
 			for _, n := range edges {

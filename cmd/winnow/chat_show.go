@@ -49,7 +49,7 @@ func (s *session) show(arg string) error {
 }
 
 func (s *session) showInspection(out io.Writer) error {
-	in, err := inspect(s.model.Checkpoint(), s.machine.config.DType)
+	in, err := inspect(s.model.Checkpoint(), s.machine.config)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func (m *machine) Close() error {
 func (m *machine) options() serve.Options {
 	c := m.config
 	return serve.Options{
-		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), Context: c.Context, CacheBytes: int64(c.CacheBytes),
+		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), KVType: c.KVType, Context: c.Context, CacheBytes: int64(c.CacheBytes),
 		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Rope: m.rope, Overlay: m.overlay,
 		ForceOverlay: c.ForceOverlay, ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Sparse: m.sparse, Profiles: m.profiles,
 		Prefixes: m.pages, Build: version,
@@ -214,8 +214,8 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 		return nil, err
 	}
 	opt := model.Options{
-		DType: model.DType(m.config.DType), Limits: limits, Rope: m.rope, Overlay: m.overlay, ForceOverlay: m.config.ForceOverlay,
-		ExpertBytes: int64(m.config.ExpertMemory),
+		DType: model.DType(m.config.DType), KVType: m.config.KVType, Limits: limits, Rope: m.rope, Overlay: m.overlay,
+		ForceOverlay: m.config.ForceOverlay, ExpertBytes: int64(m.config.ExpertMemory),
 	}
 	err = m.own(c)
 	reads := m.sparse

@@ -67,6 +67,6 @@ router.LAYER.experts and router.LAYER.weights.`,
 	overlayFlag(c)
 	ropeFlags(c)
 	moeFlag(c, &e.experts)
-	configs.Flags(c.Flags(), "models", "threads", "cpu", "dtype", "rows", "sparse", "sparse_profiles", "gates", "log")
+	configs.Flags(c.Flags(), "models", "threads", "cpu", "dtype", "kv_type", "rows", "sparse", "sparse_profiles", "gates", "log")
 	return c
 }

@@ -24,6 +24,7 @@ type perplexity struct {
 	Model       string  `json:"model"`
 	Experts     string  `json:"moe,omitempty"` // as --moe asked
 	Sparse      string  `json:"sparse,omitempty"`
+	KVType      string  `json:"kv_type,omitempty"`
 	Perplexity  float64 `json:"perplexity"`
 	Uncertainty float64 `json:"uncertainty"` // one standard error
 	Nats        float64 `json:"nats"`        // mean negative log-likelihood of a token
@@ -77,7 +78,8 @@ func (e *evaluation) runPerplexity(c *cobra.Command, name string) (err error) {
 	}
 	seconds := time.Since(started).Seconds()
 	p := perplexity{
-		Model: name, Experts: askedOf(e.experts), Sparse: spoken(&cfg, sparse), Perplexity: math.Exp(sum.mean()), Uncertainty: sum.deviation() * math.Exp(sum.mean()), Nats: sum.mean(),
+		Model: name, Experts: askedOf(e.experts), Sparse: spoken(&cfg, sparse), KVType: cfg.KVType,
+		Perplexity: math.Exp(sum.mean()), Uncertainty: sum.deviation() * math.Exp(sum.mean()), Nats: sum.mean(),
 		Ctx: e.ctx, Chunks: len(chunks), Tokens: sum.count, Seconds: seconds, TokensPerS: float64(e.ctx*len(chunks)) / seconds,
 	}
 	if e.asJSON {
@@ -107,7 +109,7 @@ func (m *machine) scorer(name string, n int) (*serve.Model, error) {
 	opt := m.options()
 	pages := (n + attention.PageTokens - 1) / attention.PageTokens
 	opt.Context, opt.Sequences, opt.Rows = n, scoredRows, max(opt.Rows, scoredRows)
-	opt.CacheBytes = int64(pages) * int64(spec.PageBytes(quant.F32)) // enough for the smaller F16 too
+	opt.CacheBytes = int64(pages) * int64(spec.PageBytes(quant.F32)) // enough for smaller formats too
 	return m.opened(serve.Open(name, c, opt))
 }
 

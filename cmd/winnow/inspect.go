@@ -15,7 +15,6 @@ import (
 	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/configs"
 	"github.com/winnow-llm/winnow/model"
-	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
 	"github.com/winnow-llm/winnow/text"
 )
@@ -71,7 +70,7 @@ func inspectVerb() *cobra.Command {
 				return err
 			}
 			defer ck.Close()
-			in, err := inspect(ck, cfg.DType)
+			in, err := inspect(ck, cfg)
 			if err != nil {
 				return err
 			}
@@ -85,18 +84,19 @@ func inspectVerb() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	configs.Flags(c.Flags(), "models", "dtype")
+	configs.Flags(c.Flags(), "models", "dtype", "kv_type")
 	return c
 }
 
-func inspect(c *store.Checkpoint, dtype string) (*inspection, error) {
+func inspect(c *store.Checkpoint, cfg configs.Config) (*inspection, error) {
 	spec, err := model.Describe(c)
 	if err != nil {
 		return nil, err
 	}
-	cache := quant.F16
-	if model.DType(dtype) == model.Float32 {
-		cache = quant.F32
+	opt := model.Options{DType: model.DType(cfg.DType), KVType: cfg.KVType}
+	cache, err := opt.KV()
+	if err != nil {
+		return nil, err
 	}
 	first := spec.Layers[0]
 	in := &inspection{

@@ -1,0 +1,55 @@
+package attention
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// A packed tile is codes, then scales, and a token's lie where the layout says: for heads of 64 values a tile takes 64*64 bytes and 64*2
+// scales of 2 bytes.
+func TestPackedTiles(t *testing.T) {
+	layers := []Shape{{Heads: 1, Dim: 32, Format: quant.Q8_0}, {Heads: 2, Dim: 64, Format: quant.Q8_0}}
+	caches, err := NewCaches(tensor.Reference(), 3, layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes := layers[1].PageBytes(); bytes != 2*2*(64*64+2*128) {
+		t.Errorf("a page takes %d bytes", bytes)
+	}
+	c := caches[1]
+	key, value := make([]float32, 64), make([]float32, 64)
+	key[0], key[1], key[2], key[3] = 127, 1.5, 2.5, -126.7
+	key[33], key[34] = -63.5, 0.75
+	value[63] = 254
+	if r := c.Regions()[1]; r.Stride != layers[0].PageBytes()+layers[1].PageBytes() || r.Off != layers[0].PageBytes()+r.Bytes || 2*r.Bytes != layers[1].PageBytes() {
+		t.Errorf("values lie at %d + %d p, %d bytes of them", r.Off, r.Stride, r.Bytes)
+	}
+	c.Put(2, 1, 5, key, value)
+	page := 2 * (1*32*64 + 2*64*64) // values of a page
+	at := (2*page + 64*64) / 32 * 34
+	tile := func(m tensor.Mat) []byte { return m.Raw()[at : at+64*64+2*128] }
+	k, v := tile(c.K), tile(c.V)
+	scale := func(b []byte) float32 { return quant.F16ToF32(binary.LittleEndian.Uint16(b)) }
+	have := []float32{float32(int8(k[5])), float32(int8(k[64+5])), float32(int8(k[2*64+5])), float32(int8(k[3*64+5])), float32(int8(k[33*64+5])),
+		float32(int8(k[34*64+5])), scale(k[64*64+2*5:]), scale(k[64*64+2*(64+5):]), float32(int8(v[5*64+63])), scale(v[64*64+2*(5*2):]), scale(v[64*64+2*(5*2+1):])}
+	want := []float32{127, 2, 2, -127, -127, 2, 1, 0.5, 127, 0, 2}
+	for i := range want {
+		if have[i] != want[i] {
+			t.Errorf("number %d is %v, want %v", i, have[i], want[i])
+		}
+	}
+	for i, b := range k {
+		if in := i < 64*64 && i%64 == 5 || i >= 64*64 && i/2%64 == 5; b != 0 && !in {
+			t.Errorf("byte %d of another token is %d", i, b)
+		}
+	}
+	if read := c.key()(c.Tile(2, 1), 5, 34); read != 1 {
+		t.Errorf("0.75 of 63.5 in 127 steps is read as %v", read)
+	}
+	if read := c.value()(c.Tile(2, 1), 5, 63); read != 254 {
+		t.Errorf("254 is read as %v", read)
+	}
+}

@@ -1,0 +1,57 @@
+package model_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/winnow-llm/winnow/model"
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/store"
+	"github.com/winnow-llm/winnow/tensor"
+)
+
+// Models whose caches are stored in different ways share no cache, and take the memory that their formats say.
+func TestKVTypes(t *testing.T) {
+	prints := map[string]bool{}
+	var sizes []int64
+	for _, kv := range []string{"f32", "f16", "q8_0"} {
+		opt := model.Options{KVType: kv, Limits: limits}
+		m, err := model.Load(openDemo(t), model.Placement{Device: tensor.Reference()}, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prints[m.Fingerprint()] = true
+		size, err := m.Spec().BufferBytes(opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, size)
+		m.Close()
+	}
+	if len(prints) != 3 {
+		t.Errorf("fingerprints %v", prints)
+	}
+	spec, err := model.Describe(openDemo(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := int64(spec.PageBytes(quant.F16)) * int64(limits.Pages)
+	if sizes[0]-sizes[1] != page || sizes[1]-sizes[2] != page*15/32 {
+		t.Errorf("models take %d bytes where the cache takes %d as f16", sizes, page)
+	}
+}
+
+// A format that does not exist, and one that has no room for the heads of the model, are refused by name.
+func TestBadKVTypes(t *testing.T) {
+	for want, kv := range map[string]string{`kv_type "q4"`: "q4", `kv_type "q8_0": layer 0: heads of 16 values`: "q8_0"} {
+		c, err := store.Open("testdata/llama_tied")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = model.Load(c, model.Placement{Device: tensor.Reference()}, model.Options{KVType: kv, Limits: limits})
+		if !errors.Is(err, model.ErrAssumption) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", kv, err, want)
+		}
+	}
+}
