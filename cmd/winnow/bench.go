@@ -20,7 +20,6 @@ import (
 
 	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/configs"
-	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
 )
 
@@ -325,31 +324,6 @@ func (w *workout) countStep(ctx context.Context, r *benchResult, prompt []int32)
 	r.BytesPerToken -= one.BytesPerToken
 	r.FlopsPerToken -= one.FlopsPerToken
 	return nil
-}
-
-// ask generates n tokens after a prompt.
-func (w *workout) ask(ctx context.Context, prompt []int32, n int) (*engine.Stats, error) {
-	reads, err := w.sparse.Reading(len(prompt))
-	if err != nil {
-		return nil, err
-	}
-	var stats *engine.Stats
-	for t, err := range w.engine.Generate(ctx, engine.Request{Prompt: prompt, MaxTokens: n, Experts: w.experts, Reads: reads, Alternatives: -1}) {
-		if err != nil {
-			return nil, err
-		}
-		stats = t.Stats
-	}
-	return stats, nil
-}
-
-// ids are n random tokens.
-func (w *workout) ids(n int) []int32 {
-	out := make([]int32, n)
-	for i := range out {
-		out[i] = w.draw.Int32N(int32(w.Spec().Vocab))
-	}
-	return out
 }
 
 // after is a prompt of n tokens after what is cached. They are new ones each time, so that nothing of them is.
