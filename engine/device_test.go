@@ -19,6 +19,17 @@ import (
 // sparse are the selectors that the models of these tests have; small enough that short prompts leave keys out.
 var sparse = []model.Selection{{Name: "streaming", Knobs: []float32{64}, Params: map[string]float64{"sink": 64}}}
 
+// many are all selectors that need neither gates nor a pattern of heads, likewise.
+var many = []model.Selection{
+	sparse[0],
+	{Name: "xattention", Knobs: []float32{0.3}},
+	{Name: "anchor", Knobs: []float32{0}},
+	{Name: "flexprefill", Knobs: []float32{0.3}, Params: map[string]float64{"group": 128, "budget": 128}},
+	{Name: "minference", Params: map[string]float64{"group": 128, "columns": 30, "diagonals": 50}},
+	{Name: "s2", Knobs: []float32{1}, Params: map[string]float64{"stride": 4, "dense_every": 0}},
+	{Name: "quest", Knobs: []float32{64}, Params: map[string]float64{"dense_layers": 0}},
+}
+
 // start opens the embedded model, in its own formats, on the fastest kernels that this machine has.
 func start(t *testing.T, lim model.Limits) *engine.Engine {
 	t.Helper()

@@ -25,6 +25,11 @@ var readings = []model.Reading{
 	{Prefill: "streaming", PrefillKnob: &narrow},
 	{Prefill: "streaming", PrefillKnob: &narrow, Decode: "streaming", DecodeKnob: &narrow},
 	{Prefill: "full", Decode: "full"},
+	{Prefill: "xattention", Decode: "quest"},
+	{Prefill: "anchor", Decode: "s2"},
+	{Prefill: "flexprefill"},
+	{Prefill: "minference", Decode: "quest"},
+	{Prefill: "s2", Decode: "s2"},
 }
 
 // long is a prompt that all these requests begin with.
@@ -46,17 +51,17 @@ func TestReadingsAreIndependent(t *testing.T) {
 	want := make([][]engine.Token, len(all))
 	differ := map[string]bool{}
 	for i, r := range all {
-		e := start(t, model.Limits{Rows: 512, Sequences: 1, Wanted: 1, Pages: 8, Context: 512})
+		e := startAs(t, model.Options{Limits: model.Limits{Rows: 512, Sequences: 1, Wanted: 1, Pages: 8, Context: 512}, Sparse: many})
 		var err error
 		if want[i], err = answer(e, r); err != nil {
 			t.Fatal(err)
 		}
 		differ[fmt.Sprint(i%3, want[i][1].Logprob)] = true
 	}
-	if len(differ) < 6 {
+	if len(differ) < 11 {
 		t.Errorf("of %d readings only %d differ in what they get: %v", len(all), len(differ), differ)
 	}
-	e := start(t, model.Limits{Rows: 96, Sequences: 6, Wanted: 6, Pages: 18, Context: 512})
+	e := startAs(t, model.Options{Limits: model.Limits{Rows: 160, Sequences: 6, Wanted: 6, Pages: 18, Context: 512}, Sparse: many})
 	for round := 0; round < 2 || round < 30 && e.Usage().Preempted == 0; round++ { // who is preempted depends on the machine
 		var wait sync.WaitGroup
 		for i, r := range all {

@@ -107,7 +107,7 @@ func drawn(r *rand.Rand) engine.Request {
 		q.Experts, q.Counted = []*model.Experts{{}, {TopK: []int{1}}, {MinP: 0.5}}[r.IntN(3)], r.IntN(2) == 0
 	}
 	if r.IntN(3) == 0 {
-		q.Reads = &readings[r.IntN(len(readings))]
+		q.Reads = &readings[r.IntN(8)]
 	}
 	return q
 }
