@@ -66,7 +66,7 @@ func TestIdentityOfCheckpoints(t *testing.T) {
 		}
 		return id
 	}
-	if memory(whole) != memory(whole) || memory(whole) == memory(other) {
+	if again := memory(whole); again != memory(whole) || again == memory(other) {
 		t.Error("a checkpoint in memory is not known by its bytes")
 	}
 	if memory(whole) == memory(said.bytes()) {
