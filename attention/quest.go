@@ -8,7 +8,8 @@ import (
 )
 
 // Quest (Tang et al. 2024, arXiv 2406.10774): a generated token reads the units of keys that promise the largest scores, by an upper bound
-// that needs no training. The first layers read everything.
+// that needs no training. The first layers read everything. The bound is that of a box around a unit's keys: it tells units apart where
+// neighbours are alike, and hardly where keys are independent of each other.
 var _ = register(Kind{
 	Name: "quest", Phases: Decode,
 	Knob: Knob{Name: "budget", Default: 4096, Min: PageTokens, Max: 1 << 24, What: "how many keys before its page a generated token reads"},

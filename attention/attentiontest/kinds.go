@@ -15,9 +15,10 @@ import (
 // byPosition are the kinds that look at no query, so that nothing can be found with them.
 var byPosition = []string{"streaming", "s2"}
 
-// together are the kinds that judge keys by the mean of aligned runs of as many, in which one key is lost among the others: xattention scores a
-// stride of 16 keys at a time. For these a run of keys is alike, so that what is looked for fills it.
-var together = map[string]int{"xattention": 16}
+// together are the kinds that judge aligned runs of as many keys as one, in which a key is lost among others that are nothing like it: xattention
+// takes the mean of a stride of 16 keys, and quest the box around 16 keys, which for independent ones promises much everywhere. For these a run
+// of keys is alike, so that what is looked for fills it.
+var together = map[string]int{"xattention": 16, "quest": 16}
 
 // Kinds checks every selector that works without gates on a device, on sequences of each length: that its plans hold, that more of its knob
 // reads more, that what reads everything changes no bit, and that needles are found.
