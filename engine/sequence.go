@@ -120,7 +120,7 @@ func (q *sequence) wanted(rows int) int {
 // are wanted; of a score, all those whose logits were not handed over; of a mean, all those that are not in its sum.
 func (q *sequence) adoptable() int {
 	if q.every || q.pooling == MeanPooling {
-		return q.seen
+		return min(q.seen, q.shareable())
 	}
 	return min(len(q.tokens)-1, q.shareable())
 }
