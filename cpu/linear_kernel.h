@@ -4,17 +4,13 @@
 // What a pass over many rows may read of x before it moves on to the next tile, so that it stays in the cache.
 enum { WN(PASS_BYTES) = 128 << 10 };
 
-#if WN_BYTES
-#include "linear_bytes.h"
-#else
-#include "linear_words.h"
-#endif
+#include WN_INPUTS
 
 // block32 adds one block of 32 columns of Q4_0, Q4_1 or Q8_0.
 WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
 	v16i sum[8];
 	if (kind == WN_Q8_0) {
-		WN(codes)(R, 8, w + 32, x, b, 0, sum);
+		WN(codes)(kind, R, 8, w + 32, x, b, 0, sum);
 	} else {
 		WN(nibbles)(R, w + (kind == WN_Q4_1 ? 64 : 32), x, b, sum);
 	}
@@ -36,7 +32,7 @@ WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const 
 		if (kind == WN_Q4_K) {
 			WN(nibbles)(R, w + 320 + 256 * j, x, b + j, sum);
 		} else {
-			WN(codes)(R, 8, w + 320 + 512 * j, x, b + j, 0, sum);
+			WN(codes)(kind, R, 8, w + 320 + 512 * j, x, b + j, 0, sum);
 		}
 		v16f scale = v_mul(d, v_load_u8(w + 64 + 32 * j)), least = v_mul(dmin, v_load_u8(w + 80 + 32 * j));
 #pragma GCC unroll 8
@@ -48,13 +44,13 @@ WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const 
 }
 
 // block6 adds one block of 256 columns of Q6_K, of which b is the first 32.
-WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block6)(const int kind, const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
 	v16f d = v_load_f16(w);
 	for (int j = 0; j < 8; j++) {
 #pragma GCC unroll 2
 		for (int h = 0; h < 2; h++) {
 			v16i sum[8];
-			WN(codes)(R, 4, w + 288 + 512 * j + 256 * h, x, b + j, 16 * h, sum);
+			WN(codes)(kind, R, 4, w + 288 + 512 * j + 256 * h, x, b + j, 16 * h, sum);
 			v16f scale = v_mul(d, v_load_i8(w + 32 + 32 * j + 16 * h));
 #pragma GCC unroll 8
 			for (int r = 0; r < R; r++) {
@@ -76,7 +72,7 @@ WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, 
 		if (kind == WN_Q4_K || kind == WN_Q5_K) {
 			WN(block45)(kind, R, w, x, 8 * b, acc);
 		} else if (kind == WN_Q6_K) {
-			WN(block6)(R, w, x, 8 * b, acc);
+			WN(block6)(kind, R, w, x, 8 * b, acc);
 		} else {
 			WN(block32)(kind, R, w, x, b, acc);
 		}

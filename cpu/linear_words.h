@@ -30,7 +30,9 @@ WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q16 *cons
 }
 
 // codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
-WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_q16 *const *x, int64_t b, int first, v16i *sum) {
+WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uint8_t *lines, const wn_q16 *const *x, int64_t b, const int first,
+	v16i *sum) {
+	(void)kind;
 	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
 #pragma GCC unroll 8
 	for (int i = 0; i < count; i++) {

@@ -4,7 +4,7 @@
 //	WN_VECTORS  the file that says what the vectors are
 //	WN_SUMS     how many sums of 16 lanes the registers hold beside what is added to them
 //	WN_ROWS     how many rows of inputs a product with an integer format takes at a time, 2 or more
-//	WN_BYTES    1 where the inputs of integer formats are multiplied as bytes, 0 where as words
+//	WN_INPUTS   the file that says how inputs of integer formats are multiplied
 //
 // Under WINNOW_EMULATE the AVX-512 variant is built from emulated instructions, for testing on machines without them.
 
@@ -28,12 +28,11 @@
 
 #ifdef __x86_64__
 
-#define WN_BYTES 0
-
 #define WN_SUFFIX avx2
 #define WN_VECTORS "vec_avx2.h"
 #define WN_SUMS 4
 #define WN_ROWS 4
+#define WN_INPUTS "linear_words.h"
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 #include "vec.h"
@@ -43,11 +42,13 @@
 #undef WN_VECTORS
 #undef WN_SUMS
 #undef WN_ROWS
+#undef WN_INPUTS
 
 #define WN_SUFFIX avx512
 #define WN_VECTORS "vec_avx512.h"
 #define WN_SUMS 8
 #define WN_ROWS 8
+#define WN_INPUTS "linear_vnni.h"
 #pragma GCC push_options
 #ifdef WINNOW_EMULATE
 #pragma GCC optimize("O1") // emulation unrolled takes minutes to compile
@@ -68,16 +69,16 @@
 
 #define WN_SUFFIX neon
 #define WN_ROWS 2
-#define WN_BYTES 0
+#define WN_INPUTS "linear_words.h"
 #include "vec.h"
 #include WN_FILE
 #undef WN_SUFFIX
 #undef WN_ROWS
-#undef WN_BYTES
+#undef WN_INPUTS
 
 #define WN_SUFFIX dotprod
 #define WN_ROWS 4
-#define WN_BYTES 1
+#define WN_INPUTS "linear_dotprod.h"
 #pragma GCC push_options
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #include "vec.h"

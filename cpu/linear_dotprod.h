@@ -60,7 +60,9 @@ WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q16 *cons
 }
 
 // codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
-WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_q16 *const *x, int64_t b, const int first, v16i *sum) {
+WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uint8_t *lines, const wn_q16 *const *x, int64_t b, const int first,
+	v16i *sum) {
+	(void)kind;
 	const int wide = WN(wide)(R);
 #pragma GCC unroll 2
 	for (int at = 0; at < 4; at += wide) {
