@@ -98,7 +98,7 @@ func logits(t testing.TB, c *store.Checkpoint, d tensor.Device) []float32 {
 // devices are those that this machine can run.
 func devices(t testing.TB) []tensor.Device {
 	all := []tensor.Device{tensor.Reference()}
-	for _, variant := range []string{"avx512", "avx2", "dotprod", "neon"} {
+	for _, variant := range []string{"amx", "avx512", "avx2", "dotprod", "neon"} {
 		d, err := cpu.New(cpu.Options{Variant: variant, Log: func(line string) { t.Log(line) }})
 		if err != nil {
 			t.Logf("skipped: %v", err)

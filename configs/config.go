@@ -32,7 +32,7 @@ type Config struct {
 	LoadWait  time.Duration `koanf:"load_wait" help:"how long a request waits for its model to be loaded, or for room"`
 
 	Threads int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
-	CPU     string `koanf:"cpu" help:"kernels of the CPU device: avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
+	CPU     string `koanf:"cpu" help:"kernels of the CPU device: amx, avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
 	DType   string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
 	Context int    `koanf:"context" help:"longest sequence in tokens; 0 = as the model says, within the cache"`
 	KVType  string `koanf:"kv_type" help:"how keys and values are cached: f32, f16 or q8_0; auto = f16, or f32 where dtype is f32"`
@@ -157,7 +157,7 @@ func (c *Config) check() error {
 		key, value string
 		allowed    []string
 	}{
-		{"cpu", c.CPU, []string{"auto", "avx512", "avx2", "dotprod", "neon", "go"}},
+		{"cpu", c.CPU, []string{"auto", "amx", "avx512", "avx2", "dotprod", "neon", "go"}},
 		{"dtype", c.DType, []string{"native", "f32"}},
 		{"kv_type", c.KVType, []string{"auto", "f32", "f16", "q8_0"}},
 		{"log_format", c.LogFormat, []string{"text", "json"}},

@@ -101,7 +101,7 @@ func TestRefusals(t *testing.T) {
 		{"negative time", "write_timeout: -1s", "", "write_timeout"},
 		{"no size", "", "WINNOW_CACHE_BYTES=huge", `"huge" is no size`},
 		{"no address", "addr: localhost", "", "want host:port"},
-		{"unknown kernels", "", "WINNOW_CPU=sse", "want one of auto, avx512, avx2, dotprod, neon, go"},
+		{"unknown kernels", "", "WINNOW_CPU=sse", "want one of auto, amx, avx512, avx2, dotprod, neon, go"},
 		{"unknown level", "", "WINNOW_LOG=loud", "loud"},
 		{"missing file", "", "WINNOW_CONFIG=nowhere.yaml", "nowhere.yaml"},
 		{"unknown exporter", "", "OTEL_TRACES_EXPORTER=zipkin", "want one of otlp, console, none"},

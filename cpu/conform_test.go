@@ -19,7 +19,7 @@ const threads = 3
 // own packages test.
 func variants(t testing.TB) map[string]tensor.Device {
 	all := map[string]tensor.Device{}
-	for _, v := range []string{"avx2", "avx512", "neon", "dotprod"} {
+	for _, v := range []string{"avx2", "avx512", "amx", "neon", "dotprod"} {
 		d, err := cpu.New(cpu.Options{Variant: v, Threads: threads})
 		if err != nil {
 			t.Log(err)

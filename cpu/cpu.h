@@ -20,16 +20,19 @@ struct wn_op {
 
 // The variants of a machine, the best first.
 #ifdef __x86_64__
-#define WN_VARIANTS(X) X(avx512) X(avx2)
+#define WN_VARIANTS(X) X(amx) X(avx512) X(avx2)
 #else
 #define WN_VARIANTS(X) X(dotprod) X(neon)
 #endif
 
-// Every operation that has a kernel. X(add, avx2) stands for wn_add_avx2, compiled from add.c.
-#define WN_OPS(X, variant) \
+// Every operation that has a kernel. X(add, avx2) stands for wn_add_avx2, compiled from add.c. Those with weights of integer formats
+// are apart: a variant may have its own of these alone.
+#define WN_OPS(X, variant) WN_OTHER_OPS(X, variant) WN_WEIGHT_OPS(X, variant)
+#define WN_WEIGHT_OPS(X, variant) X(ffn, variant) X(linear, variant)
+#define WN_OTHER_OPS(X, variant) \
 	X(add, variant) X(angles, variant) X(append, variant) X(attend, variant) X(count, variant) X(dispatch, variant) \
-	X(embed, variant) X(ffn, variant) X(gate_keys, variant) X(gate_queries, variant) X(gather, variant) X(glu, variant) \
-	X(key_bounds, variant) X(linear, variant) X(norm, variant) X(probe, variant) X(rope, variant) X(route, variant) \
+	X(embed, variant) X(gate_keys, variant) X(gate_queries, variant) X(gather, variant) X(glu, variant) \
+	X(key_bounds, variant) X(norm, variant) X(probe, variant) X(rope, variant) X(route, variant) \
 	X(route_tree, variant) X(select_anchor, variant) X(select_flexprefill, variant) X(select_minference, variant) \
 	X(select_pages, variant) X(select_quest, variant) X(select_ranges, variant) X(select_s2, variant) X(select_window, variant) \
 	X(select_xattention, variant) X(sum, variant) X(tally, variant)

@@ -19,13 +19,15 @@ typedef struct WN(ffn_job) {
 	// By dispatched row: its x, plain and rounded; its hidden row, plain and rounded; the product with up; the output.
 	const void **plain, **rounded, **hidden_rounded;
 	float **hidden, **up, **out;
-	wn_q16 *x16, *hidden16;
+	wn_rounded *x16, *hidden16;
+	char *room; // each of room_bytes, a worker
+	int64_t room_bytes;
 } WN(ffn_job);
 
 // blocks are floats to round, as blocks of 32.
 typedef struct WN(blocks) {
 	const float *x;
-	wn_q16 *out;
+	wn_rounded *out;
 	int64_t count;
 } WN(blocks);
 
@@ -36,7 +38,7 @@ static void WN(round_item)(void *arg, int64_t item, int worker) {
 	WN(wn_round)(b->x + 32 * lo, 32 * n, b->out + lo);
 }
 
-static void WN(round_rows)(wn_ctx *ctx, const float *x, int64_t values, wn_q16 *out) {
+static void WN(round_rows)(wn_ctx *ctx, const float *x, int64_t values, wn_rounded *out) {
 	WN(blocks) b = {x, out, values / 32};
 	wn_parallel(ctx, wn_parts(b.count, WN_VALUES / 32), WN(round_item), &b);
 }
@@ -64,7 +66,9 @@ static int WN(prepare)(wn_ctx *ctx, WN(ffn_job) *j, int rounds_x, int rounds_hid
 	float *up = wn_scratch(ctx, n * j->width * sizeof *up);
 	j->x16 = wn_scratch(ctx, rounds_x ? j->rows * blocks * sizeof *j->x16 : 0);
 	j->hidden16 = wn_scratch(ctx, rounds_hidden ? n * hidden_blocks * sizeof *j->hidden16 : 0);
-	if (!p || !up || !j->x16 || !j->hidden16 || !wn_check_rows(ctx, token, n, j->rows)) return 0;
+	j->room_bytes = rounds_x || rounds_hidden ? (WN(wn_room)(wn_max(j->dim, j->width)) + 63) / 64 * 64 : 0;
+	j->room = wn_scratch(ctx, wn_threads(ctx) * j->room_bytes);
+	if (!p || !up || !j->x16 || !j->hidden16 || !j->room || !wn_check_rows(ctx, token, n, j->rows)) return 0;
 	j->plain = (const void **)p, j->rounded = j->plain + n, j->hidden_rounded = j->rounded + n;
 	j->hidden = (float **)(p + 3 * n), j->up = j->hidden + n, j->out = j->up + n;
 	for (int64_t i = 0; i < n; i++) {
@@ -107,11 +111,10 @@ static const WN(expert) *WN(expert_of)(const WN(ffn_job) *j, int64_t item) {
 
 static void WN(gate_up_item)(void *arg, int64_t item, int worker) {
 	const WN(ffn_job) *j = arg;
-	(void)worker;
 	const WN(expert) *e = WN(expert_of)(j, item);
 	int64_t lo = (item - e->first) * e->chunk, hi = wn_min(lo + e->chunk, j->width), base = e->slot * j->width;
 	const wn_weights *gate = &e->bank->gate, *up = &e->bank->up;
-	wn_product p = {gate, (wn_rounds(gate->kind) ? j->rounded : j->plain) + e->from, j->hidden + e->from, e->to - e->from, base, NULL};
+	wn_product p = {gate, (wn_rounds(gate->kind) ? j->rounded : j->plain) + e->from, j->hidden + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL};
 	WN(wn_multiply)(&p, base + lo, base + hi);
 	p.w = up, p.x = (wn_rounds(up->kind) ? j->rounded : j->plain) + e->from, p.y = j->up + e->from;
 	WN(wn_multiply)(&p, base + lo, base + hi);
@@ -122,12 +125,11 @@ static void WN(gate_up_item)(void *arg, int64_t item, int worker) {
 
 static void WN(down_item)(void *arg, int64_t item, int worker) {
 	const WN(ffn_job) *j = arg;
-	(void)worker;
 	const WN(expert) *e = WN(expert_of)(j, item);
 	int64_t lo = (item - e->first) * e->chunk, hi = wn_min(lo + e->chunk, j->dim), base = e->slot * j->dim;
 	const wn_weights *w = &e->bank->down;
 	const void *const *x = wn_rounds(w->kind) ? j->hidden_rounded : (const void *const *)j->hidden;
-	wn_product p = {w, x + e->from, j->out + e->from, e->to - e->from, base, NULL};
+	wn_product p = {w, x + e->from, j->out + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL};
 	WN(wn_multiply)(&p, base + lo, base + hi);
 }
 

@@ -24,7 +24,7 @@ const (
 // variants are those that this machine can run, or the emulation.
 func variants(t testing.TB) []string {
 	var can []string
-	for _, v := range []string{"avx2", "avx512", "neon", "dotprod"} {
+	for _, v := range []string{"avx2", "avx512", "amx", "neon", "dotprod"} {
 		if _, err := choose(v); err != nil {
 			t.Logf("not tested: %v", err)
 			continue

@@ -4,24 +4,23 @@
 
 #include "pack.h"
 
-// 32 inputs rounded to 16 bits, as words or as bytes: what kernels of integer formats read. The last numbers take back
-// what the codes' offsets add. 8 bits would halve the work over many rows, but their error flips near ties among tokens and experts; one
-// row is bound by memory either way.
-typedef struct wn_q16 {
-	union {
+// 32 inputs rounded to 12 bits, as words or as bytes: what kernels of integer formats read. The last numbers take back what the codes'
+// offsets add.
+typedef struct wn_rounded {
+	_Alignas(32) union {
 		int16_t q[32]; // x = d * q; every four in the order 0, 2, 1, 3, as v_store_i16 stores them
 		struct {
-			int8_t high[32]; // or q = 256 * high + low, in order
-			uint8_t low[32];
+			int8_t high[32], low[32]; // or q = 16 * high + low, in order; -8 <= low < 8
 		};
 	};
 	float d, ds; // ds = d * sum of q
 	int32_t by8, by128; // 8 and 128 times the sum of q
 	int32_t by32[2]; // 32 times the sum of each half
-	int32_t lift[2]; // 128 * 256 times the sum of each half's high
-} wn_q16;
+} wn_rounded;
 
-// A product y[r][j - base] = x[r] . row j of w, plus bias[j]. Rows of x are wn_q16 where the format is of integers (wn_rounds), else
+enum { WN_MOST = 16 * 127 + 7 }; // the largest q
+
+// A product y[r][j - base] = x[r] . row j of w, plus bias[j]. Rows of x are wn_rounded where the format is of integers (wn_rounds), else
 // floats.
 typedef struct wn_product {
 	const wn_weights *w;
@@ -29,6 +28,8 @@ typedef struct wn_product {
 	float *const *y; // rows pointers
 	int64_t rows, base;
 	const float *bias; // NULL = none
+	void *room; // wn_room bytes for this worker; NULL where the format is not of integers
+	const void *panels; // the rows, for those who read them in panels: linear_amx.h; NULL = in x
 } wn_product;
 
 static inline int wn_rounds(int64_t kind) { return kind >= WN_Q4_0; }
@@ -37,11 +38,15 @@ static inline int wn_rounds(int64_t kind) { return kind >= WN_Q4_0; }
 typedef void wn_multiply(const wn_product *p, int64_t lo, int64_t hi);
 
 // wn_round rounds count floats, a multiple of 32.
-typedef void wn_round(const float *x, int64_t count, wn_q16 *out);
+typedef void wn_round(const float *x, int64_t count, wn_rounded *out);
+
+// wn_room is how many bytes wn_multiply needs beside its operands.
+typedef int64_t wn_room(int64_t cols);
 
 #define WN_DECLARE(variant) \
 	wn_multiply wn_multiply_##variant; \
-	wn_round wn_round_##variant;
+	wn_round wn_round_##variant; \
+	wn_room wn_room_##variant;
 WN_VARIANTS(WN_DECLARE)
 #undef WN_DECLARE
 

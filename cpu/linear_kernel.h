@@ -7,10 +7,10 @@ enum { WN(PASS_BYTES) = 128 << 10 };
 #include WN_INPUTS
 
 // block32 adds one block of 32 columns of Q4_0, Q4_1 or Q8_0.
-WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
 	v16i sum[8];
 	if (kind == WN_Q8_0) {
-		WN(codes)(kind, R, 8, w + 32, x, b, 0, sum);
+		WN(codes)(R, 8, w + 32, x, b, 0, sum);
 	} else {
 		WN(nibbles)(R, w + (kind == WN_Q4_1 ? 64 : 32), x, b, sum);
 	}
@@ -25,14 +25,14 @@ WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const 
 }
 
 // block45 adds one block of 256 columns of Q4_K or Q5_K, of which b is the first 32.
-WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
 	v16f d = v_load_f16(w), dmin = v_load_f16(w + 32);
 	for (int j = 0; j < 8; j++) {
 		v16i sum[8];
 		if (kind == WN_Q4_K) {
 			WN(nibbles)(R, w + 320 + 256 * j, x, b + j, sum);
 		} else {
-			WN(codes)(kind, R, 8, w + 320 + 512 * j, x, b + j, 0, sum);
+			WN(codes)(R, 8, w + 320 + 512 * j, x, b + j, 0, sum);
 		}
 		v16f scale = v_mul(d, v_load_u8(w + 64 + 32 * j)), least = v_mul(dmin, v_load_u8(w + 80 + 32 * j));
 #pragma GCC unroll 8
@@ -44,13 +44,13 @@ WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const 
 }
 
 // block6 adds one block of 256 columns of Q6_K, of which b is the first 32.
-WN_INLINE void WN(block6)(const int kind, const int R, const uint8_t *w, const wn_q16 *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
 	v16f d = v_load_f16(w);
 	for (int j = 0; j < 8; j++) {
 #pragma GCC unroll 2
 		for (int h = 0; h < 2; h++) {
 			v16i sum[8];
-			WN(codes)(kind, R, 4, w + 288 + 512 * j + 256 * h, x, b + j, 16 * h, sum);
+			WN(codes)(R, 4, w + 288 + 512 * j + 256 * h, x, b + j, 16 * h, sum);
 			v16f scale = v_mul(d, v_load_i8(w + 32 + 32 * j + 16 * h));
 #pragma GCC unroll 8
 			for (int r = 0; r < R; r++) {
@@ -64,7 +64,7 @@ WN_INLINE void WN(block6)(const int kind, const int R, const uint8_t *w, const w
 // tile_codes multiplies a tile of an integer format with R rows of x, and fetches what lies ahead bytes behind it: memory would have
 // nothing to do while rows go over a tile that is in the cache.
 WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, const uint8_t *w, int64_t ahead, int64_t row, v16f *acc) {
-	const wn_q16 *x[8];
+	const wn_rounded *x[8];
 	for (int r = 0; r < R; r++) x[r] = p->x[row + r], acc[r] = v_zero();
 	int64_t cols = wn_block_cols(kind), bytes = wn_block_bytes(kind), blocks = p->w->cols / cols;
 	for (int64_t b = 0; b < blocks; b++, w += bytes) {
@@ -72,7 +72,7 @@ WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, 
 		if (kind == WN_Q4_K || kind == WN_Q5_K) {
 			WN(block45)(kind, R, w, x, 8 * b, acc);
 		} else if (kind == WN_Q6_K) {
-			WN(block6)(kind, R, w, x, 8 * b, acc);
+			WN(block6)(R, w, x, 8 * b, acc);
 		} else {
 			WN(block32)(kind, R, w, x, b, acc);
 		}
@@ -194,11 +194,37 @@ static void WN(single)(const wn_product *p) {
 	}
 }
 
+void WN(wn_round)(const float *x, int64_t count, wn_rounded *out) {
+	for (int64_t b = 0; b < count / 32; b++, x += 32, out++) {
+		v16f u = v_load(x), v = v_load(x + 16);
+		float most = v_most(v_max(v_abs(u), v_abs(v)));
+		float inverse = most > 1e-30f ? WN_MOST / most : 0;
+		int32_t sum[2];
+		WN(take)(out, v_ints(v_mul(u, v_set(inverse))), v_ints(v_mul(v, v_set(inverse))), sum);
+		out->d = inverse > 0 ? most / WN_MOST : 0;
+		out->ds = out->d * (float)(sum[0] + sum[1]);
+		out->by8 = 8 * (sum[0] + sum[1]), out->by128 = 128 * (sum[0] + sum[1]);
+		out->by32[0] = 32 * sum[0], out->by32[1] = 32 * sum[1];
+	}
+}
+
+#if WN_TILES
+#include "linear_amx.h"
+#else
+int64_t WN(wn_room)(int64_t cols) { return 0 * cols; }
+#endif
+
 void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 	if (p->w->kind == WN_ROW) {
 		WN(single)(p);
 		return;
 	}
+#if WN_TILES
+	if (p->panels || WN(by_tiles)(p->w->kind, p->rows)) {
+		WN(multiply_tiles)(p, lo, hi);
+		return;
+	}
+#endif
 	int64_t end = (hi + 15) / 16, rounds = wn_rounds(p->w->kind);
 	int64_t row_bytes = rounds ? p->w->cols * 2 : p->w->cols * 4;
 	int64_t pass = wn_max(WN(PASS_BYTES) / row_bytes / 8 * 8, 8);
@@ -231,20 +257,6 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 	}
 }
 
-void WN(wn_round)(const float *x, int64_t count, wn_q16 *out) {
-	for (int64_t b = 0; b < count / 32; b++, x += 32, out++) {
-		v16f u = v_load(x), v = v_load(x + 16);
-		float most = v_most(v_max(v_abs(u), v_abs(v)));
-		float inverse = most > 1e-30f ? 32767 / most : 0;
-		int32_t sum[2];
-		WN(take)(out, v_ints(v_mul(u, v_set(inverse))), v_ints(v_mul(v, v_set(inverse))), sum);
-		out->d = inverse > 0 ? most / 32767 : 0;
-		out->ds = out->d * (float)(sum[0] + sum[1]);
-		out->by8 = 8 * (sum[0] + sum[1]), out->by128 = 128 * (sum[0] + sum[1]);
-		out->by32[0] = 32 * sum[0], out->by32[1] = 32 * sum[1];
-	}
-}
-
 enum { WN(PARTS) = 8, WN(ROUND_BLOCKS) = 256 };
 
 // group is a run of Linear ops over one x, as one work list: part after part, in each the tiles in grains, in each the rows in splits.
@@ -255,9 +267,15 @@ typedef struct WN(group) {
 		wn_weights w;
 		int64_t grain, first; // tiles an item; the first item
 	} part[WN(PARTS)];
-	const float *x; // rows x in
-	wn_q16 *rounded;
+	const float *x; // rows x cols
+	int64_t cols;
+	wn_rounded *rounded;
 	int64_t blocks; // of all rows
+#if WN_TILES
+	WN(panel) *panels; // instead of rounded
+#endif
+	char *room; // each of room_bytes, a worker
+	int64_t room_bytes;
 } WN(group);
 
 static void WN(linear_round)(void *arg, int64_t item, int worker) {
@@ -267,16 +285,56 @@ static void WN(linear_round)(void *arg, int64_t item, int worker) {
 	WN(wn_round)(g->x + 32 * lo, 32 * n, g->rounded + lo);
 }
 
-static void WN(linear_item)(void *arg, int64_t item, int worker) {
+#if WN_TILES
+enum { WN(PANEL_BLOCKS) = 16 };
+
+static void WN(linear_panel)(void *arg, int64_t item, int worker) {
 	const WN(group) *g = arg;
 	(void)worker;
+	const int64_t blocks = g->cols / 32, parts = wn_parts(blocks, WN(PANEL_BLOCKS));
+	int64_t row = item / parts * 16, b = item % parts * WN(PANEL_BLOCKS), n = wn_min(WN(PANEL_BLOCKS), blocks - b);
+	for (int64_t r = row; r < wn_min(row + 16, g->rows); r++) {
+		wn_rounded one[WN(PANEL_BLOCKS)];
+		WN(wn_round)(g->x + r * g->cols + 32 * b, 32 * n, one);
+		WN(place)(one, n, (int)(r - row), g->panels + row / 16 * blocks + b);
+	}
+}
+
+// line_up rounds the rows into panels.
+static int WN(line_up)(wn_ctx *ctx, WN(group) *g) {
+	int64_t high = wn_parts(g->rows, 16);
+	g->panels = wn_scratch(ctx, high * (g->cols / 32) * sizeof *g->panels);
+	if (g->panels) wn_parallel(ctx, high * wn_parts(g->cols / 32, WN(PANEL_BLOCKS)), WN(linear_panel), g);
+	return g->panels != NULL;
+}
+#endif
+
+// rounds prepares what a product with an integer format reads. 0 when there is no memory.
+static int WN(rounds)(wn_ctx *ctx, WN(group) *g, int64_t kind) {
+	g->room_bytes = (WN(wn_room)(g->cols) + 63) / 64 * 64, g->room = wn_scratch(ctx, wn_threads(ctx) * g->room_bytes);
+	if (!g->room) return 0;
+#if WN_TILES
+	if (WN(by_tiles)(kind, g->rows)) return WN(line_up)(ctx, g);
+#endif
+	(void)kind;
+	g->blocks = g->rows * (g->cols / 32);
+	g->rounded = wn_scratch(ctx, g->blocks * sizeof *g->rounded);
+	if (g->rounded) wn_parallel(ctx, wn_parts(g->blocks, WN(ROUND_BLOCKS)), WN(linear_round), g);
+	return g->rounded != NULL;
+}
+
+static void WN(linear_item)(void *arg, int64_t item, int worker) {
+	const WN(group) *g = arg;
 	int64_t i = g->count - 1;
 	while (item < g->part[i].first) i--;
 	item -= g->part[i].first;
 	wn_product p = g->part[i].product;
-	int64_t lo = item / g->splits * g->part[i].grain * 16, from = item % g->splits * g->rows / g->splits;
-	int64_t to = (item % g->splits + 1) * g->rows / g->splits;
-	p.x += from, p.y += from, p.rows = to - from;
+	const int64_t lo = item / g->splits * g->part[i].grain * 16, split = item % g->splits, high = wn_parts(g->rows, 16);
+	const int64_t from = split * high / g->splits * 16, to = wn_min((split + 1) * high / g->splits * 16, g->rows);
+	p.x += from, p.y += from, p.rows = to - from, p.room = g->room + worker * g->room_bytes;
+#if WN_TILES
+	if (g->panels) p.panels = g->panels + from / 16 * (g->cols / 32);
+#endif
 	WN(wn_multiply)(&p, lo, wn_min(lo + 16 * g->part[i].grain, p.w->rows));
 }
 
@@ -287,7 +345,7 @@ static int WN(joins)(const wn_op *op, const wn_op *next) {
 }
 
 void WN(wn_linear)(wn_ctx *ctx, const wn_op *op) {
-	WN(group) g = {.rows = wn_live(ctx, op->p[4], op->d[0]), .splits = 1, .count = 1, .x = op->p[0]};
+	WN(group) g = {.rows = wn_live(ctx, op->p[4], op->d[0]), .splits = 1, .count = 1, .x = op->p[0], .cols = op->d[1]};
 	int64_t most = wn_min(wn_following(ctx, op) + 1, WN(PARTS)), in = op->d[1], tiles = 0;
 	while (g.count < most && WN(joins)(op, op + g.count)) g.count++;
 	wn_skip(ctx, g.count - 1);
@@ -295,12 +353,7 @@ void WN(wn_linear)(wn_ctx *ctx, const wn_op *op) {
 	const void **x = wn_scratch(ctx, g.rows * sizeof *x);
 	float **y = wn_scratch(ctx, g.count * g.rows * sizeof *y);
 	if (!x || !y) return;
-	if (wn_rounds(op->d[3])) {
-		g.blocks = g.rows * (in / 32);
-		g.rounded = wn_scratch(ctx, g.blocks * sizeof *g.rounded);
-		if (!g.rounded) return;
-		wn_parallel(ctx, (g.blocks + WN(ROUND_BLOCKS) - 1) / WN(ROUND_BLOCKS), WN(linear_round), &g);
-	}
+	if (wn_rounds(op->d[3]) && !WN(rounds)(ctx, &g, op->d[3])) return;
 	for (int64_t r = 0; r < g.rows; r++) x[r] = g.rounded ? (void *)(g.rounded + r * (in / 32)) : (void *)(g.x + r * in);
 	for (int64_t i = 0; i < g.count; i++) tiles += (op[i].d[2] + 15) / 16;
 	if (tiles < 4 * wn_threads(ctx) && g.rows >= 32) g.splits = wn_min(g.rows / 16, 4 * wn_threads(ctx) / tiles + 1);
@@ -310,7 +363,7 @@ void WN(wn_linear)(wn_ctx *ctx, const wn_op *op) {
 		float **rows = y + i * g.rows;
 		for (int64_t r = 0; r < g.rows; r++) rows[r] = (float *)o->p[3] + r * o->d[2];
 		g.part[i].w = (wn_weights){o->d[3], o->d[2], in, o->p[1]};
-		g.part[i].product = (wn_product){&g.part[i].w, x, rows, g.rows, 0, o->p[2]};
+		g.part[i].product = (wn_product){&g.part[i].w, x, rows, g.rows, 0, o->p[2], NULL, NULL};
 		g.part[i].grain = wn_grain(&g.part[i].w, g.rows / g.splits, tiles * g.splits, wn_threads(ctx));
 		g.part[i].first = items;
 		items += ((o->d[2] + 15) / 16 + g.part[i].grain - 1) / g.part[i].grain * g.splits;

@@ -1,7 +1,7 @@
 // Inputs as words of 16 bits, which meet codes two products a lane.
 
 // take stores a block of rounded inputs, and sums each half.
-WN_INLINE void WN(take)(wn_q16 *x, v16i first, v16i second, int32_t *sum) {
+WN_INLINE void WN(take)(wn_rounded *x, v16i first, v16i second, int32_t *sum) {
 	v_store_i16(x->q, first), v_store_i16(x->q + 16, second);
 	sum[0] = sum[1] = 0;
 	for (int i = 0; i < 16; i++) sum[0] += x->q[i], sum[1] += x->q[i + 16];
@@ -15,7 +15,7 @@ WN_INLINE v16i WN(words)(const int16_t *q) {
 }
 
 // nibbles multiplies 32 columns of 4-bit codes with R rows of x.
-WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q16 *const *x, int64_t b, v16i *sum) {
+WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_rounded *const *x, int64_t b, v16i *sum) {
 	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
 #pragma GCC unroll 4
 	for (int i = 0; i < 4; i++) {
@@ -30,9 +30,7 @@ WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_q16 *cons
 }
 
 // codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
-WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uint8_t *lines, const wn_q16 *const *x, int64_t b, const int first,
-	v16i *sum) {
-	(void)kind;
+WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_rounded *const *x, int64_t b, const int first, v16i *sum) {
 	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
 #pragma GCC unroll 8
 	for (int i = 0; i < count; i++) {

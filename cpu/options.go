@@ -4,7 +4,7 @@ package cpu
 
 // Options say how a device works.
 type Options struct {
-	Variant string       // "avx512", "avx2", "dotprod", "neon", "go" (the operations' plain Go), or "" for the best that this machine has
+	Variant string       // "amx", "avx512", "avx2", "dotprod", "neon", "go" (the operations' plain Go), or "" for the best that this machine has
 	Threads int          // threads that work, the caller included; 0 = one a physical core
 	Log     func(string) // receives the start-up line and what is slower than it could be, each once; may be nil
 }

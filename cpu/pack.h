@@ -40,6 +40,10 @@ static inline int64_t wn_block_bytes(int64_t kind) {
 	return bytes[kind];
 }
 
+// wn_is_nibble says whether codes are stored in 4 bits, wn_has_least whether a minimum is added to the product of scale and code.
+static inline int wn_is_nibble(int64_t kind) { return kind == WN_Q4_0 || kind == WN_Q4_1 || kind == WN_Q4_K; }
+static inline int wn_has_least(int64_t kind) { return kind == WN_Q4_1 || kind == WN_Q4_K || kind == WN_Q5_K; }
+
 static inline int64_t wn_tile_bytes(const wn_weights *w) {
 	int64_t cols = wn_block_cols(w->kind);
 	return (w->cols + cols - 1) / cols * wn_block_bytes(w->kind);

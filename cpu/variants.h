@@ -5,6 +5,7 @@
 //	WN_SUMS     how many sums of 16 lanes the registers hold beside what is added to them
 //	WN_ROWS     how many rows of inputs a product with an integer format takes at a time, 2 or more
 //	WN_INPUTS   the file that says how inputs of integer formats are multiplied
+//	WN_TILES    1 where many rows of them are multiplied by AMX. A file that wants a variant for that defines WN_WEIGHTS.
 //
 // Under WINNOW_EMULATE the AVX-512 variant is built from emulated instructions, for testing on machines without them.
 
@@ -57,6 +58,13 @@
 #endif
 #include "vec.h"
 #include WN_FILE
+#ifdef WN_WEIGHTS
+#undef WN_SUFFIX
+#define WN_SUFFIX amx
+#define WN_TILES 1
+#include "vec.h"
+#include WN_FILE
+#endif
 #pragma GCC pop_options
 
 #else

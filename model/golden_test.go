@@ -132,7 +132,7 @@ func TestGoldens(t *testing.T) {
 
 // devices are those that this machine can run, the fastest first, the reference last.
 func devices(t *testing.T) (all []tensor.Device) {
-	for _, variant := range []string{"avx512", "avx2", "dotprod", "neon"} {
+	for _, variant := range []string{"amx", "avx512", "avx2", "dotprod", "neon"} {
 		d, err := cpu.New(cpu.Options{Variant: variant, Log: func(line string) { t.Log(line) }})
 		if err != nil {
 			t.Logf("skipped: %v", err)

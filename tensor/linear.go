@@ -51,10 +51,10 @@ func (o *Linear) Cost() (bytes, flops int64) {
 }
 
 // Tolerance is the error that a device may make in a product with weights of a format, as a share of the norm of the input row
-// times the norm of the weight row. Formats of whole numbers let the device round its inputs to 16 bits by blocks.
+// times the norm of the weight row. Formats of whole numbers let the device round its inputs to 12 bits by blocks.
 func Tolerance(weights *quant.Format) float64 {
 	if weights.Block > 1 {
-		return 3e-5
+		return 5e-4
 	}
 	return 2e-6
 }
