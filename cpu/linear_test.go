@@ -70,7 +70,7 @@ func TestLinearAtGuardPages(t *testing.T) {
 					for _, rows := range []int{1, 2, 15, 16, 17, 70} {
 						w := randomWeight(r, f, rows, cols)
 						packed, bias := loaded(t, d, w), f32(t, d, 1, rows, normal(r, rows))
-						for _, n := range []int{0, 1, 2, 3, 4, 5, 8, 9, 15} {
+						for _, n := range []int{0, 1, 2, 3, 4, 5, 8, 9, 15, 29} {
 							op := tensor.Linear{X: f32(t, d, n, cols, normal(r, n*cols)), W: packed, Y: f32(t, d, n, rows, nil), N: count(t, d, n)}
 							if n%2 == 1 {
 								op.B = bias
@@ -109,33 +109,37 @@ func compare(t *testing.T, what string, op tensor.Linear, w tensor.Mat) {
 // A row's bits do not depend on the batch, the threads or the variant.
 func TestLinearRowStandsAlone(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	const rows, n = 200, 37
 	for _, f := range allFormats {
-		cols := max(f.Block*3, 576+f.Block*3%2)
+		short := max(f.Block*3, 576+f.Block*3%2)
 		if f.Block == 256 {
-			cols = 768
+			short = 768
 		}
-		w, x := randomWeight(r, f, rows, cols), normal(r, n*cols)
-		var want []float32
-		for _, v := range variants(t) {
-			for _, threads := range []int{1, 2, 5} {
-				d := open(t, v, threads)
-				q := d.Queue()
-				packed := loaded(t, d, w)
-				all := tensor.Linear{X: f32(t, d, n, cols, x), W: packed, Y: f32(t, d, n, rows, nil)}
-				q.Run(&all)
-				one := tensor.Linear{X: f32(t, d, 1, cols, x[5*cols:6*cols]), W: packed, Y: f32(t, d, 1, rows, nil)}
-				q.Run(&one)
-				finish(t, q)
-				if want == nil {
-					want = slices.Clone(all.Y.F32())
-				}
-				if !slices.Equal(all.Y.F32(), want) {
-					t.Errorf("%s, %s, %d threads: other bits than %s with one thread", f, v, threads, variants(t)[0])
-				}
-				if !slices.Equal(one.Y.F32(), want[5*rows:6*rows]) {
-					t.Errorf("%s, %s, %d threads: a row alone has other bits than in the batch", f, v, threads)
-				}
+		standsAlone(t, r, f, 200, short, 37)
+		standsAlone(t, r, f, 40, 2304, 210) // more columns and rows than AMX takes at a time
+	}
+}
+
+func standsAlone(t *testing.T, r *rand.Rand, f *quant.Format, rows, cols, n int) {
+	w, x := randomWeight(r, f, rows, cols), normal(r, n*cols)
+	var want []float32
+	for _, v := range variants(t) {
+		for _, threads := range []int{1, 2, 5} {
+			d := open(t, v, threads)
+			q := d.Queue()
+			packed := loaded(t, d, w)
+			all := tensor.Linear{X: f32(t, d, n, cols, x), W: packed, Y: f32(t, d, n, rows, nil)}
+			q.Run(&all)
+			one := tensor.Linear{X: f32(t, d, 1, cols, x[5*cols:6*cols]), W: packed, Y: f32(t, d, 1, rows, nil)}
+			q.Run(&one)
+			finish(t, q)
+			if want == nil {
+				want = slices.Clone(all.Y.F32())
+			}
+			if !slices.Equal(all.Y.F32(), want) {
+				t.Errorf("%s, %s, %d threads: other bits than %s with one thread", f, v, threads, variants(t)[0])
+			}
+			if !slices.Equal(one.Y.F32(), want[5*rows:6*rows]) {
+				t.Errorf("%s, %s, %d threads: a row alone has other bits than in the batch", f, v, threads)
 			}
 		}
 	}
