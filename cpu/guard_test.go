@@ -51,6 +51,14 @@ func open(t testing.TB, variant string, threads int) *device {
 // guarded opens a device whose buffers each stand between two pages that may not be touched, against one of them.
 func guarded(t testing.TB, variant string, threads int, e end) *device {
 	d := open(t, variant, threads)
+	var mapped [][]byte
+	t.Cleanup(func() {
+		for _, b := range mapped { // a process may have 65,530 mappings
+			if err := unix.Munmap(b); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	d.place = func(bytes int) (*memory, error) {
 		page := os.Getpagesize()
 		size := (bytes + page - 1) / page * page
@@ -58,6 +66,7 @@ func guarded(t testing.TB, variant string, threads int, e end) *device {
 		if err != nil {
 			return nil, err
 		}
+		mapped = append(mapped, b)
 		if size > 0 {
 			if err := unix.Mprotect(b[page:page+size], unix.PROT_READ|unix.PROT_WRITE); err != nil {
 				return nil, err

@@ -14,7 +14,7 @@ typedef struct wn_rounded {
 		};
 	};
 	float d, ds; // ds = d * sum of q
-	int32_t by8, by128; // 8 and 128 times the sum of q
+	int32_t by8, by16, by128; // 8, 16 and 128 times the sum of q
 	int32_t by32[2]; // 32 times the sum of each half
 } wn_rounded;
 

@@ -42,53 +42,40 @@ WN_INLINE void WN(place)(const wn_rounded *x, int64_t blocks, int r, WN(panel) *
 // by_tiles says whether a product of so many rows is worth the preparations.
 static inline int WN(by_tiles)(int64_t kind, int64_t rows) { return wn_rounds(kind) && rows >= 12; }
 
-// keep stores a line of codes of 4 bits, less an offset, and what is 16 times as large.
-WN_INLINE void WN(keep)(int8_t lines[16][64], int i, v16i codes, v16i offset) {
-	codes = _mm512_sub_epi8(codes, offset);
-	_mm512_store_si512(lines[i], _mm512_and_si512(_mm512_slli_epi16(codes, 4), v_int_set((int)0xf0f0f0f0)));
-	_mm512_store_si512(lines[8 + i], codes);
-}
-
-// lines_of takes the codes of 32 columns apart. Codes of 8 bits stand in the first lines alone.
+// lines_of takes the codes of 32 columns apart, less their offset. Codes that do not fit a byte when they are 16 times as large stand in
+// the first lines alone.
 WN_INLINE void WN(lines_of)(const int kind, const uint8_t *from, int8_t lines[16][64]) {
-	if (wn_is_nibble(kind)) {
-		const v16i mask = v_int_set(0x0f0f0f0f), offset = v_int_set(kind == WN_Q4_0 ? 0x08080808 : 0);
-#pragma GCC unroll 4
-		for (int i = 0; i < 4; i++) {
-			v16i line = v_int_load(from + 64 * i);
-			WN(keep)(lines, 2 * i, _mm512_and_si512(line, mask), offset);
-			WN(keep)(lines, 2 * i + 1, _mm512_and_si512(_mm512_srli_epi16(line, 4), mask), offset);
-		}
-		return;
-	}
-	const v16i offset = v_int_set(kind == WN_Q8_0 ? (int)0x80808080 : kind == WN_Q6_K ? 0x20202020 : 0);
+	const v16i offset = v_int_set(wn_offset(kind) * 0x01010101);
 #pragma GCC unroll 8
-	for (int i = 0; i < 8; i++) _mm512_store_si512(lines[i], _mm512_sub_epi8(v_int_load(from + 64 * i), offset));
+	for (int m = 0; m < 8; m++) {
+		v16i codes = _mm512_sub_epi8(WN(line)(kind, from, m), offset);
+		if (WN(plain)(kind)) {
+			_mm512_store_si512(lines[m], v_bits(codes, 4, 0xf0));
+			_mm512_store_si512(lines[8 + m], codes);
+		} else {
+			_mm512_store_si512(lines[m], codes);
+		}
+	}
 }
 
 // take_apart fills the room from a chunk of a tile.
 WN_INLINE void WN(take_apart)(const int kind, const uint8_t *w, int64_t blocks, WN(room) *m) {
+	const int64_t head = wn_head_bytes(kind), bytes = 64 * wn_code_bits(kind); // of 32 columns
 	if (wn_block_cols(kind) == 32) {
 		for (int64_t b = 0; b < blocks; b++, w += wn_block_bytes(kind)) {
-			WN(lines_of)(kind, w + (kind == WN_Q4_1 ? 64 : 32), m->codes[b]);
-			v_store(m->scale[b], v_load_f16(w));
-			if (kind == WN_Q4_1) v_store(m->least[b], v_load_f16(w + 32));
+			WN(lines_of)(kind, w + head, m->codes[b]);
+			v_store(m->scale[b], kind == WN_MXFP4 ? v_load_bf16(w) : v_load_f16(w));
+			if (wn_has_least(kind)) v_store(m->least[b], v_load_f16(w + 32));
 		}
 		return;
 	}
-	const int64_t bytes = wn_is_nibble(kind) ? 256 : 512; // of 32 columns
+	const int groups = 256 / wn_group_cols(kind);
 	for (int64_t b = 0; b < blocks; b += 8, w += wn_block_bytes(kind)) {
-		v16f d = v_load_f16(w);
-		if (kind == WN_Q6_K) {
-			for (int j = 0; j < 8; j++) WN(lines_of)(kind, w + 288 + bytes * j, m->codes[b + j]);
-			for (int j = 0; j < 16; j++) v_store(m->scale[2 * b + j], v_mul(d, v_load_i8(w + 32 + 16 * j)));
-			continue;
-		}
-		v16f dmin = v_sub(v_zero(), v_load_f16(w + 32));
-		for (int j = 0; j < 8; j++) {
-			WN(lines_of)(kind, w + 320 + bytes * j, m->codes[b + j]);
-			v_store(m->scale[b + j], v_mul(d, v_load_u8(w + 64 + 32 * j)));
-			v_store(m->least[b + j], v_mul(dmin, v_load_u8(w + 80 + 32 * j)));
+		v16f d = v_load_f16(w), dmin = wn_has_least(kind) ? v_sub(v_zero(), v_load_f16(w + 32)) : v_zero();
+		for (int j = 0; j < 8; j++) WN(lines_of)(kind, w + head + bytes * j, m->codes[b + j]);
+		for (int g = 0; g < groups; g++) {
+			v_store(m->scale[b * groups / 8 + g], WN(scale)(kind, w, d, g));
+			if (wn_has_least(kind)) v_store(m->least[b + g], WN(least)(w, dmin, g));
 		}
 	}
 }
@@ -107,12 +94,12 @@ typedef struct WN(part) {
 // add adds group u of columns to the sums of N rows, N being the number of rows or a little more: what is more means nothing.
 WN_INLINE void WN(add_group)(const int N, const int kind, const WN(part) *p, int64_t u, const int32_t (*high)[16], const int32_t (*low)[16],
 	v16f *acc) {
-	const WN(panel) *x = p->x + (kind == WN_Q6_K ? u / 2 : u);
+	const WN(panel) *x = p->x + u * wn_group_cols(kind) / 32;
 	v16f scale = v_load(p->m->scale[u]), least = wn_has_least(kind) ? v_load(p->m->least[u]) : v_zero();
 #pragma GCC unroll 16
 	for (int r = 0; r < N; r++) {
 		v16i sum = v_int_load(high[r]);
-		if (!wn_is_nibble(kind)) sum = _mm512_add_epi32(_mm512_slli_epi32(sum, 4), v_int_load(low[r]));
+		if (!WN(plain)(kind)) sum = _mm512_add_epi32(_mm512_slli_epi32(sum, 4), v_int_load(low[r]));
 		acc[r] = v_fma(v_floats(sum), v_mul(scale, v_set(x->d[r])), acc[r]);
 		if (wn_has_least(kind)) acc[r] = v_fma(least, v_set(x->ds[r]), acc[r]);
 	}
@@ -167,7 +154,7 @@ WN_INLINE void WN(nibble_chunk)(const int N, const int kind, const WN(part) *p, 
 // byte_chunk adds a chunk of a format of 8 bits. The tile unit is a group ahead.
 WN_INLINE void WN(byte_chunk)(const int N, const int kind, const WN(part) *p, v16f *acc) {
 	WN(room) *m = p->m;
-	const int64_t size = kind == WN_Q6_K ? 16 : 32, groups = p->blocks * 32 / size;
+	const int64_t size = wn_group_cols(kind), groups = p->blocks * 32 / size;
 	WN_TWO(0, 1, (int64_t)0);
 	for (int64_t u = 0; u < groups; u += 2) {
 		if (p->fetch)
@@ -183,7 +170,7 @@ WN_INLINE void WN(chunk)(const int N, const int kind, const WN(part) *p) {
 	v16f acc[16];
 #pragma GCC unroll 16
 	for (int r = 0; r < N; r++) acc[r] = p->first ? v_zero() : v_load(p->acc[r]);
-	if (wn_is_nibble(kind)) {
+	if (WN(plain)(kind)) {
 		WN(nibble_chunk)(N, kind, p, acc);
 	} else {
 		WN(byte_chunk)(N, kind, p, acc);
@@ -205,26 +192,34 @@ typedef struct WN(way) {
 	WN_CHUNK(KIND, 4) WN_CHUNK(KIND, 8) WN_CHUNK(KIND, 12) WN_CHUNK(KIND, 16)
 WN_WAY(WN_Q4_0)
 WN_WAY(WN_Q4_1)
+WN_WAY(WN_Q5_0)
+WN_WAY(WN_Q5_1)
 WN_WAY(WN_Q8_0)
+WN_WAY(WN_IQ4_NL)
+WN_WAY(WN_MXFP4)
 WN_WAY(WN_Q4_K)
 WN_WAY(WN_Q5_K)
 WN_WAY(WN_Q6_K)
+WN_WAY(WN_IQ4_XS)
 #undef WN_CHUNK
 #undef WN_WAY
 
 #define WN_WAY(KIND) [KIND] = {WN(KIND##_apart), {WN(KIND##x4), WN(KIND##x8), WN(KIND##x12), WN(KIND##x16)}}
-static const WN(way) WN(ways)[] = {WN_WAY(WN_Q4_0), WN_WAY(WN_Q4_1), WN_WAY(WN_Q8_0), WN_WAY(WN_Q4_K), WN_WAY(WN_Q5_K), WN_WAY(WN_Q6_K)};
+static const WN(way) WN(ways)[WN_KINDS] = {
+	WN_WAY(WN_Q4_0), WN_WAY(WN_Q4_1), WN_WAY(WN_Q5_0), WN_WAY(WN_Q5_1), WN_WAY(WN_Q8_0), WN_WAY(WN_IQ4_NL), WN_WAY(WN_MXFP4), WN_WAY(WN_Q4_K),
+	WN_WAY(WN_Q5_K), WN_WAY(WN_Q6_K), WN_WAY(WN_IQ4_XS),
+};
 #undef WN_WAY
 
 // tile multiplies tile t with rows first to last, of which x are the panels.
 static void WN(tile)(const wn_product *p, int64_t t, int64_t lo, int64_t hi, int64_t first, int64_t last, const WN(panel) *x, int *shape) {
 	const int64_t kind = p->w->kind, blocks = p->w->cols / 32, all = wn_tile_bytes(p->w);
 	const int64_t share = all / blocks; // of 32 columns
-	const int bytes = wn_is_nibble(kind) ? 64 : kind == WN_Q6_K ? 16 : 32; // of a row of inputs that meet one scale
+	const int bytes = WN(plain)((int)kind) ? 64 : wn_group_cols(kind); // of a row of inputs that meet one scale
 	const uint8_t *w = p->w->tiles + t * all;
 	WN(room) *m = p->room;
 	for (int64_t b = 0; b < blocks; b += WN(CHUNK)) {
-		WN(part) part = {.m = m, .blocks = wn_min(WN(CHUNK), blocks - b), .first = b == 0, .share = share * (bytes == 16 ? 1 : 2) / 2};
+		WN(part) part = {.m = m, .blocks = wn_min(WN(CHUNK), blocks - b), .first = b == 0, .share = share * wn_group_cols(kind) / 32};
 		WN(ways)[kind].apart(w + b * share, part.blocks, m);
 		for (int64_t i = first; i < last; i += 16) {
 			int rows = (int)wn_min(16, last - i);

@@ -1,4 +1,4 @@
-// Inputs as two signed bytes each, x = 16 * high + low, which meet signed codes four products a lane. Codes go up to 255: what meets the
+// Inputs as two signed bytes each, x = 16 * high + low, which meet signed codes four products a lane. Where codes go up to 255, what meets the
 // bytes is the code less 128, and begin makes up for it.
 
 // take stores a block of rounded inputs, and sums each half.
@@ -56,23 +56,40 @@ WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_rounded *
 	}
 }
 
-// codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
-WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_rounded *const *x, int64_t b, const int first, v16i *sum) {
-	const int wide = WN(wide)(R);
+// quarter is four rows of columns 4*m to 4*m+3 of 32, as line has them for all 16.
+WN_INLINE uint8x16_t WN(quarter)(const int kind, const uint8_t *lines, const int m, const int t) {
+	const int bits = wn_code_bits(kind);
+	if (bits == 8) return vld1q_u8(lines + 64 * m + 16 * t);
+	uint8x16_t nibbles = vld1q_u8(lines + 64 * (m / 2) + 16 * t);
+	uint8x16_t codes = m % 2 ? vshrq_n_u8(nibbles, 4) : vandq_u8(nibbles, vdupq_n_u8(15));
+	if (bits == 5) {
+		uint8x16_t fifth = vld1q_u8(lines + 256 + 16 * t);
+		codes = vorrq_u8(codes, vandq_u8(m > 4 ? fifth >> (m - 4) : fifth << (4 - m), vdupq_n_u8(0x10)));
+	}
+	if (bits == 6) {
+		uint8x16_t top = vld1q_u8(lines + 256 + 64 * (m / 4) + 16 * t);
+		codes = vorrq_u8(codes, vandq_u8(m % 4 > 2 ? top >> (2 * (m % 4) - 4) : top << (4 - 2 * (m % 4)), vdupq_n_u8(0x30)));
+	}
+	return wn_levels(kind) ? vqtbl1q_u8(vld1q_u8(wn_levels(kind)), codes) : codes;
+}
+
+// codes multiplies count lines of 4 columns of 32 with R rows of x, from line first.
+WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uint8_t *lines, const wn_rounded *const *x, int64_t b,
+	const int first, v16i *sum) {
+	const int wide = WN(wide)(R), less = wn_offset(kind) == 128;
 #pragma GCC unroll 2
 	for (int at = 0; at < 4; at += wide) {
 		WN(parts) s[4][4];
-		for (int r = 0; r < R; r++) {
-			int32_t less = count == 8 ? x[r][b].by128 : 4 * x[r][b].by32[first / 16]; // 128 times the sum of what is multiplied
-			for (int t = 0; t < wide; t++) s[r][t] = WN(begin)(less);
-		}
+		for (int r = 0; r < R; r++)
+			for (int t = 0; t < wide; t++) s[r][t] = WN(begin)(less ? x[r][b].by128 : 0);
 #pragma GCC unroll 8
 		for (int i = 0; i < count; i++) {
 #pragma GCC unroll 4
 			for (int t = 0; t < wide; t++) {
-				uint8x16_t line = veorq_u8(vld1q_u8(lines + 64 * i + 16 * (at + t)), vdupq_n_u8(128));
+				uint8x16_t line = WN(quarter)(kind, lines, first + i, at + t);
+				if (less) line = veorq_u8(line, vdupq_n_u8(128));
 #pragma GCC unroll 4
-				for (int r = 0; r < R; r++) WN(add)(&s[r][t], line, &x[r][b], first / 4 + i);
+				for (int r = 0; r < R; r++) WN(add)(&s[r][t], line, &x[r][b], first + i);
 			}
 		}
 		for (int r = 0; r < R; r++)

@@ -4,54 +4,62 @@
 // What a pass over many rows may read of x before it moves on to the next tile, so that it stays in the cache.
 enum { WN(PASS_BYTES) = 128 << 10 };
 
+#include "linear_codes.h"
 #include WN_INPUTS
 
-// block32 adds one block of 32 columns of Q4_0, Q4_1 or Q8_0.
+// take_off takes the format's offset off sums over 32 columns.
+WN_INLINE v16i WN(take_off)(const int kind, v16i sum, const wn_rounded *x) {
+	const int offset = wn_offset(kind);
+	if (offset == 8) sum = v_int_sub(sum, v_int_set(x->by8));
+	if (offset == 16) sum = v_int_sub(sum, v_int_set(x->by16));
+	if (offset == 128) sum = v_int_sub(sum, v_int_set(x->by128));
+	return sum;
+}
+
+WN_INLINE void WN(sums32)(const int kind, const int R, const uint8_t *lines, const wn_rounded *const *x, int64_t b, v16i *sum) {
+	if (WN(plain)(kind)) {
+		WN(nibbles)(R, lines, x, b, sum);
+	} else {
+		WN(codes)(kind, R, 8, lines, x, b, 0, sum);
+	}
+}
+
+// block32 adds one block of a format with blocks of 32 columns.
 WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
 	v16i sum[8];
-	if (kind == WN_Q8_0) {
-		WN(codes)(R, 8, w + 32, x, b, 0, sum);
-	} else {
-		WN(nibbles)(R, w + (kind == WN_Q4_1 ? 64 : 32), x, b, sum);
-	}
-	v16f scale = v_load_f16(w);
+	WN(sums32)(kind, R, w + wn_head_bytes(kind), x, b, sum);
+	v16f scale = kind == WN_MXFP4 ? v_load_bf16(w) : v_load_f16(w);
 #pragma GCC unroll 8
 	for (int r = 0; r < R; r++) {
-		if (kind == WN_Q4_0) sum[r] = v_int_sub(sum[r], v_int_set(x[r][b].by8));
-		if (kind == WN_Q8_0) sum[r] = v_int_sub(sum[r], v_int_set(x[r][b].by128));
-		acc[r] = v_fma(v_floats(sum[r]), v_mul(scale, v_set(x[r][b].d)), acc[r]);
-		if (kind == WN_Q4_1) acc[r] = v_fma(v_load_f16(w + 32), v_set(x[r][b].ds), acc[r]);
+		acc[r] = v_fma(v_floats(WN(take_off)(kind, sum[r], x[r] + b)), v_mul(scale, v_set(x[r][b].d)), acc[r]);
+		if (wn_has_least(kind)) acc[r] = v_fma(v_load_f16(w + 32), v_set(x[r][b].ds), acc[r]);
 	}
 }
 
-// block45 adds one block of 256 columns of Q4_K or Q5_K, of which b is the first 32.
-WN_INLINE void WN(block45)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
-	v16f d = v_load_f16(w), dmin = v_load_f16(w + 32);
+// block256 adds one block of a format with blocks of 256 columns, of which b is the first 32.
+WN_INLINE void WN(block256)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
+	v16f d = v_load_f16(w), dmin = wn_has_least(kind) ? v_load_f16(w + 32) : v_zero();
 	for (int j = 0; j < 8; j++) {
 		v16i sum[8];
-		if (kind == WN_Q4_K) {
-			WN(nibbles)(R, w + 320 + 256 * j, x, b + j, sum);
-		} else {
-			WN(codes)(R, 8, w + 320 + 512 * j, x, b + j, 0, sum);
-		}
-		v16f scale = v_mul(d, v_load_u8(w + 64 + 32 * j)), least = v_mul(dmin, v_load_u8(w + 80 + 32 * j));
+		WN(sums32)(kind, R, w + wn_head_bytes(kind) + 64 * wn_code_bits(kind) * j, x, b + j, sum);
+		v16f scale = WN(scale)(kind, w, d, j), least = wn_has_least(kind) ? WN(least)(w, dmin, j) : v_zero();
 #pragma GCC unroll 8
 		for (int r = 0; r < R; r++) {
-			acc[r] = v_fma(v_floats(sum[r]), v_mul(scale, v_set(x[r][b + j].d)), acc[r]);
-			acc[r] = v_fnma(least, v_set(x[r][b + j].ds), acc[r]);
+			acc[r] = v_fma(v_floats(WN(take_off)(kind, sum[r], x[r] + b + j)), v_mul(scale, v_set(x[r][b + j].d)), acc[r]);
+			if (wn_has_least(kind)) acc[r] = v_fnma(least, v_set(x[r][b + j].ds), acc[r]);
 		}
 	}
 }
 
-// block6 adds one block of 256 columns of Q6_K, of which b is the first 32.
+// block6 adds one block of 256 columns of Q6_K, of which b is the first 32. 16 columns have one scale.
 WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
 	v16f d = v_load_f16(w);
 	for (int j = 0; j < 8; j++) {
 #pragma GCC unroll 2
 		for (int h = 0; h < 2; h++) {
 			v16i sum[8];
-			WN(codes)(R, 4, w + 288 + 512 * j + 256 * h, x, b + j, 16 * h, sum);
-			v16f scale = v_mul(d, v_load_i8(w + 32 + 32 * j + 16 * h));
+			WN(codes)(WN_Q6_K, R, 4, w + 288 + 384 * j, x, b + j, 4 * h, sum);
+			v16f scale = WN(scale)(WN_Q6_K, w, d, 2 * j + h);
 #pragma GCC unroll 8
 			for (int r = 0; r < R; r++) {
 				v16i s = v_int_sub(sum[r], v_int_set(x[r][b + j].by32[h]));
@@ -69,10 +77,10 @@ WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, 
 	int64_t cols = wn_block_cols(kind), bytes = wn_block_bytes(kind), blocks = p->w->cols / cols;
 	for (int64_t b = 0; b < blocks; b++, w += bytes) {
 		for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(w + ahead + line);
-		if (kind == WN_Q4_K || kind == WN_Q5_K) {
-			WN(block45)(kind, R, w, x, 8 * b, acc);
-		} else if (kind == WN_Q6_K) {
+		if (kind == WN_Q6_K) {
 			WN(block6)(R, w, x, 8 * b, acc);
+		} else if (cols == 256) {
+			WN(block256)(kind, R, w, x, 8 * b, acc);
 		} else {
 			WN(block32)(kind, R, w, x, b, acc);
 		}
@@ -157,13 +165,11 @@ typedef struct WN(span) {
 		for (int t = 0; t < T; t++) \
 			for (int r = 0; r < R; r++) WN(put)(p, p->y[row + r], s.t + t, s.lo, s.hi, acc[t * R + r]); \
 	}
+#define WN_CODES(KIND, R) \
+	case KIND: WN(tile_codes)(KIND, R, p, w, s.ahead, row, acc); break;
 #define WN_ROUNDED(R, T) \
-	case WN_Q4_0: WN(tile_codes)(WN_Q4_0, R, p, w, s.ahead, row, acc); break; \
-	case WN_Q4_1: WN(tile_codes)(WN_Q4_1, R, p, w, s.ahead, row, acc); break; \
-	case WN_Q8_0: WN(tile_codes)(WN_Q8_0, R, p, w, s.ahead, row, acc); break; \
-	case WN_Q4_K: WN(tile_codes)(WN_Q4_K, R, p, w, s.ahead, row, acc); break; \
-	case WN_Q5_K: WN(tile_codes)(WN_Q5_K, R, p, w, s.ahead, row, acc); break; \
-	case WN_Q6_K: WN(tile_codes)(WN_Q6_K, R, p, w, s.ahead, row, acc); break;
+	WN_CODES(WN_Q4_0, R) WN_CODES(WN_Q4_1, R) WN_CODES(WN_Q5_0, R) WN_CODES(WN_Q5_1, R) WN_CODES(WN_Q8_0, R) WN_CODES(WN_IQ4_NL, R) \
+	WN_CODES(WN_MXFP4, R) WN_CODES(WN_Q4_K, R) WN_CODES(WN_Q5_K, R) WN_CODES(WN_Q6_K, R) WN_CODES(WN_IQ4_XS, R)
 WN_PASS(1, 1)
 WN_PASS(2, 1)
 #if WN_ROWS >= 8
@@ -178,6 +184,7 @@ WN_PASS(4, 1)
 #define WN_ROUNDED(R, T)
 WN_PASS(1, 4)
 #undef WN_ROUNDED
+#undef WN_CODES
 #undef WN_PASS
 
 // single multiplies with a matrix of one row, which is not in tiles.
@@ -203,7 +210,7 @@ void WN(wn_round)(const float *x, int64_t count, wn_rounded *out) {
 		WN(take)(out, v_ints(v_mul(u, v_set(inverse))), v_ints(v_mul(v, v_set(inverse))), sum);
 		out->d = inverse > 0 ? most / WN_MOST : 0;
 		out->ds = out->d * (float)(sum[0] + sum[1]);
-		out->by8 = 8 * (sum[0] + sum[1]), out->by128 = 128 * (sum[0] + sum[1]);
+		out->by8 = 8 * (sum[0] + sum[1]), out->by16 = 2 * out->by8, out->by128 = 16 * out->by8;
 		out->by32[0] = 32 * sum[0], out->by32[1] = 32 * sum[1];
 	}
 }

@@ -17,7 +17,8 @@ import (
 )
 
 // scales are the offsets of the binary16 numbers in a block: what random bytes must not fill.
-var scales = map[*quant.Format][]int{quant.Q4_0: {0}, quant.Q4_1: {0, 2}, quant.Q8_0: {0}, quant.Q4_K: {0, 2}, quant.Q5_K: {0, 2}, quant.Q6_K: {208}}
+var scales = map[*quant.Format][]int{quant.Q4_0: {0}, quant.Q4_1: {0, 2}, quant.Q8_0: {0}, quant.Q4_K: {0, 2}, quant.Q5_K: {0, 2}, quant.Q6_K: {208},
+	quant.Q5_0: {0}, quant.Q5_1: {0, 2}, quant.IQ4_NL: {0}, quant.Q3_K: {108}, quant.IQ4_XS: {0}}
 
 // randomWeight makes a matrix in which every code, scale and sign occurs.
 func randomWeight(r *rand.Rand, f *quant.Format, rows, cols int) tensor.Mat {
@@ -33,6 +34,9 @@ func randomWeight(r *rand.Rand, f *quant.Format, rows, cols int) tensor.Mat {
 	for at := 0; at < len(b); at += f.Bytes {
 		for _, off := range scales[f] {
 			binary.LittleEndian.PutUint16(b[at+off:], quant.F32ToF16(float32(r.NormFloat64())/64))
+		}
+		if f == quant.MXFP4 {
+			b[at] = 120 + b[at]%4
 		}
 	}
 	return tensor.HostMat("w", f, rows, cols, b)
@@ -53,34 +57,38 @@ func norm(v []float32) (sum float64) {
 	return math.Sqrt(sum)
 }
 
-var allFormats = []*quant.Format{quant.F32, quant.F16, quant.BF16, quant.Q4_0, quant.Q4_1, quant.Q8_0, quant.Q4_K, quant.Q5_K, quant.Q6_K}
+var allFormats = []*quant.Format{quant.F32, quant.F16, quant.BF16, quant.Q4_0, quant.Q4_1, quant.Q8_0, quant.Q4_K, quant.Q5_K, quant.Q6_K,
+	quant.Q5_0, quant.Q5_1, quant.IQ4_NL, quant.MXFP4, quant.Q3_K, quant.IQ4_XS}
 
 func TestLinearAtGuardPages(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, v := range variants(t) {
 		for _, e := range []end{front, back} {
-			d := guarded(t, v, 3, e)
-			q := d.Queue()
 			for _, f := range allFormats {
-				for _, blocks := range []int{1, 2, 5} {
-					cols := f.Block * blocks
-					if f.Block == 1 {
-						cols = []int{1, 515, 48}[blocks/2]
-					}
-					for _, rows := range []int{1, 2, 15, 16, 17, 70} {
-						w := randomWeight(r, f, rows, cols)
-						packed, bias := loaded(t, d, w), f32(t, d, 1, rows, normal(r, rows))
-						for _, n := range []int{0, 1, 2, 3, 4, 5, 8, 9, 15, 29} {
-							op := tensor.Linear{X: f32(t, d, n, cols, normal(r, n*cols)), W: packed, Y: f32(t, d, n, rows, nil), N: count(t, d, n)}
-							if n%2 == 1 {
-								op.B = bias
-							}
-							q.Run(&op)
-							finish(t, q)
-							compare(t, fmt.Sprintf("%s %s %s: %d x %d, %d rows", v, e, f, rows, cols, n), op, w)
-						}
-					}
+				t.Run(fmt.Sprintf("%s %s %s", v, e, f), func(t *testing.T) { atGuardPages(t, r, guarded(t, v, 3, e), f) })
+			}
+		}
+	}
+}
+
+func atGuardPages(t *testing.T, r *rand.Rand, d *device, f *quant.Format) {
+	q := d.Queue()
+	for _, blocks := range []int{1, 2, 5} {
+		cols := f.Block * blocks
+		if f.Block == 1 {
+			cols = []int{1, 515, 48}[blocks/2]
+		}
+		for _, rows := range []int{1, 2, 15, 16, 17, 70} {
+			w := randomWeight(r, f, rows, cols)
+			packed, bias := loaded(t, d, w), f32(t, d, 1, rows, normal(r, rows))
+			for _, n := range []int{0, 1, 2, 3, 4, 5, 8, 9, 15, 29} {
+				op := tensor.Linear{X: f32(t, d, n, cols, normal(r, n*cols)), W: packed, Y: f32(t, d, n, rows, nil), N: count(t, d, n)}
+				if n%2 == 1 {
+					op.B = bias
 				}
+				q.Run(&op)
+				finish(t, q)
+				compare(t, fmt.Sprintf("%d x %d, %d rows", rows, cols, n), op, w)
 			}
 		}
 	}

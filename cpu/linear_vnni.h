@@ -38,17 +38,18 @@ WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_rounded *
 	}
 }
 
-// codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
-WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_rounded *const *x, int64_t b, const int first, v16i *sum) {
+// codes multiplies count lines of 4 columns of 32 with R rows of x, from line first.
+WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uint8_t *lines, const wn_rounded *const *x, int64_t b,
+	const int first, v16i *sum) {
 	v16i high[8], low[8];
 	for (int r = 0; r < R; r++) high[r] = low[r] = v_int_zero();
 #pragma GCC unroll 8
 	for (int i = 0; i < count; i++) {
-		v16i line = v_int_load(lines + 64 * i);
+		v16i line = WN(line)(kind, lines, first + i);
 #pragma GCC unroll 8
 		for (int r = 0; r < R; r++) {
-			high[r] = _mm512_dpbusd_epi32(high[r], line, WN(four)(x[r][b].high + first + 4 * i));
-			low[r] = _mm512_dpbusd_epi32(low[r], line, WN(four)(x[r][b].low + first + 4 * i));
+			high[r] = _mm512_dpbusd_epi32(high[r], line, WN(four)(x[r][b].high + 4 * (first + i)));
+			low[r] = _mm512_dpbusd_epi32(low[r], line, WN(four)(x[r][b].low + 4 * (first + i)));
 		}
 	}
 	for (int r = 0; r < R; r++) sum[r] = _mm512_add_epi32(_mm512_slli_epi32(high[r], 4), low[r]);

@@ -29,15 +29,16 @@ WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_rounded *
 	}
 }
 
-// codes multiplies count lines of 8-bit codes with R rows of x from column first of the block.
-WN_INLINE void WN(codes)(const int R, const int count, const uint8_t *lines, const wn_rounded *const *x, int64_t b, const int first, v16i *sum) {
+// codes multiplies count lines of 4 columns of 32 with R rows of x, from line first.
+WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uint8_t *lines, const wn_rounded *const *x, int64_t b,
+	const int first, v16i *sum) {
 	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
 #pragma GCC unroll 8
 	for (int i = 0; i < count; i++) {
-		v16i line = v_int_load(lines + 64 * i), even = v_codes8(line, 0), odd = v_codes8(line, 8);
+		v16i line = WN(line)(kind, lines, first + i), even = v_codes8(line, 0), odd = v_codes8(line, 8);
 #pragma GCC unroll 8
 		for (int r = 0; r < R; r++) {
-			const int16_t *q = x[r][b].q + first + 4 * i;
+			const int16_t *q = x[r][b].q + 4 * (first + i);
 			sum[r] = v_dot(v_dot(sum[r], even, WN(words)(q)), odd, WN(words)(q + 2));
 		}
 	}

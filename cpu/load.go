@@ -18,6 +18,7 @@ import (
 type packing struct {
 	kind   C.int64_t
 	format *quant.Format
+	from   C.int  // the layout of the source
 	note   string // what is slower than it could be
 }
 
@@ -25,16 +26,23 @@ type packing struct {
 const tileRows = 16
 
 var (
+	q6       = tiled(quant.Q6_K, 210)
 	packings = map[*quant.Format]packing{ // by the file's format; layouts are in pack.h
-		quant.F32:  {kind: C.WN_F32, format: tiled(quant.F32, 4)},
-		quant.F16:  {kind: C.WN_F16, format: tiled(quant.F16, 2)},
-		quant.BF16: {kind: C.WN_BF16, format: tiled(quant.BF16, 2)},
-		quant.Q4_0: {kind: C.WN_Q4_0, format: tiled(quant.Q4_0, 18)},
-		quant.Q4_1: {kind: C.WN_Q4_1, format: tiled(quant.Q4_1, 20)},
-		quant.Q8_0: {kind: C.WN_Q8_0, format: tiled(quant.Q8_0, 34)},
-		quant.Q4_K: {kind: C.WN_Q4_K, format: tiled(quant.Q4_K, 148)},
-		quant.Q5_K: {kind: C.WN_Q5_K, format: tiled(quant.Q5_K, 276), note: "8-bit codes: 8.6 bits a weight instead of 5.5"},
-		quant.Q6_K: {kind: C.WN_Q6_K, format: tiled(quant.Q6_K, 274), note: "8-bit codes: 8.6 bits a weight instead of 6.6"},
+		quant.F32:    {kind: C.WN_F32, format: tiled(quant.F32, 4)},
+		quant.F16:    {kind: C.WN_F16, format: tiled(quant.F16, 2)},
+		quant.BF16:   {kind: C.WN_BF16, format: tiled(quant.BF16, 2)},
+		quant.Q4_0:   {kind: C.WN_Q4_0, format: tiled(quant.Q4_0, 18)},
+		quant.Q4_1:   {kind: C.WN_Q4_1, format: tiled(quant.Q4_1, 20)},
+		quant.Q5_0:   {kind: C.WN_Q5_0, format: tiled(quant.Q5_0, 22)},
+		quant.Q5_1:   {kind: C.WN_Q5_1, format: tiled(quant.Q5_1, 24)},
+		quant.Q8_0:   {kind: C.WN_Q8_0, format: tiled(quant.Q8_0, 34)},
+		quant.IQ4_NL: {kind: C.WN_IQ4_NL, format: tiled(quant.IQ4_NL, 18)},
+		quant.MXFP4:  {kind: C.WN_MXFP4, format: tiled(quant.MXFP4, 18)},
+		quant.Q3_K:   {kind: C.WN_Q6_K, format: q6, from: C.WN_FROM_Q3_K, note: "codes of 6 bits: 6.6 bits a weight instead of 3.4"},
+		quant.Q4_K:   {kind: C.WN_Q4_K, format: tiled(quant.Q4_K, 148)},
+		quant.Q5_K:   {kind: C.WN_Q5_K, format: tiled(quant.Q5_K, 180)},
+		quant.Q6_K:   {kind: C.WN_Q6_K, format: q6},
+		quant.IQ4_XS: {kind: C.WN_IQ4_XS, format: tiled(quant.IQ4_XS, 138)},
 	}
 	kinds = func() map[*quant.Format]C.int64_t { // by the format of a loaded weight
 		m := map[*quant.Format]C.int64_t{quant.F32: C.WN_ROW}
@@ -103,7 +111,7 @@ func (d *device) Reload(dst, w tensor.Mat) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	C.wn_pack(d.ctx, &c, unsafe.Pointer(&w.Raw()[0]))
+	C.wn_pack(d.ctx, &c, p.from, unsafe.Pointer(&w.Raw()[0]))
 	return nil
 }
 

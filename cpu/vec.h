@@ -30,6 +30,7 @@
 #define v_load_f16 WN(v_load_f16)
 #define v_store_f16 WN(v_store_f16) // ties to even
 #define v_one_f16 WN(v_one_f16) // the one binary16 number at p, as a float
+#define v_load_bf16 WN(v_load_bf16)
 #define v_load_u8 WN(v_load_u8)
 #define v_load_i8 WN(v_load_i8)
 #define v_even_bf16 WN(v_even_bf16) // the bfloat16 values in the low half of each lane
@@ -40,6 +41,9 @@
 #define v_int_set WN(v_int_set)
 #define v_int_load WN(v_int_load)
 #define v_int_sub WN(v_int_sub)
+#define v_int_or WN(v_int_or)
+#define v_bits WN(v_bits) // each byte shifted left by n bits, or right by -n, and what the mask, the same for each byte, leaves of it
+#define v_lookup WN(v_lookup) // each byte, below 16, replaced by that byte of a table
 #define v_codes4 WN(v_codes4) // the code of 4 bits at bit n of each half of a lane, n being 0, 4, 8 or 12
 #define v_codes8 WN(v_codes8) // that of 8 bits, n being 0 or 8
 #define v_dot WN(v_dot) // adds, in each lane, the two products of codes with signed words of 16 bits

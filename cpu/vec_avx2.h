@@ -58,6 +58,11 @@ WN_INLINE float v_one_f16(const void *p) {
 	memcpy(&h, p, 2);
 	return _cvtsh_ss(h);
 }
+WN_INLINE v16f v_load_bf16(const void *p) {
+	__m256i h = _mm256_loadu_si256(p);
+	__m256i a = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(h)), b = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(h, 1));
+	return (v16f){_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+}
 WN_INLINE v16f v_load_u8(const void *p) {
 	__m128i c = _mm_loadu_si128(p);
 	return v_floats((v16i){_mm256_cvtepu8_epi32(c), _mm256_cvtepu8_epi32(_mm_srli_si128(c, 8))});
@@ -79,6 +84,17 @@ WN_INLINE v16i v_int_load(const void *p) {
 	return (v16i){_mm256_loadu_si256(p), _mm256_loadu_si256((const __m256i *)p + 1)};
 }
 WN_INLINE v16i v_int_sub(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_sub_epi32); }
+WN_INLINE v16i v_int_or(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_or_si256); }
+WN_INLINE v16i v_bits(v16i x, const int n, const uint8_t mask) {
+	__m256i m = _mm256_set1_epi8((char)mask);
+	if (n > 0) x = (v16i){_mm256_slli_epi16(x.a, n), _mm256_slli_epi16(x.b, n)};
+	if (n < 0) x = (v16i){_mm256_srli_epi16(x.a, -n), _mm256_srli_epi16(x.b, -n)};
+	return (v16i){_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+}
+WN_INLINE v16i v_lookup(const uint8_t *table, v16i x) {
+	__m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+	return (v16i){_mm256_shuffle_epi8(t, x.a), _mm256_shuffle_epi8(t, x.b)};
+}
 WN_INLINE v16i v_codes4(v16i x, const int n) {
 	__m256i m = _mm256_set1_epi16(0x000f);
 	return (v16i){_mm256_and_si256(_mm256_srli_epi16(x.a, n), m), _mm256_and_si256(_mm256_srli_epi16(x.b, n), m)};

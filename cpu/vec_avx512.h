@@ -42,6 +42,7 @@ WN_INLINE float v_one_f16(const void *p) {
 	memcpy(&h, p, 2);
 	return _cvtsh_ss(h);
 }
+WN_INLINE v16f v_load_bf16(const void *p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)); }
 WN_INLINE v16f v_load_u8(const void *p) { return v_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
 WN_INLINE v16f v_load_i8(const void *p) { return v_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
 WN_INLINE v16f v_even_bf16(v16i a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
@@ -50,6 +51,15 @@ WN_INLINE v16i v_int_zero(void) { return _mm512_setzero_si512(); }
 WN_INLINE v16i v_int_set(int32_t x) { return _mm512_set1_epi32(x); }
 WN_INLINE v16i v_int_load(const void *p) { return _mm512_loadu_si512(p); }
 WN_INLINE v16i v_int_sub(v16i a, v16i b) { return _mm512_sub_epi32(a, b); }
+WN_INLINE v16i v_int_or(v16i a, v16i b) { return _mm512_or_si512(a, b); }
+WN_INLINE v16i v_bits(v16i a, const int n, const uint8_t mask) {
+	if (n > 0) a = _mm512_slli_epi16(a, n);
+	if (n < 0) a = _mm512_srli_epi16(a, -n);
+	return _mm512_and_si512(a, _mm512_set1_epi32(mask * 0x01010101));
+}
+WN_INLINE v16i v_lookup(const uint8_t *table, v16i a) {
+	return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)), a);
+}
 WN_INLINE v16i v_codes4(v16i a, const int n) { return _mm512_and_si512(_mm512_srli_epi32(a, n), _mm512_set1_epi32(0x000f000f)); }
 WN_INLINE v16i v_codes8(v16i a, const int n) { return _mm512_and_si512(_mm512_srli_epi32(a, n), _mm512_set1_epi32(0x00ff00ff)); }
 WN_INLINE v16i v_dot(v16i acc, v16i codes, v16i words) { return _mm512_dpwssd_epi32(acc, codes, words); }

@@ -85,6 +85,11 @@ WN_INLINE v16f v_load_u8(const void *p) {
 	return (v16f){{vcvtq_f32_u32(vmovl_u16(vget_low_u16(a))), vcvtq_f32_u32(vmovl_high_u16(a)),
 		vcvtq_f32_u32(vmovl_u16(vget_low_u16(b))), vcvtq_f32_u32(vmovl_high_u16(b))}};
 }
+WN_INLINE v16f v_load_bf16(const void *p) {
+	uint16x8_t a = vld1q_u16(p), b = vld1q_u16((const uint16_t *)p + 8);
+	return (v16f){{vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(a), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(a, 16)),
+		vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(b), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(b, 16))}};
+}
 WN_INLINE v16f v_load_i8(const void *p) {
 	int8x16_t c = vld1q_s8(p);
 	int16x8_t a = vmovl_s8(vget_low_s8(c)), b = vmovl_high_s8(c);
@@ -104,6 +109,17 @@ WN_INLINE v16i v_int_load(const void *p) {
 		vreinterpretq_s32_u8(vld1q_u8(b + 32)), vreinterpretq_s32_u8(vld1q_u8(b + 48))}};
 }
 WN_INLINE v16i v_int_sub(v16i x, v16i y) { return WN_EACH2(v16i, vsubq_s32); }
+WN_INLINE v16i v_int_or(v16i x, v16i y) { return WN_EACH2(v16i, vorrq_s32); }
+#define WN_BITS(u) \
+	vreinterpretq_s32_u8(vandq_u8((n < 0 ? vreinterpretq_u8_s32(u) >> -n : vreinterpretq_u8_s32(u) << n), vdupq_n_u8(mask)))
+WN_INLINE v16i v_bits(v16i x, const int n, const uint8_t mask) { return WN_EACH(v16i, WN_BITS); }
+#undef WN_BITS
+#define WN_LOOKUP(u) vreinterpretq_s32_u8(vqtbl1q_u8(t, vreinterpretq_u8_s32(u)))
+WN_INLINE v16i v_lookup(const uint8_t *table, v16i x) {
+	uint8x16_t t = vld1q_u8(table);
+	return WN_EACH(v16i, WN_LOOKUP);
+}
+#undef WN_LOOKUP
 // Shifts by 0 have no instruction; gcc's operator leaves them out.
 #define WN_CODES4(u) vreinterpretq_s32_u16(vandq_u16(vreinterpretq_u16_s32(u) >> n, vdupq_n_u16(0x000f)))
 #define WN_CODES8(u) vreinterpretq_s32_u16(vandq_u16(vreinterpretq_u16_s32(u) >> n, vdupq_n_u16(0x00ff)))

@@ -1,0 +1,21 @@
+// Codes of a tile, as pack.h lays them out.
+
+// plain says whether codes are nibbles that stand for themselves.
+WN_INLINE int WN(plain)(const int kind) { return wn_code_bits(kind) == 4 && !wn_levels(kind); }
+
+// line is columns 4*m to 4*m+3 of 32, a byte each, with the format's offset in them.
+WN_INLINE v16i WN(line)(const int kind, const uint8_t *lines, const int m) {
+	const int bits = wn_code_bits(kind);
+	if (bits == 8) return v_int_load(lines + 64 * m);
+	v16i codes = v_bits(v_int_load(lines + 64 * (m / 2)), m % 2 ? -4 : 0, 0x0f);
+	if (bits == 5) codes = v_int_or(codes, v_bits(v_int_load(lines + 256), 4 - m, 0x10));
+	if (bits == 6) codes = v_int_or(codes, v_bits(v_int_load(lines + 256 + 64 * (m / 4)), 4 - 2 * (m % 4), 0x30));
+	return wn_levels(kind) ? v_lookup(wn_levels(kind), codes) : codes;
+}
+
+// scale and least are those of group g of a block of 256 columns, whose first factor is d.
+WN_INLINE v16f WN(scale)(const int kind, const uint8_t *w, v16f d, int64_t g) {
+	if (kind == WN_Q4_K || kind == WN_Q5_K) return v_mul(d, v_load_u8(w + 64 + 32 * g));
+	return v_mul(d, v_load_i8(w + 32 + 16 * g));
+}
+WN_INLINE v16f WN(least)(const uint8_t *w, v16f dmin, int64_t g) { return v_mul(dmin, v_load_u8(w + 80 + 32 * g)); }
