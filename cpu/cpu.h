@@ -28,7 +28,7 @@ struct wn_op {
 // Every operation that has a kernel. X(add, avx2) stands for wn_add_avx2, compiled from add.c. Those with weights of integer formats
 // are apart: a variant may have its own of these alone.
 #define WN_OPS(X, variant) WN_OTHER_OPS(X, variant) WN_WEIGHT_OPS(X, variant)
-#define WN_WEIGHT_OPS(X, variant) X(ffn, variant) X(linear, variant)
+#define WN_WEIGHT_OPS(X, variant) X(ffn, variant) X(linear, variant) X(roof, variant)
 #define WN_OTHER_OPS(X, variant) \
 	X(add, variant) X(angles, variant) X(append, variant) X(attend, variant) X(count, variant) X(dispatch, variant) \
 	X(embed, variant) X(gate_keys, variant) X(gate_queries, variant) X(gather, variant) X(glu, variant) \

@@ -16,3 +16,11 @@ func New(o Options) (tensor.Device, error) {
 	o.say("cpu: plain Go, no kernels in this build")
 	return tensor.Reference(), nil
 }
+
+// Peaks measures what plain Go computes at most.
+func Peaks(o Options) ([]Peak, error) {
+	if o.Variant != "" && o.Variant != "go" {
+		return nil, fmt.Errorf("cpu variant %q: this build has no kernels (they need linux, amd64 or arm64, and cgo)", o.Variant)
+	}
+	return plainPeaks(o.Threads), nil
+}
