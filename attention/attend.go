@@ -2,6 +2,7 @@ package attention
 
 import (
 	"math"
+	"math/bits"
 
 	"github.com/winnow-llm/winnow/tensor"
 )
@@ -69,19 +70,43 @@ func (o *Attend) Operands() (in, out []*tensor.Mat) {
 	return append(in, o.Layout.operands(o.Lane)...), []*tensor.Mat{&o.Y}
 }
 
-// Cost counts the keys and values of plans made of ranges, read once a row and key-value head, and four operations a key, value
-// and query head. Blocks and single keys are counted when the plan is in host memory.
+// Cost counts the queries, the outputs, and once each key and value that the plan lists, however many rows, query heads and sequences share it; and
+// four operations a key, value and query head. Of a plan that is not in host memory it knows only the rows.
 func (o *Attend) Cost() (bytes, flops int64) {
 	rows := tensor.Live(o.Layout.Rows, o.Q.Rows)
+	bytes = int64(rows) * int64(o.Q.RowBytes()+o.Y.RowBytes())
 	if o.Layout.Pos.Buf.Host() == nil {
-		return int64(rows) * int64(o.Q.RowBytes()+o.Y.RowBytes()), 0
+		return bytes, 0
 	}
-	var read int64
+	seq, pos, pages := o.Layout.Seq.I32(), o.Layout.Pos.I32(), o.Layout.Pages[o.Lane]
+	seen := map[int]uint64{} // tile of the cache -> the keys in it that are read, a bit each
 	for i := range rows {
+		table := pages.I32()[int(seq[i])*pages.Cols:]
+		within := i+1 < rows && seq[i] == seq[i+1] && pos[i] <= pos[i+1] && o.dense(i) && o.dense(i+1)
 		for h := range o.Heads {
-			read += o.Plan.count(o.Plan.row(i, h, o.Heads), int(o.Layout.Pos.I32()[i]))
+			r := o.Plan.row(i, h, o.Heads)
+			flops += 4 * o.Plan.count(r, int(pos[i])) * int64(o.Cache.Dim)
+			if within {
+				continue // the next row reads all that this one does
+			}
+			o.Plan.pages(r, int(pos[i]), func(page int, keys uint64) {
+				seen[o.Cache.Tile(table[page], h*o.Cache.Heads/o.Heads)] |= keys
+			})
 		}
 	}
-	dim := int64(o.Cache.Dim)
-	return 2*o.Cache.stored(read*int64(o.Cache.Heads)/int64(o.Heads)) + int64(rows*(o.Q.RowBytes()+o.Y.RowBytes())), 4 * read * dim
+	var read int64
+	for _, keys := range seen {
+		read += int64(bits.OnesCount64(keys))
+	}
+	return bytes + 2*o.Cache.stored(read), flops
+}
+
+// dense says whether the two ranges of a row's plan leave nothing out.
+func (o *Attend) dense(row int) bool {
+	for g := range o.Plan.Groups {
+		if r := o.Plan.row(row, g, o.Plan.Groups); o.Plan.Sink.I32()[r] < o.Plan.Local.I32()[r] {
+			return false
+		}
+	}
+	return true
 }

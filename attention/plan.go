@@ -148,6 +148,32 @@ func (p *Plan) keys(r, pos int, visit func(key int)) {
 	}
 }
 
+// pages calls visit for each page of which a batch row at position pos reads something under plan row r, with a bit for each key that it reads
+// there. A page may come more than once.
+func (p *Plan) pages(r, pos int, visit func(page int, keys uint64)) {
+	const all = ^uint64(0)
+	for page := range int(p.Sink.I32()[r]) / PageTokens {
+		visit(page, all)
+	}
+	for _, b := range p.blocks(r) {
+		visit(int(b), all)
+	}
+	for _, k := range p.single(r) {
+		visit(int(k)/PageTokens, 1<<(k%PageTokens))
+	}
+	local := int(p.Local.I32()[r])
+	for page := local / PageTokens; page <= pos/PageTokens; page++ {
+		keys, first := all, page*PageTokens
+		if local > first {
+			keys &= all << (local - first)
+		}
+		if last := first + PageTokens - 1; pos < last {
+			keys &= all >> (last - pos)
+		}
+		visit(page, keys)
+	}
+}
+
 // count is the number of keys that a batch row at position pos reads under plan row r.
 func (p *Plan) count(r, pos int) int64 {
 	ranges := int(p.Sink.I32()[r]) + pos + 1 - int(p.Local.I32()[r])

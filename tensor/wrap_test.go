@@ -186,6 +186,24 @@ func TestTracedMeasuresEachOp(t *testing.T) {
 	}
 }
 
+// A span names the format of the weights, and its counts are those of the op's shape: 5 rows of 64 numbers times 3 rows of two blocks of Q4_0, which
+// are 18 bytes each.
+func TestTracedKnowsWeights(t *testing.T) {
+	var spans []Span
+	q := Traced(Reference(), func(s Span) { spans = append(spans, s) }).Queue()
+	w := Mat{Rows: 3, Cols: 64, Format: quant.Q4_0, Name: "w", Buf: NewMemory(make([]byte, 3*2*18))}
+	bias := FromF32(1, 3, make([]float32, 3))
+	bias.Name = "b"
+	q.Run(&Linear{X: FromF32(8, 64, make([]float32, 8*64)), W: w, B: bias, Y: FromF32(8, 3, make([]float32, 8*3)), N: FromI32(1, 1, []int32{5})})
+	q.Run(&Add{X: bias, Y: FromF32(1, 3, make([]float32, 3))})
+	if len(spans) != 2 || spans[0].Weights != quant.Q4_0 || spans[1].Weights != nil {
+		t.Fatalf("%+v", spans)
+	}
+	if s := spans[0]; s.Bytes != 3*2*18+5*(64+3)*4 || s.Flops != 2*5*3*64 {
+		t.Errorf("%d bytes and %d operations", s.Bytes, s.Flops)
+	}
+}
+
 // A wrapped queue waits for the device's own queue behind another wrapped one.
 func TestAfterUnwraps(t *testing.T) {
 	d := Observed(odd{Reference(), 0}, func(Op, func(Mat) []byte) {})

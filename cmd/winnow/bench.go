@@ -70,8 +70,11 @@ out. The engine runs them as it runs requests. A depth is a cached prefix, so it
 
 --tokenizer measures the model's tokenizer and chat template instead; MODEL may then be a tokenizer.json alone.
 
---ops traces the first prompt and the first generation of the lists and prints where their time goes, op by op. "Of roof" is the time that
-memory or arithmetic would allow as a share of the time taken; what caches hold may take less than memory allows.
+--ops traces the first prompt and the first generation of the lists and prints where their time goes, by type of op and format of weights. GB/s
+counts what an op cannot but read and write, beside what the machine reads from memory; caches may make it more. Gop/s counts products and sums,
+beside the peak of the arithmetic that the op is done in: integer formats multiply with inputs of 16 bits, all else is floats. Both roofs are
+measured, and the nearer one is named: an op far below both is slow. In JSON an op has op, weights, calls, seconds, share (of the phase), gb_s,
+read_share (of roof_gb_s), gop_s, peak (a name in peaks), peak_share, bound ("memory" or the peak) and roof_share, the larger of the two shares.
 
 --stall N is another test: N streams generate, and a prompt of -p tokens arrives. It says how long the streams then wait for
 their tokens, and how much longer the prompt takes than alone.

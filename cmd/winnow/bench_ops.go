@@ -9,26 +9,35 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/winnow-llm/winnow/configs"
+	"github.com/winnow-llm/winnow/cpu"
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// opsResult is where the time of a prompt and of generation goes, op by op, beside the machine's roof. Every op is waited for, so the
-// whole is slower than a benchmark without.
+// opsResult is where the time of a prompt and of generation goes, op by op, beside what the machine can do. Every op is waited for, so the whole is
+// slower than a benchmark without.
 type opsResult struct {
-	Model      string    `json:"model"`
-	Device     string    `json:"device"`
-	NThreads   int       `json:"n_threads"`
-	RoofGBs    float64   `json:"roof_gb_s"`     // what this machine reads from memory
-	RoofGFlops float64   `json:"roof_gflop_s"`  // what the device computes in a product that its caches hold
-	RoofFormat string    `json:"weight_format"` // of that product's weights: the one that most weights of the model have
-	Phases     []opPhase `json:"phases"`
+	Model     string     `json:"model"`
+	Device    string     `json:"device"`
+	NThreads  int        `json:"n_threads"`
+	RoofGBs   float64    `json:"roof_gb_s"`   // what as many threads read from memory
+	RoofGBs1  float64    `json:"roof_gb_s_1"` // what one thread reads
+	RoofPeaks []roofPeak `json:"peaks"`       // what as many threads compute, by kind of arithmetic
+	Phases    []opPhase  `json:"phases"`
+}
+
+// roofPeak is a kind of arithmetic, on numbers in registers.
+type roofPeak struct {
+	Name string  `json:"name"`
+	Gops float64 `json:"gop_s"`
 }
 
 // opPhase is one request.
@@ -39,15 +48,20 @@ type opPhase struct {
 	Ops     []opCost `json:"ops"`     // most time first
 }
 
-// opCost is what all runs of one class of op took.
+// opCost is what all runs of one class of op took: of one type, with weights of one format.
 type opCost struct {
 	Op        string  `json:"op"`
+	Weights   string  `json:"weights,omitempty"` // format of its weights
 	Calls     int     `json:"calls"`
 	Seconds   float64 `json:"seconds"`
-	Share     float64 `json:"share"` // of the phase
-	GBs       float64 `json:"gb_s"`
-	GFlops    float64 `json:"gflop_s"`
-	RoofShare float64 `json:"roof_share"` // of the time that the nearer roof allows; operands in caches may take it past 1
+	Share     float64 `json:"share"`      // of the phase
+	GBs       float64 `json:"gb_s"`       // bytes that cannot but be read and written
+	ReadShare float64 `json:"read_share"` // of roof_gb_s; operands in caches may take it past 1
+	Gops      float64 `json:"gop_s"`      // products and sums, each counted
+	Peak      string  `json:"peak"`       // the one that its arithmetic has
+	PeakShare float64 `json:"peak_share"`
+	Bound     string  `json:"bound"`      // the roof that allows less: "memory", or the peak
+	RoofShare float64 `json:"roof_share"` // of the time that this roof allows
 
 	bytes, flops int64
 }
@@ -69,20 +83,18 @@ func (b *benchmark) runOps(c *cobra.Command, name string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	weights := &weighed{Device: m.device, bytes: map[*quant.Format]int64{}}
 	sums := &opSums{}
-	m.device = tensor.Traced(weights, sums.add)
+	m.device = tensor.Traced(m.device, sums.add)
+	r := opsResult{Model: name, Device: m.device.Name(), NThreads: cfg.Threads}
+	if err := r.measureRoofs(&cfg); err != nil { // before the model takes what memory there is
+		return err
+	}
 	n, err := m.network(name, b.limits(cfg.Rows))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
 
-	f := weights.most()
-	r := opsResult{Model: name, Device: m.device.Name(), NThreads: cfg.Threads, RoofGBs: readBandwidth(cfg.Threads), RoofFormat: f.Name}
-	if r.RoofGFlops, err = productRate(weights.Device, f); err != nil {
-		return err
-	}
 	ctx, stop := interruptible(c)
 	defer stop()
 	w := &workout{network: n, draw: rand.New(rand.NewPCG(1, 2)), experts: b.experts}
@@ -96,7 +108,7 @@ func (b *benchmark) runOps(c *cobra.Command, name string) (err error) {
 			return err
 		}
 		for i := range p.Ops {
-			p.Ops[i].rate(p.Seconds, r.RoofGBs, r.RoofGFlops)
+			p.Ops[i].rate(p.Seconds, &r)
 		}
 		r.Phases = append(r.Phases, p)
 	}
@@ -104,6 +116,29 @@ func (b *benchmark) runOps(c *cobra.Command, name string) (err error) {
 		return writeJSON(c.OutOrStdout(), r)
 	}
 	return printOps(c.OutOrStdout(), &r)
+}
+
+// measureRoofs finds out what the machine can do.
+func (r *opsResult) measureRoofs(cfg *configs.Config) error {
+	peaks, err := cpu.Peaks(cpu.Options{Variant: variant(cfg), Threads: r.NThreads})
+	if err != nil {
+		return err
+	}
+	for _, p := range peaks {
+		r.RoofPeaks = append(r.RoofPeaks, roofPeak(p))
+	}
+	r.RoofGBs, r.RoofGBs1 = readBandwidth(r.NThreads), readBandwidth(1)
+	return nil
+}
+
+// peak is how many operations a second there are of a kind of arithmetic; 0 where it was not measured.
+func (r *opsResult) peak(name string) float64 {
+	for _, p := range r.RoofPeaks {
+		if p.Name == name {
+			return p.Gops * 1e9
+		}
+	}
+	return 0
 }
 
 // firstOfEach is the first test of a prompt and the first of generation.
@@ -138,13 +173,19 @@ func (w *workout) trace(ctx context.Context, t trial, past []int32, sums *opSums
 // opSums adds up spans by the class of their op while it is asked to.
 type opSums struct {
 	mu  sync.Mutex // spans come from the loop's goroutine
-	ops map[string]*opCost
+	ops map[opClass]*opCost
+}
+
+// opClass is what spans are added up by.
+type opClass struct {
+	op      string
+	weights *quant.Format
 }
 
 func (s *opSums) start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ops = map[string]*opCost{}
+	s.ops = map[opClass]*opCost{}
 }
 
 // stop gives the sums, most time first.
@@ -155,7 +196,9 @@ func (s *opSums) stop() (all []opCost) {
 		all = append(all, *c)
 	}
 	s.ops = nil
-	slices.SortFunc(all, func(a, b opCost) int { return cmp.Or(cmp.Compare(b.Seconds, a.Seconds), cmp.Compare(a.Op, b.Op)) })
+	slices.SortFunc(all, func(a, b opCost) int {
+		return cmp.Or(cmp.Compare(b.Seconds, a.Seconds), cmp.Compare(a.Op, b.Op), cmp.Compare(a.Weights, b.Weights))
+	})
 	return all
 }
 
@@ -165,10 +208,11 @@ func (s *opSums) add(span tensor.Span) {
 	if s.ops == nil {
 		return
 	}
-	c := s.ops[span.Op]
+	class := opClass{span.Op, span.Weights}
+	c := s.ops[class]
 	if c == nil {
-		c = &opCost{Op: span.Op}
-		s.ops[span.Op] = c
+		c = &opCost{Op: span.Op, Weights: weightsName(span.Weights), Peak: cpu.PeakOf(span.Weights)}
+		s.ops[class] = c
 	}
 	c.Calls++
 	c.Seconds += span.Duration.Seconds()
@@ -176,81 +220,51 @@ func (s *opSums) add(span tensor.Span) {
 	c.flops += span.Flops
 }
 
-// rate fills in what follows from the sums: roofs are in 1e9 a second.
-func (c *opCost) rate(phase, roofBytes, roofFlops float64) {
-	bytes, flops, took := float64(c.bytes)/1e9, float64(c.flops)/1e9, max(c.Seconds, 1e-9)
-	c.Share, c.GBs, c.GFlops = c.Seconds/phase, bytes/took, flops/took
-	c.RoofShare = max(bytes/roofBytes, flops/roofFlops) / took
+// weightsName is the name of a format of weights without what a device says of their layout behind it; "" for none.
+func weightsName(f *quant.Format) string {
+	if f == nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(f.Name, " ")
+	return name
 }
 
-// weighed is a device that notes in which formats weights come.
-type weighed struct {
-	tensor.Device
-	bytes map[*quant.Format]int64
-}
-
-func (w *weighed) Load(m tensor.Mat) (tensor.Mat, error) {
-	w.bytes[m.Format] += int64(m.Bytes())
-	return w.Device.Load(m)
-}
-
-func (w *weighed) most() *quant.Format {
-	best := quant.F32
-	for f, n := range w.bytes {
-		if n > w.bytes[best] || n == w.bytes[best] && f.Name < best.Name {
-			best = f
-		}
+// rate fills in what follows from the sums and the machine's roofs.
+func (c *opCost) rate(phase float64, r *opsResult) {
+	took, peak := max(c.Seconds, 1e-9), r.peak(c.Peak)
+	c.Share, c.GBs, c.Gops = c.Seconds/phase, float64(c.bytes)/took/1e9, float64(c.flops)/took/1e9
+	c.ReadShare = c.GBs / r.RoofGBs
+	if peak > 0 {
+		c.PeakShare = c.Gops * 1e9 / peak
 	}
-	return best
-}
-
-// productRate is how many billion operations a second a device does in a product whose operands its caches hold, with weights of a
-// format: the best of a tenth of a second.
-func productRate(d tensor.Device, f *quant.Format) (rate float64, err error) {
-	const rows, in, out = 128, 1024, 512
-	op := &tensor.Linear{W: tensor.Mat{Rows: out, Cols: in, Format: f}}
-	op.W.Buf = tensor.NewMemory(make([]byte, op.W.Bytes()))
-	for _, m := range []struct {
-		at   *tensor.Mat
-		cols int
-	}{{&op.X, in}, {&op.Y, out}} {
-		if *m.at, err = tensor.NewMat(d, quant.F32, rows, m.cols); err != nil {
-			return 0, err
-		}
-		defer d.Free(m.at.Buf)
+	c.Bound, c.RoofShare = "memory", c.ReadShare
+	if c.PeakShare > c.ReadShare {
+		c.Bound, c.RoofShare = c.Peak, c.PeakShare
 	}
-	if op.W, err = d.Load(op.W); err != nil {
-		return 0, err
-	}
-	q := d.Queue()
-	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); {
-		started := time.Now()
-		q.Run(op)
-		if err := q.Sync(); err != nil {
-			return 0, err
-		}
-		_, flops := op.Cost()
-		rate = max(rate, float64(flops)/time.Since(started).Seconds()/1e9)
-	}
-	return rate, nil
 }
 
 func printOps(out io.Writer, r *opsResult) error {
 	for _, p := range r.Phases {
 		fmt.Fprintf(out, "%s: %d tokens in %.1f ms\n", p.Phase, p.Tokens, p.Seconds*1e3)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(w, "op\tcalls\tms\tof phase\tGB/s\tGFLOP/s\tof roof\t")
+		fmt.Fprintln(w, "op\tcalls\tms\tof phase\tGB/s\tof reads\tGop/s\tof peak\tnearer roof\t")
 		rest := p.Seconds
 		for _, c := range p.Ops {
-			fmt.Fprintf(w, "%s\t%d\t%.2f\t%.1f %%\t%.1f\t%.1f\t%.0f %%\t\n", c.Op, c.Calls, c.Seconds*1e3, 100*c.Share, c.GBs, c.GFlops, 100*c.RoofShare)
+			fmt.Fprintf(w, "%s\t%d\t%.2f\t%.1f %%\t%.1f\t%.0f %%\t%.1f\t%.1f %%\t%s\t\n", strings.TrimSpace(c.Op+" "+c.Weights), c.Calls,
+				c.Seconds*1e3, 100*c.Share, c.GBs, 100*c.ReadShare, c.Gops, 100*c.PeakShare, c.Bound)
 			rest -= c.Seconds
 		}
-		fmt.Fprintf(w, "between ops\t\t%.2f\t%.1f %%\t\t\t\t\n\n", rest*1e3, 100*rest/p.Seconds)
+		fmt.Fprintf(w, "between ops\t\t%.2f\t%.1f %%\t\t\t\t\t\t\n\n", rest*1e3, 100*rest/p.Seconds)
 		if err := w.Flush(); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(out, "%s on %s, every op waited for; %d threads read %.1f GB/s and do %.1f GFLOP/s in a product with %s that caches hold\n",
-		r.Model, r.Device, r.NThreads, r.RoofGBs, r.RoofGFlops, r.RoofFormat)
+	fmt.Fprintf(out, "%s on %s, every op waited for; memory reads %.1f GB/s with %d threads, %.1f with one\n",
+		r.Model, r.Device, r.RoofGBs, r.NThreads, r.RoofGBs1)
+	var peaks []string
+	for _, p := range r.RoofPeaks {
+		peaks = append(peaks, fmt.Sprintf("%s %.0f", p.Name, p.Gops))
+	}
+	_, err := fmt.Fprintf(out, "peaks in Gop/s with %d threads: %s\n", r.NThreads, strings.Join(peaks, ", "))
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/winnow-llm/winnow/cpu"
+	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor"
 )
 
@@ -17,7 +19,7 @@ func TestBenchOps(t *testing.T) {
 	if err := json.Unmarshal([]byte(must(t, "", append(args, "-n", "4", "--json")...)), &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Phases) != 2 || r.NThreads != 1 || r.RoofGBs <= 0 || r.RoofGFlops <= 0 || r.RoofFormat != "Q8_0" {
+	if len(r.Phases) != 2 || r.NThreads != 1 || r.RoofGBs <= 0 || r.RoofGBs1 <= 0 || r.peak(cpu.PeakF32) <= 0 || r.peak(cpu.PeakInt16) <= 0 {
 		t.Fatalf("%+v", r)
 	}
 	for i, want := range []opPhase{{Phase: "prefill", Tokens: 64}, {Phase: "decode", Tokens: 4}} {
@@ -27,9 +29,9 @@ func TestBenchOps(t *testing.T) {
 		}
 		calls, shares, sum := map[string]int{}, map[string]float64{}, 0.0
 		for _, c := range p.Ops {
-			calls[c.Op], shares[c.Op] = c.Calls, c.RoofShare
+			calls[c.Op+" "+c.Weights], shares[c.Op] = c.Calls, c.RoofShare
 			sum += c.Share
-			if c.Seconds <= 0 || c.GBs < 0 || c.RoofShare < 0 || math.Abs(c.Share-c.Seconds/p.Seconds) > 1e-9 {
+			if c.Seconds <= 0 || c.GBs < 0 || c.RoofShare != max(c.ReadShare, c.PeakShare) || c.Peak == "" || math.Abs(c.Share-c.Seconds/p.Seconds) > 1e-9 {
 				t.Errorf("%s: %+v", p.Phase, c)
 			}
 		}
@@ -37,12 +39,12 @@ func TestBenchOps(t *testing.T) {
 		if p.Phase == "decode" {
 			steps = 4
 		}
-		if calls["moe.FFN"] != 6*steps || calls["attention.Attend"] != 6*steps || sum > 1 || shares["moe.FFN"] <= 0 {
+		if calls["moe.FFN Q8_0"] != 6*steps || calls["attention.Attend "] != 6*steps || sum > 1 || shares["moe.FFN"] <= 0 {
 			t.Errorf("%s: %v, together %.3f of the time", p.Phase, calls, sum)
 		}
 	}
 	out := must(t, "", append(args, "-n", "0")...)
-	if !strings.Contains(out, "prefill: 64 tokens") || strings.Contains(out, "decode") || !strings.Contains(out, "moe.FFN") || !strings.Contains(out, "of roof") {
+	if !strings.Contains(out, "prefill: 64 tokens") || strings.Contains(out, "decode") || !strings.Contains(out, "moe.FFN") || !strings.Contains(out, "nearer roof") || !strings.Contains(out, "peaks in Gop/s") {
 		t.Error(out)
 	}
 }
@@ -52,17 +54,25 @@ func TestRoofShare(t *testing.T) {
 	sums.add(tensor.Span{Op: "unseen", Duration: time.Second})
 	sums.start()
 	for range 2 {
-		sums.add(tensor.Span{Op: "slow", Duration: time.Second, Bytes: 5e9, Flops: 1e9})
+		sums.add(tensor.Span{Op: "product", Weights: quant.BF16, Duration: time.Second, Bytes: 5e9, Flops: 1e9})
 	}
-	sums.add(tensor.Span{Op: "busy", Duration: time.Second, Bytes: 1e9, Flops: 50e9})
+	tiles := &quant.Format{Name: "Q4_0 in tiles", Block: 32} // as a device has it
+	sums.add(tensor.Span{Op: "product", Weights: tiles, Duration: time.Second, Bytes: 1e9, Flops: 50e9})
+	sums.add(tensor.Span{Op: "add", Duration: time.Second / 2})
 	all := sums.stop()
-	if len(all) != 2 || all[0].Op != "slow" || all[0].Calls != 2 {
+	if len(all) != 3 {
 		t.Fatalf("%+v", all)
 	}
-	for i, want := range []opCost{{Share: 0.5, GBs: 5, GFlops: 1, RoofShare: 0.5}, {Share: 0.25, GBs: 1, GFlops: 50, RoofShare: 0.5}} {
-		all[i].rate(4, 10, 100) // 4 s, 10 GB/s, 100 GFLOP/s
-		if c := all[i]; c.Share != want.Share || c.GBs != want.GBs || c.GFlops != want.GFlops || c.RoofShare != want.RoofShare {
-			t.Errorf("%+v, want %+v", c, want)
+	r := &opsResult{RoofGBs: 10, RoofPeaks: []roofPeak{{cpu.PeakF32, 50}, {cpu.PeakInt16, 100}}}
+	for i, want := range []opCost{
+		{Op: "product", Weights: "BF16", Calls: 2, Seconds: 2, Share: 0.5, GBs: 5, ReadShare: 0.5, Gops: 1, Peak: cpu.PeakF32, PeakShare: 0.02, Bound: "memory", RoofShare: 0.5},
+		{Op: "product", Weights: "Q4_0", Calls: 1, Seconds: 1, Share: 0.25, GBs: 1, ReadShare: 0.1, Gops: 50, Peak: cpu.PeakInt16, PeakShare: 0.5, Bound: cpu.PeakInt16, RoofShare: 0.5},
+		{Op: "add", Calls: 1, Seconds: 0.5, Share: 0.125, Peak: cpu.PeakF32, Bound: "memory"},
+	} {
+		have := all[i]
+		have.rate(4, r)
+		if have.bytes, have.flops = 0, 0; have != want {
+			t.Errorf("%+v, want %+v", have, want)
 		}
 	}
 }

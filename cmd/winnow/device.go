@@ -40,17 +40,21 @@ type machine struct {
 // cacheBytes is what each kind of thing that prompts are made of may take in the cache.
 const cacheBytes = 32 << 20
 
+// variant is which kernels the configuration asks for, in cpu's words.
+func variant(cfg *configs.Config) string {
+	if cfg.CPU == "auto" {
+		return ""
+	}
+	return cfg.CPU
+}
+
 // openMachine opens the CPU device, wrapped as the debug switches say.
 func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 	rope := ropeScaling(&cfg)
 	if err := rope.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", configs.ErrConfig, err)
 	}
-	variant := cfg.CPU
-	if variant == "auto" {
-		variant = ""
-	}
-	d, err := cpu.New(cpu.Options{Variant: variant, Threads: cfg.Threads, Log: func(line string) { log.Info(line) }})
+	d, err := cpu.New(cpu.Options{Variant: variant(&cfg), Threads: cfg.Threads, Log: func(line string) { log.Info(line) }})
 	if err != nil {
 		return nil, err
 	}

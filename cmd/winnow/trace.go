@@ -46,10 +46,11 @@ type traceEvent struct {
 }
 
 type traceArgs struct {
-	Bytes  int64   `json:"bytes"`
-	Flops  int64   `json:"flops"`
-	GBs    float64 `json:"GB/s"`
-	GFlops float64 `json:"GFLOP/s"`
+	Bytes   int64   `json:"bytes"`
+	Flops   int64   `json:"flops"`
+	GBs     float64 `json:"GB/s"`
+	GFlops  float64 `json:"GFLOP/s"`
+	Weights string  `json:"weights,omitempty"` // format of the weights that the op reads
 }
 
 func newTracer(path string) (*tracer, error) {
@@ -77,7 +78,7 @@ func (t *tracer) span(s tensor.Span) {
 	raw, err := json.Marshal(traceEvent{
 		Name: s.Op, Phase: "X", PID: 1, TID: 1,
 		Start: float64(s.Start.Sub(t.start).Nanoseconds()) / 1e3, Took: float64(s.Duration.Nanoseconds()) / 1e3,
-		Args: traceArgs{s.Bytes, s.Flops, float64(s.Bytes) * perNano, float64(s.Flops) * perNano},
+		Args: traceArgs{s.Bytes, s.Flops, float64(s.Bytes) * perNano, float64(s.Flops) * perNano, weightsName(s.Weights)},
 	})
 	if err != nil {
 		panic("winnow: bug: trace: " + err.Error()) // numbers and a name
