@@ -41,6 +41,7 @@ var kernels = table(
 	on(fillRope),
 	on(fillRoute),
 	on(fillRouteTree),
+	on(fillSample),
 	on(fillSelectAnchor),
 	on(fillSelectFlexPrefill),
 	on(fillSelectMInference),
@@ -55,7 +56,6 @@ var kernels = table(
 	byReference[*moe.RouteDSelect]("no published language model routes so, and what it reads is small"),
 	byReference[*moe.RouteHash]("a few layers of few models route so, and the table itself costs nothing"),
 	byReference[*moe.RouteShortlist]("no model has one unless asked for: the router it stands for is a hundredth of a step"),
-	byReference[*tensor.Sample]("a draw is a chain of sorts and sums over one row, once a token"),
 )
 
 // kernel fills the descriptor of an op. An op without fill runs by its Reference, for the reason given.

@@ -22,25 +22,18 @@ func edit(logits, params []float32, edits []int32, biases []float32) []float32 {
 			v *= params[Repetition]
 		}
 		if n := e[EditCount]; n > 0 {
-			v -= params[Presence] + float32(n)*params[Frequency]
+			v -= params[Presence] + float32(float32(n)*params[Frequency])
 		}
 		out[e[EditID]] = v + bias
 	}
 	return out
 }
 
-// row is a row of logits from which an id is drawn. Steps that keep few ids do not touch the others: a vocabulary may have 200 000.
-type row struct {
-	logits      []float32
-	top         float32 // the largest logit
-	temperature float64
-}
-
 // candidate is an id that may be chosen.
 type candidate struct {
+	weight float64 // see row.weigh
+	rank   float32 // what steps order by, the least first: the negative logit unless a step says otherwise
 	id     int32
-	weight float64 // unnormalised probability, see row.weight
-	rank   float64 // what steps order by, the least first: the negative logit unless a step says otherwise
 }
 
 // choose runs the rest of the chain. Each step shortens the list of candidates; no list stands for all ids.
@@ -49,13 +42,13 @@ func choose(logits, params []float32, draws []int32) int32 {
 	if top := float64(logits[best]); params[Temperature] <= 0 || math.IsInf(top, 0) || math.IsNaN(top) {
 		return best // greedy; or there is nothing to draw from
 	}
-	r := &row{logits, logits[best], float64(params[Temperature])}
+	r := &row{logits, logits[best], 1 / float64(params[Temperature])}
 	var list []candidate
 	if k := int(params[TopK]); k > 0 && k < len(logits) {
 		list = r.likeliest(k)
 	}
 	if p := float64(params[TypicalP]); p < 1 {
-		list = typical(r.listed(list), p)
+		list = r.typical(list, p)
 	}
 	switch p := float64(params[TopP]); {
 	case p < 1 && list == nil:
@@ -75,25 +68,24 @@ func choose(logits, params []float32, draws []int32) int32 {
 	return draw(list, uniform(draws))
 }
 
-// weight is an id's unnormalised probability: exp of its scaled logit less the largest. An id whose logit is no number has none.
-func (r *row) weight(id int) float64 {
-	if w := math.Exp(float64(r.logits[id]-r.top) / r.temperature); w >= 0 {
-		return w
-	}
-	return 0
-}
-
 func (r *row) candidate(id int) candidate {
-	return candidate{int32(id), r.weight(id), -float64(r.logits[id])}
+	weight, _ := r.weigh(id)
+	return candidate{weight, r.rank(id), int32(id)}
 }
 
-// listed is the list, or all ids where there is none.
-func (r *row) listed(list []candidate) []candidate {
-	if list == nil {
-		list = make([]candidate, len(r.logits))
-		for id := range list {
-			list[id] = r.candidate(id)
-		}
+// rank is the negative logit. What is no number comes last.
+func (r *row) rank(id int) float32 {
+	if v := r.logits[id]; v == v {
+		return -v
+	}
+	return float32(math.Inf(1))
+}
+
+// all is every id, by id.
+func (r *row) all() []candidate {
+	list := make([]candidate, len(r.logits))
+	for id := range list {
+		list[id] = r.candidate(id)
 	}
 	return list
 }
@@ -104,19 +96,25 @@ const few = 256
 // likeliest is the k likeliest ids, likeliest first.
 func (r *row) likeliest(k int) []candidate {
 	if k > few {
-		return leading(r.listed(nil), k)
+		list := r.all()
+		slices.SortFunc(list, candidate.compare)
+		return list[:k]
+	}
+	if k == 0 {
+		return nil
 	}
 	best := make([]candidate, 0, k+1)
-	for id, v := range r.logits { // nearly all are less likely than the last of the best
-		if len(best) == k && -float64(v) >= best[k-1].rank {
+	for id := range r.logits { // nearly all are less likely than the last of the best
+		rank := r.rank(id)
+		if len(best) == k && rank >= best[k-1].rank {
 			continue
 		}
-		c := candidate{int32(id), 0, -float64(v)}
+		c := candidate{0, rank, int32(id)}
 		at, _ := slices.BinarySearchFunc(best, c, candidate.compare)
 		best = slices.Insert(best, at, c)[:min(len(best)+1, k)]
 	}
 	for i, c := range best {
-		best[i].weight = r.weight(int(c.id))
+		best[i].weight, _ = r.weigh(int(c.id))
 	}
 	return best
 }
@@ -124,16 +122,14 @@ func (r *row) likeliest(k int) []candidate {
 // nucleus is the fewest likeliest ids that have share p of all weight. All those that have less than share 1-p of the mean weight have less
 // than share 1-p together, so the others are enough.
 func (r *row) nucleus(p float64) []candidate {
-	var total float64
-	for id := range r.logits {
-		total += r.weight(id)
-	}
+	weights, _ := r.pieces()
+	total := added(weights)
 	return fewest(r.above(0.99*(1-p)*total/float64(len(r.logits))), p*total)
 }
 
 // above is the ids that are at least p times as likely as the likeliest, by id.
 func (r *row) above(p float64) (list []candidate) {
-	least := r.top + float32(r.temperature*math.Log(p)) - 1 // well below where weights are p
+	least := r.top + float32(math.Log(p)/r.inverse) - 1 // well below where weights are p
 	for id, v := range r.logits {
 		if v < least {
 			continue
@@ -145,19 +141,31 @@ func (r *row) above(p float64) (list []candidate) {
 	return list
 }
 
-// draw takes the id at share u of all weight.
+// draw takes the id at share u of all weight, piece by piece and then id by id. What rounding leaves goes to the last id, or piece, that has weight.
 func (r *row) draw(u float64) int32 {
-	var total float64
-	for id := range r.logits {
-		total += r.weight(id)
+	weights, _ := r.pieces()
+	left := float64(u * added(weights))
+	at := 0
+	for i, w := range weights {
+		if w == 0 {
+			continue
+		}
+		if at = i; left < w {
+			break
+		}
+		left -= w
 	}
-	left := u * total
-	for id := range r.logits {
-		if left -= r.weight(id); left < 0 {
-			return int32(id)
+	var last int
+	for id := at * pieceIDs; id < min((at+1)*pieceIDs, len(r.logits)); id++ {
+		w, _ := r.weigh(id)
+		if w > 0 {
+			last = id
+		}
+		if left -= w; left < 0 {
+			break
 		}
 	}
-	return int32(len(r.logits) - 1)
+	return int32(last)
 }
 
 func (c candidate) compare(o candidate) int {
@@ -170,95 +178,47 @@ func (c candidate) compare(o candidate) int {
 	return int(c.id) - int(o.id)
 }
 
-// leading is the first k candidates in their order. It reorders the list.
-func leading(list []candidate, k int) []candidate {
-	k = min(k, len(list))
-	for rest, missing := list, k; missing > 0 && missing < len(rest); {
-		switch before, after := halve(rest); {
-		case missing <= before:
-			rest = rest[:before]
-		case missing >= after:
-			rest, missing = rest[after:], missing-after
-		default:
-			missing = 0
-		}
-	}
-	slices.SortFunc(list[:k], candidate.compare)
-	return list[:k]
-}
-
 // fewest keeps the first candidates whose weights reach mass, at least one, in their order. It reorders the list.
 func fewest(list []candidate, mass float64) []candidate {
 	mass = max(mass, math.SmallestNonzeroFloat64)
-	from, to, have := 0, len(list), 0. // those before from are kept, those from to on are not
-	for to-from > few {
-		before, after := halve(list[from:to])
-		less := have + sum(list[from:][:before])
-		more := less + sum(list[from+before:from+after])
-		switch {
-		case less >= mass:
-			to = from + before
-		case more >= mass:
-			from, to, have = from+before, from+after, less
-		default:
-			from, have = from+after, more
-		}
+	slices.SortFunc(list, candidate.compare)
+	n := 0
+	for have := 0.; n < len(list) && have < mass; n++ {
+		have += list[n].weight
 	}
-	slices.SortFunc(list[from:to], candidate.compare)
-	for from < to && have < mass {
-		have += list[from].weight
-		from++
-	}
-	slices.SortFunc(list[:from], candidate.compare)
-	return list[:from]
-}
-
-// halve reorders a list around one of its candidates: those before go first, those from after on go last, what is between is in its place
-// (Hoare 1961, Algorithm 63: Partition).
-func halve(list []candidate) (before, after int) {
-	pivot := list[len(list)/2]
-	i, j := 0, len(list)-1
-	for i <= j {
-		for list[i].compare(pivot) < 0 {
-			i++
-		}
-		for list[j].compare(pivot) > 0 {
-			j--
-		}
-		if i <= j {
-			list[i], list[j] = list[j], list[i]
-			i++
-			j--
-		}
-	}
-	return j + 1, i
+	return list[:n]
 }
 
 // typical keeps the fewest candidates that reach share p of the total weight, those first whose information, -log of the probability, is
-// nearest to the entropy: what one would expect to be told (Meister et al. 2022, Locally Typical Sampling, section 4).
-func typical(list []candidate, p float64) []candidate {
-	total := sum(list)
-	var entropy float64
-	for _, c := range list {
-		if c.weight > 0 {
-			entropy -= c.weight / total * math.Log(c.weight/total)
+// nearest to the entropy: what one would expect to be told (Meister et al. 2022, Locally Typical Sampling, section 4). Both hold the
+// logarithm of the total, so what is compared is the scaled logit and its mean.
+func (r *row) typical(list []candidate, p float64) []candidate {
+	var total, moment float64
+	if list == nil {
+		weights, moments := r.pieces()
+		total, moment = added(weights), added(moments)
+		list = r.all()
+	} else {
+		for _, c := range list {
+			weight, scaled := r.weigh(int(c.id))
+			total += weight
+			moment += float64(weight * scaled)
 		}
 	}
+	mean := moment / total
 	for i, c := range list {
-		list[i].rank = math.Abs(-math.Log(c.weight/total) - entropy)
+		_, scaled := r.weigh(int(c.id))
+		list[i].rank = float32(math.Abs(scaled - mean))
 	}
 	list = fewest(list, p*total)
 	for i, c := range list {
-		list[i].rank = -c.weight // orders as its logit does
+		list[i].rank = r.rank(int(c.id))
 	}
 	return list
 }
 
 // minP drops what is less than p times as likely as the likeliest that is left. The order stays.
 func minP(list []candidate, p float64) []candidate {
-	if p <= 0 {
-		return list
-	}
 	var most float64
 	for _, c := range list {
 		most = max(most, c.weight)
@@ -273,23 +233,17 @@ func sum(list []candidate) (total float64) {
 	return total
 }
 
-// draw takes the candidate at share u of the list's mass.
+// draw takes the candidate at share u of the list's mass, or the last that has weight where rounding leaves some.
 func draw(list []candidate, u float64) int32 {
-	left := u * sum(list)
+	left := float64(u * sum(list))
+	id := list[len(list)-1].id
 	for _, c := range list {
+		if c.weight > 0 {
+			id = c.id
+		}
 		if left -= c.weight; left < 0 {
-			return c.id
+			break
 		}
 	}
-	return list[len(list)-1].id
-}
-
-func argmax(logits []float32) int32 {
-	best := 0
-	for i, v := range logits {
-		if v > logits[best] {
-			best = i
-		}
-	}
-	return int32(best)
+	return id
 }

@@ -1,10 +1,6 @@
 package tensor
 
-import (
-	"math"
-	"slices"
-	"sync"
-)
+import "sync"
 
 // Columns of Sample.Params. A value that switches its step off stands behind it.
 const (
@@ -89,32 +85,13 @@ func mix(x uint64) uint64 {
 
 // report writes the best ids and the log-probabilities of the chosen id and of the best.
 func report(logits []float32, id int32, best []int32, probs []float32) {
-	top := logits[argmax(logits)]
-	var total float64
-	for _, v := range logits {
-		total += math.Exp(float64(v - top))
-	}
-	norm := float64(top) + math.Log(total)
+	r := &row{logits, logits[argmax(logits)], 1}
+	weights, _ := r.pieces()
+	norm := float64(r.top) + ln(added(weights))
 	probs[0] = float32(float64(logits[id]) - norm)
-	have := best[:0]
-	for i, v := range logits {
-		if n := len(have); n == len(best) && (n == 0 || v <= logits[have[n-1]]) {
-			continue // as nearly all
-		}
-		at, _ := slices.BinarySearchFunc(have, v, func(b int32, v float32) int {
-			if logits[b] >= v {
-				return -1
-			}
-			return 1
-		})
-		if len(have) < len(best) {
-			have = have[:len(have)+1]
-		}
-		copy(have[at+1:], have[at:])
-		have[at] = int32(i)
-	}
-	for i, b := range have {
-		probs[1+i] = float32(float64(logits[b]) - norm)
+	for i, c := range r.likeliest(len(best)) {
+		best[i] = c.id
+		probs[1+i] = float32(float64(logits[c.id]) - norm)
 	}
 }
 

@@ -212,12 +212,12 @@ func TestSampleEdits(t *testing.T) {
 func TestFewOfMany(t *testing.T) {
 	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
-		r := &row{logits: make([]float32, 1+rnd.IntN(3000)), temperature: 1.5}
+		r := &row{logits: make([]float32, 1+rnd.IntN(3000)), inverse: 1 / 1.5}
 		for i := range r.logits {
 			r.logits[i] = float32(rnd.IntN(int(40*(1+seed)))) / 50 // with ties
 		}
 		r.top = slices.Max(r.logits)
-		sorted := r.listed(nil)
+		sorted := r.all()
 		slices.SortFunc(sorted, candidate.compare)
 		for _, k := range []int{1, 2, 3, 10, few, few + 1, 1000, 2999} {
 			if k < len(sorted) {
@@ -225,16 +225,16 @@ func TestFewOfMany(t *testing.T) {
 			}
 		}
 		for _, p := range []float64{.01, .2, .5, .9, .999} {
-			mass, n := p*sum(r.listed(nil)), 0
+			mass, n := p*sum(r.all()), 0
 			for have := 0.; have < mass && n < len(sorted); n++ {
 				have += sorted[n].weight
 			}
 			same(t, fmt.Sprintf("seed %d: share %v", seed, p), r.nucleus(p), sorted[:n])
-			keep := slices.DeleteFunc(r.listed(nil), func(c candidate) bool { return c.weight < p })
+			keep := slices.DeleteFunc(r.all(), func(c candidate) bool { return c.weight < p })
 			same(t, fmt.Sprintf("seed %d: %v of the best", seed, p), r.above(p), keep)
 		}
 		u := rnd.Float64()
-		if have, want := r.draw(u), draw(r.listed(nil), u); have != want {
+		if have, want := r.draw(u), draw(r.all(), u); have != want {
 			t.Errorf("seed %d: draws %d, want %d", seed, have, want)
 		}
 	}
@@ -244,6 +244,63 @@ func same(t *testing.T, name string, have, want []candidate) {
 	t.Helper()
 	if !slices.Equal(have, want) {
 		t.Errorf("%s of them are %d ids, want %d, or others", name, len(have), len(want))
+	}
+}
+
+// The functions of weights are not the library's, which differ between processors.
+func TestExponentials(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for i := range 100000 {
+		x := -700 * rnd.Float64()
+		if i%2 == 0 {
+			x /= 100
+		}
+		if have, want := exp(x), math.Exp(x); math.Abs(have-want) > 1e-11*want {
+			t.Fatalf("exp %v is %v, want %v", x, have, want)
+		}
+		y := math.Exp(-x / 30)
+		if have, want := ln(y), math.Log(y); math.Abs(have-want) > 1e-15*max(1, want) {
+			t.Fatalf("ln %v is %v, want %v", y, have, want)
+		}
+	}
+	for _, x := range []float64{0, faintest, -math.Ln2, -math.Ln2 / 2} {
+		if have, want := exp(x), math.Exp(x); math.Abs(have-want) > 1e-11*want {
+			t.Errorf("exp %v is %v, want %v", x, have, want)
+		}
+	}
+	if exp(0) != 1 || ln(1) != 0 {
+		t.Errorf("exp 0 is %v, ln 1 is %v", exp(0), ln(1))
+	}
+	inf, nan := float32(math.Inf(-1)), float32(math.NaN())
+	r := &row{[]float32{3, inf, nan, 2, -1000}, 3, 1}
+	for id, want := range []float64{1, 0, 0, math.Exp(-1), 0} {
+		if have, _ := r.weigh(id); math.Abs(have-want) > 1e-11 {
+			t.Errorf("id %d weighs %v, want %v", id, have, want)
+		}
+	}
+}
+
+// What a row of several pieces draws is what its weights say.
+func TestDrawsOverPieces(t *testing.T) {
+	logits := make([]float32, 3*pieceIDs+7)
+	for i := range logits {
+		logits[i] = float32(math.Inf(-1))
+	}
+	for at, p := range map[int]float64{5: .1, pieceIDs - 1: .2, 2 * pieceIDs: .3, len(logits) - 1: .4} {
+		logits[at] = float32(math.Log(p))
+	}
+	const n = 2000
+	counts := map[int32]int{}
+	for pos := range int32(n) {
+		counts[sampledAt(logits, off(), []int32{3, 0, pos, -1})]++
+	}
+	for at, p := range map[int32]float64{5: .1, pieceIDs - 1: .2, 2 * pieceIDs: .3, int32(len(logits) - 1): .4} {
+		if share := float64(counts[at]) / n; math.Abs(share-p) > spread(p, n) {
+			t.Errorf("id %d in %.3f of the draws, want %.1f", at, share, p)
+		}
+	}
+	if len(counts) != 4 {
+		t.Errorf("%d ids were drawn", len(counts))
 	}
 }
 

@@ -221,7 +221,7 @@ func GLU(rows, dim int) Case {
 }
 
 func samples() []Case {
-	cases := []Case{Sample(17, 1000), Sample(5, 5003)}
+	cases := []Case{Sample(17, 1000), Sample(16, 5003), Sample(6, 4096), Sample(9, 33333)}
 	for rows := 1; rows <= most; rows++ {
 		for vocab := 1; vocab <= most; vocab++ {
 			cases = append(cases, Sample(rows, vocab))
@@ -230,22 +230,30 @@ func samples() []Case {
 	return cases
 }
 
-// Sample has rows of every kind: greedy and not, each step of the chain on and off, ties, with and without edits and log-probabilities.
+// Sample has rows of every kind: greedy and not, each step of the chain on and off, ties, ids that nothing can choose, with and without edits and
+// log-probabilities.
 func Sample(rows, vocab int) Case {
 	return Case{Labels("sample", rows, "x", vocab), rows, func(w *World) Trial {
 		logits, params, draws := w.Floats(rows, vocab), w.Floats(rows, tensor.SampleParams), w.Ints(tensor.SampleDraws, 1<<30)
 		for i := range rows {
-			if i%3 == 2 {
-				for j := range vocab {
-					logits.F32()[i*vocab+j] = float32(w.IntN(3))
+			row := logits.F32()[i*vocab : (i+1)*vocab]
+			for j := range row {
+				switch {
+				case i%3 == 2:
+					row[j] = float32(w.IntN(3))
+				case i%3 == 1:
+					row[j] *= 5
+				}
+				if i%4 == 3 && w.IntN(3) == 0 {
+					row[j] = float32([]float64{math.NaN(), math.Inf(-1), -3e38, 0}[w.IntN(4)])
 				}
 			}
 			p, d := params.F32()[i*tensor.SampleParams:], draws.I32()[i*tensor.SampleDraws:]
-			p[tensor.Temperature] = []float32{1, 0.7, 0, 2.5}[w.IntN(4)]
-			p[tensor.TopK] = []float32{0, 1, 3, 40}[w.IntN(4)]
-			p[tensor.TopP] = []float32{1, 0.9, 0.37}[w.IntN(3)]
-			p[tensor.MinP] = []float32{0, 0.05, 0.3}[w.IntN(3)]
-			p[tensor.TypicalP] = []float32{1, 0.8, 0.2}[w.IntN(3)]
+			p[tensor.Temperature] = []float32{1, 0.7, 0, 2.5, 1e-4, 1}[w.IntN(6)]
+			p[tensor.TopK] = []float32{0, 1, 3, 40, 700, 0, 0}[w.IntN(7)]
+			p[tensor.TopP] = []float32{1, 0.9, 0.37, 0.999, 1}[w.IntN(5)]
+			p[tensor.MinP] = []float32{0, 0.05, 0.3, 0}[w.IntN(4)]
+			p[tensor.TypicalP] = []float32{1, 0.8, 0.2, 1, 1}[w.IntN(5)]
 			p[tensor.Repetition] = []float32{1, 1.3, 0.5}[w.IntN(3)]
 			p[tensor.Presence], p[tensor.Frequency] = float32(w.IntN(3)-1), float32(w.IntN(3)-1)
 			d[tensor.Alternatives] = int32(w.IntN(min(vocab, 4)+2)) - 1
