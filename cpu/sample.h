@@ -10,8 +10,9 @@ enum { WN_TEMPERATURE, WN_TOP_K, WN_TOP_P, WN_MIN_P, WN_TYPICAL_P, WN_REPETITION
 enum { WN_SEED_LOW, WN_SEED_HIGH, WN_POSITION, WN_ALTERNATIVES, WN_DRAWS };
 enum { WN_EDIT_ID, WN_EDIT_SEEN, WN_EDIT_COUNT, WN_EDITS };
 
-// A piece is what sums are made of, see tensor/weigh.go; the largest logit is looked for in spans.
-enum { WN_PIECE = 4096, WN_SPAN = 16384, WN_LANES = 16 };
+// A piece is what sums are made of, see tensor/weigh.go. Of each block the largest logit is noted, by which others pass it over; a span is how many
+// ids one item looks through for it.
+enum { WN_PIECE = 4096, WN_BLOCK = 512, WN_SPAN = 32 * WN_BLOCK, WN_LANES = 16 };
 
 #define WN_FAINTEST (-700.0)
 

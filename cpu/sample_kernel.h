@@ -1,7 +1,7 @@
 // Sample: p = logits, params, draws, start, edits, biases, ids, best, probs, n; d = rows, vocabulary, columns of best, columns of probs.
 //
 // Steps and sums are those of the Reference, operation by operation, so that the ids are the same. What passes over a whole row is cut among the
-// threads: the largest logit by spans, sums of weights by pieces. What is left is short and one item a row: a pass that skips whatever is below the
+// threads: the largest logit of each block, sums of weights by pieces. What is left is short and one item a row: a pass that skips the blocks below the
 // worst candidate, and steps over candidates.
 
 // A row while it is worked on.
@@ -12,7 +12,7 @@ typedef struct WN(sampled) {
 	const int32_t *draws, *edits;
 	const float *biases;
 	int64_t edit_count;
-	float *tops, *raw_tops; // the largest logit of each span
+	float *tops, *raw_tops; // the largest logit of each block
 	double *weights, *moments, *raw_weights; // of each piece
 	float top, raw_top;
 	double inverse;
@@ -21,7 +21,7 @@ typedef struct WN(sampled) {
 
 typedef struct WN(sample_job) {
 	WN(sampled) *rows;
-	int64_t count, vocab, pieces, spans, best_columns, probs_columns, capacity;
+	int64_t count, vocab, pieces, blocks, spans, best_columns, probs_columns, capacity;
 	wn_pick *picks; // capacity for each thread, or for each row where those are fewer
 	int by_row;
 	int32_t *ids, *best;
@@ -122,7 +122,7 @@ WN_INLINE int WN(reaches)(const float *v, float least) {
 // first is the first id that has the largest logit; 0 where none is a number.
 static int32_t WN(first)(const float *v, int64_t vocab, const float *tops, float top) {
 	int64_t i = 0;
-	while (i + WN_SPAN < vocab && tops[i / WN_SPAN] != top) i += WN_SPAN;
+	while (i + WN_BLOCK < vocab && tops[i / WN_BLOCK] != top) i += WN_BLOCK;
 	while (i + WN(SKIP) <= vocab && !WN(reaches)(v + i, top)) i += WN(SKIP);
 	for (; i < vocab; i++)
 		if (v[i] == top) return (int32_t)i;
@@ -131,21 +131,39 @@ static int32_t WN(first)(const float *v, int64_t vocab, const float *tops, float
 
 static float WN(rank)(float logit) { return logit == logit ? -logit : INFINITY; }
 
-// likeliest is the k likeliest ids of a row, likeliest first, without their weights.
-static void WN(likeliest)(const float *v, int64_t vocab, int64_t k, wn_pick *best) {
+// collect puts an id into a heap of the k likeliest, of which there are n.
+WN_INLINE int64_t WN(collect)(wn_pick *best, int64_t n, int64_t k, wn_pick id) {
+	if (n < k) {
+		best[n++] = id;
+		if (n == k) wn_heapify(best, k, 1);
+	} else if (id.rank < best[0].rank) { // of the same, the lower id stays
+		best[0] = id;
+		wn_sift(best, k, 0, 1);
+	}
+	return n;
+}
+
+// likeliest is the k likeliest ids of a row, likeliest first, without their weights. Where k blocks have an id that reaches some logit, no other id
+// below it can be one of them.
+static void WN(likeliest)(const float *v, int64_t vocab, const float *tops, int64_t k, wn_pick *best) {
 	if (k == 0) return;
-	for (int64_t i = 0; i < k; i++) best[i] = (wn_pick){0, WN(rank)(v[i]), (int32_t)i};
-	wn_heapify(best, k, 1);
-	for (int64_t i = k; i < vocab;) {
-		int64_t end = wn_min(i + WN(SKIP), vocab);
-		if (end - i == WN(SKIP) && !WN(reaches)(v + i, -best[0].rank)) {
+	int64_t blocks = wn_parts(vocab, WN_BLOCK), n = 0, i = 0;
+	float least = -INFINITY;
+	if (k <= blocks) {
+		for (int64_t b = 0; b < blocks; b++) n = WN(collect)(best, n, k, (wn_pick){0, -tops[b], (int32_t)b});
+		least = -best[0].rank, n = 0;
+	}
+	for (; least == -INFINITY && i < k; i++) n = WN(collect)(best, n, k, (wn_pick){0, WN(rank)(v[i]), (int32_t)i}); // what is no number counts too
+	while (i < vocab) {
+		float limit = n < k ? least : -best[0].rank;
+		int64_t next = wn_min((i / WN_BLOCK + 1) * WN_BLOCK, vocab), end = wn_min(i + WN(SKIP), next);
+		if (tops[i / WN_BLOCK] < limit) {
+			i = next;
+		} else if (end - i == WN(SKIP) && !WN(reaches)(v + i, limit)) {
 			i = end;
-			continue;
-		}
-		for (; i < end; i++) {
-			if (!(v[i] > -best[0].rank)) continue; // of the same, the lower id stays
-			best[0] = (wn_pick){0, -v[i], (int32_t)i};
-			wn_sift(best, k, 0, 1);
+		} else {
+			for (; i < end; i++)
+				if (v[i] >= limit) n = WN(collect)(best, n, k, (wn_pick){0, -v[i], (int32_t)i});
 		}
 	}
 	wn_sorted(best, k);
@@ -155,9 +173,15 @@ static void WN(likeliest)(const float *v, int64_t vocab, int64_t k, wn_pick *bes
 static int64_t WN(above)(const WN(sampled) *r, int64_t vocab, double p, wn_pick *list) {
 	float least = r->top + (float)(log(p) / r->inverse) - 1;
 	int64_t n = 0;
-	for (int64_t i = 0; i < vocab; i += WN_LANES) {
-		while (i + WN(SKIP) <= vocab && !WN(reaches)(r->logits + i, least)) i += WN(SKIP);
-		if (i >= vocab) break;
+	for (int64_t i = 0; i < vocab;) {
+		if (i % WN_BLOCK == 0 && r->tops[i / WN_BLOCK] < least) {
+			i += WN_BLOCK;
+			continue;
+		}
+		if (i % WN(SKIP) == 0 && i + WN(SKIP) <= vocab && !WN(reaches)(r->logits + i, least)) {
+			i += WN(SKIP);
+			continue;
+		}
 		WN(lanes) weight, scaled;
 		int64_t count = wn_min(vocab - i, WN_LANES);
 		WN(weigh_n)(r->logits + i, count, r->top, r->inverse, &weight, &scaled);
@@ -165,6 +189,7 @@ static int64_t WN(above)(const WN(sampled) *r, int64_t vocab, double p, wn_pick 
 			float v = r->logits[i + l];
 			if (!(v < least) && weight.of[l] >= p) list[n++] = (wn_pick){weight.of[l], WN(rank)(v), (int32_t)(i + l)};
 		}
+		i += count;
 	}
 	return n;
 }
@@ -248,7 +273,7 @@ static int32_t WN(choose)(const WN(sample_job) *j, const WN(sampled) *r, wn_pick
 	const float *params = r->params;
 	int64_t n = -1, k = WN(top_k)(params, j->vocab); // n below 0: no list, which stands for all ids
 	if (k > 0) {
-		WN(likeliest)(r->logits, j->vocab, n = k, list);
+		WN(likeliest)(r->logits, j->vocab, r->tops, n = k, list);
 		double scaled;
 		for (int64_t i = 0; i < n; i++) list[i].weight = WN(one)(r, list[i].id, &scaled);
 	}
@@ -269,7 +294,7 @@ static void WN(report)(const WN(sample_job) *j, int64_t row, int32_t id, wn_pick
 	double norm = (double)top + wn_ln(wn_added(r->raw_weights, j->pieces));
 	int64_t n = wn_min(r->draws[WN_ALTERNATIVES], j->vocab);
 	probs[0] = (float)((double)r->raw[id] - norm);
-	WN(likeliest)(r->raw, j->vocab, n, list);
+	WN(likeliest)(r->raw, j->vocab, r->raw_tops, n, list);
 	for (int64_t i = 0; i < n; i++) best[i] = list[i].id, probs[1 + i] = (float)((double)r->raw[list[i].id] - norm);
 }
 
@@ -292,8 +317,11 @@ static void WN(sample_tops)(void *arg, int64_t item, int worker) {
 	int64_t span = item % j->spans, lo = span * WN_SPAN, n = wn_min(WN_SPAN, j->vocab - lo);
 	(void)worker;
 	if (r->edited) WN(edit)(r, lo, lo + n);
-	r->tops[span] = WN(largest)(r->logits + lo, n);
-	if (r->reports) r->raw_tops[span] = r->edited ? WN(largest)(r->raw + lo, n) : r->tops[span];
+	for (int64_t i = lo; i < lo + n; i += WN_BLOCK) {
+		int64_t count = wn_min(WN_BLOCK, lo + n - i), block = i / WN_BLOCK;
+		r->tops[block] = WN(largest)(r->logits + i, count);
+		if (r->reports) r->raw_tops[block] = r->edited ? WN(largest)(r->raw + i, count) : r->tops[block];
+	}
 }
 
 static void WN(sample_sums)(void *arg, int64_t item, int worker) {
@@ -336,11 +364,11 @@ void WN(wn_sample)(wn_ctx *ctx, const wn_op *op) {
 	void *const *p = op->p;
 	WN(sample_job) j = {.count = wn_live(ctx, p[9], op->d[0]), .vocab = op->d[1], .ids = p[6], .best = p[7], .probs = p[8],
 		.best_columns = op->d[2], .probs_columns = op->d[3]};
-	j.pieces = wn_parts(j.vocab, WN_PIECE), j.spans = wn_parts(j.vocab, WN_SPAN), j.by_row = j.count < wn_threads(ctx);
+	j.pieces = wn_parts(j.vocab, WN_PIECE), j.blocks = wn_parts(j.vocab, WN_BLOCK), j.spans = wn_parts(j.vocab, WN_SPAN), j.by_row = j.count < wn_threads(ctx);
 	const int32_t *start = p[3];
 	if (j.count == 0) return;
 	j.rows = wn_scratch(ctx, j.count * sizeof *j.rows);
-	float *tops = wn_scratch(ctx, 2 * j.count * j.spans * sizeof *tops);
+	float *tops = wn_scratch(ctx, 2 * j.count * j.blocks * sizeof *tops);
 	double *sums = wn_scratch(ctx, 3 * j.count * j.pieces * sizeof *sums);
 	if (!j.rows || !tops || !sums) return;
 	for (int64_t i = 0; i < j.count; i++) {
@@ -348,7 +376,7 @@ void WN(wn_sample)(wn_ctx *ctx, const wn_op *op) {
 		*r = (WN(sampled)){.raw = (const float *)p[0] + i * j.vocab, .params = (const float *)p[1] + i * WN_PARAMS,
 			.draws = (const int32_t *)p[2] + i * WN_DRAWS, .edits = (const int32_t *)p[4] + start[i] * WN_EDITS,
 			.biases = (const float *)p[5] + start[i], .edit_count = start[i + 1] - start[i],
-			.tops = tops + 2 * i * j.spans, .raw_tops = tops + (2 * i + 1) * j.spans, .weights = sums + 3 * i * j.pieces,
+			.tops = tops + 2 * i * j.blocks, .raw_tops = tops + (2 * i + 1) * j.blocks, .weights = sums + 3 * i * j.pieces,
 			.moments = sums + (3 * i + 1) * j.pieces, .raw_weights = sums + (3 * i + 2) * j.pieces};
 		r->logits = r->raw;
 		if (r->edit_count > 0) {
@@ -363,9 +391,8 @@ void WN(wn_sample)(wn_ctx *ctx, const wn_op *op) {
 	int passes = 0;
 	for (int64_t i = 0; i < j.count; i++) {
 		WN(sampled) *r = &j.rows[i];
-		r->top = r->raw_top = -INFINITY;
-		for (int64_t s = 0; s < j.spans; s++) r->top = r->tops[s] > r->top ? r->tops[s] : r->top;
-		for (int64_t s = 0; r->reports && s < j.spans; s++) r->raw_top = r->raw_tops[s] > r->raw_top ? r->raw_tops[s] : r->raw_top;
+		r->top = WN(largest)(r->tops, j.blocks);
+		if (r->reports) r->raw_top = WN(largest)(r->raw_tops, j.blocks);
 		if (isinf(r->top)) r->greedy = 1, r->sums = 0; // there is nothing to draw from
 		if (!r->greedy) r->inverse = 1 / (double)r->params[WN_TEMPERATURE];
 		passes |= r->sums || r->reports;
