@@ -174,7 +174,7 @@ func TestShapesStandBesideTheName(t *testing.T) {
 }
 
 // TestEveryOpHasAKernel reads the table in the source of cpu/, so that it holds for builds without cgo too. An op is there with the
-// function that fills its descriptor, on(fillAdd), or by its Reference with the reason, byReference[*tensor.Sample]("...").
+// function that fills its descriptor, on(fillAdd), or by its Reference with the reason, byReference[*moe.RouteHash]("...").
 func TestEveryOpHasAKernel(t *testing.T) {
 	all := sources(t)
 	have := kernelTable(t, all)
