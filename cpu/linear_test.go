@@ -122,13 +122,15 @@ func TestLinearRowStandsAlone(t *testing.T) {
 		if f.Block == 256 {
 			short = 768
 		}
-		standsAlone(t, r, f, 200, short, 37)
-		standsAlone(t, r, f, 40, 2304, 210) // more columns and rows than AMX takes at a time
+		standsAlone(t, r, randomWeight(r, f, 200, short), 37)
+		standsAlone(t, r, randomWeight(r, f, 40, 2304), 210) // more columns and rows than AMX takes at a time
 	}
 }
 
-func standsAlone(t *testing.T, r *rand.Rand, f *quant.Format, rows, cols, n int) {
-	w, x := randomWeight(r, f, rows, cols), normal(r, n*cols)
+func standsAlone(t *testing.T, r *rand.Rand, w tensor.Mat, n int) {
+	t.Helper()
+	rows, cols, f := w.Rows, w.Cols, w.Format
+	x := normal(r, n*cols)
 	var want []float32
 	for _, v := range variants(t) {
 		for _, threads := range []int{1, 2, 5} {

@@ -56,6 +56,7 @@ func TestRoofCountsOperations(t *testing.T) {
 		// 12, 10 or 16 chains of one register each; emulated instructions are too slow to be measured, and AVX2 stands for them.
 		avx2 := [3]int64{10 * 2 * 8, 10 * 2 * 16, 10 * 2 * 32}
 		want := map[string][][3]int64{
+			"amx":    {{12 * 2 * 16, 4 * 2 * 16 * 16 * 32, 4 * 2 * 16 * 16 * 64}, avx2},
 			"avx512": {{12 * 2 * 16, 12 * 2 * 32, 12 * 2 * 64}, avx2}, "avx2": {avx2},
 			"neon": {{16 * 2 * 4, 16 * 2 * 4, 16 * 2 * 8}}, "dotprod": {{16 * 2 * 4, 16 * 2 * 8, 16 * 2 * 16}},
 		}[name]
