@@ -88,7 +88,8 @@ static int64_t WN(spread)(WN(ffn_job) *j, int down, int threads) {
 	for (int64_t i = 0; i < j->experts; i++) {
 		WN(expert) *e = j->expert + i;
 		const wn_weights *w = down ? &e->bank->down : &e->bank->gate;
-		e->chunk = 16 * wn_grain(w, e->to - e->from, wn_parts(outputs, 16) * j->experts, threads);
+		int64_t rows = e->to - e->from;
+		e->chunk = 16 * wn_grain(w, WN(wn_rate)(w->kind, rows), rows, wn_parts(outputs, 16) * j->experts, threads);
 		e->first = items;
 		items += wn_parts(outputs, e->chunk);
 	}

@@ -43,17 +43,21 @@ typedef void wn_round(const float *x, int64_t count, wn_rounded *out);
 // wn_room is how many bytes wn_multiply needs beside its operands.
 typedef int64_t wn_room(int64_t cols);
 
+// wn_rate is how many products of a weight and an input a thread makes in a ns where memory does not hold it up: an estimate.
+typedef int64_t wn_rate(int64_t kind, int64_t rows);
+
 #define WN_DECLARE(variant) \
 	wn_multiply wn_multiply_##variant; \
 	wn_round wn_round_##variant; \
-	wn_room wn_room_##variant;
+	wn_room wn_room_##variant; \
+	wn_rate wn_rate_##variant;
 WN_VARIANTS(WN_DECLARE)
 #undef WN_DECLARE
 
 // wn_grain is how many tiles an item takes so that it lasts long enough to be worth a claim and the items still spread over the
 // threads; total counts the tiles of all the items.
-static inline int64_t wn_grain(const wn_weights *w, int64_t rows, int64_t total, int threads) {
-	int64_t bytes = wn_tile_bytes(w) / 10, products = 16 * w->cols * rows / (wn_rounds(w->kind) ? 100 : 25); // ns
+static inline int64_t wn_grain(const wn_weights *w, int64_t rate, int64_t rows, int64_t total, int threads) {
+	int64_t bytes = wn_tile_bytes(w) / 10, products = 16 * w->cols * rows / rate; // ns
 	int64_t tile = wn_max(wn_max(bytes, products), 1);
 	int64_t target = wn_min(wn_max(total * tile / (6 * threads), 2000), 100000);
 	return wn_max(1, target / tile);

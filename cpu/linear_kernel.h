@@ -215,6 +215,11 @@ void WN(wn_round)(const float *x, int64_t count, wn_rounded *out) {
 	}
 }
 
+int64_t WN(wn_rate)(int64_t kind, int64_t rows) {
+	if (!wn_rounds(kind)) return 25;
+	return WN_TILES && rows >= 16 ? 200 : 100;
+}
+
 #if WN_TILES
 #include "linear_amx.h"
 #else
@@ -371,7 +376,7 @@ void WN(wn_linear)(wn_ctx *ctx, const wn_op *op) {
 		for (int64_t r = 0; r < g.rows; r++) rows[r] = (float *)o->p[3] + r * o->d[2];
 		g.part[i].w = (wn_weights){o->d[3], o->d[2], in, o->p[1]};
 		g.part[i].product = (wn_product){&g.part[i].w, x, rows, g.rows, 0, o->p[2], NULL, NULL};
-		g.part[i].grain = wn_grain(&g.part[i].w, g.rows / g.splits, tiles * g.splits, wn_threads(ctx));
+		g.part[i].grain = wn_grain(&g.part[i].w, WN(wn_rate)(o->d[3], g.rows), g.rows / g.splits, tiles * g.splits, wn_threads(ctx));
 		g.part[i].first = items;
 		items += ((o->d[2] + 15) / 16 + g.part[i].grain - 1) / g.part[i].grain * g.splits;
 	}

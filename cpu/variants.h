@@ -26,6 +26,7 @@
 #define WN_EXPAND(name, suffix) WN_PASTE(name, suffix)
 #define WN(name) WN_EXPAND(name, WN_SUFFIX)
 #define WN_INLINE static inline __attribute__((always_inline, unused))
+#define WN_TILES 0
 
 #ifdef __x86_64__
 
@@ -61,6 +62,7 @@
 #ifdef WN_WEIGHTS
 #undef WN_SUFFIX
 #define WN_SUFFIX amx
+#undef WN_TILES
 #define WN_TILES 1
 #include "vec.h"
 #include WN_FILE
