@@ -46,6 +46,12 @@ func startAs(t *testing.T, opt model.Options) *engine.Engine {
 // keeping is such an engine whose pages are kept outside too; nil = they are not. Its model is closed by what it returns, or with the test.
 func keeping(t *testing.T, opt model.Options, to engine.Prefixes) (e *engine.Engine, end func()) {
 	t.Helper()
+	return opened(t, opt, engine.Options{Prefixes: to})
+}
+
+// opened is such an engine with options of its own.
+func opened(t *testing.T, opt model.Options, o engine.Options) (e *engine.Engine, end func()) {
+	t.Helper()
 	d, err := cpu.New(cpu.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +64,7 @@ func keeping(t *testing.T, opt model.Options, to engine.Prefixes) (e *engine.Eng
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := engine.Options{Check: true, Prefixes: to}
+	o.Check = true
 	if o.Identity, err = m.PageIdentity(); err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func (d *dry) compute(step *model.Step, plan []advance) error {
 	for i, a := range plan {
 		q := a.seq
 		from, to := int(step.Start[i]), int(step.Start[i+1])
-		if past := int(step.Past[i]); past != q.computed || to-from != a.rows || a.rows < 1 || past+a.rows > len(q.tokens) {
+		if past := int(step.Past[i]); past != q.computed || to-from != a.rows || a.rows <= len(a.draft) || past+a.rows > len(q.tokens)+len(a.draft) {
 			return fmt.Errorf("rows %d:%d after %d tokens of %d", from, to, past, q.computed)
 		}
 		for j, id := range step.IDs[from:to] {
@@ -63,7 +63,7 @@ func (d *dry) compute(step *model.Step, plan []advance) error {
 	}
 	for _, a := range plan { // after all writes, so that a page that two write to shows
 		q := a.seq
-		for i, id := range q.tokens[:q.computed+a.rows] {
+		for i, id := range slices.Concat(q.tokens, a.draft)[:q.computed+a.rows] {
 			if want, got := (slot{id, int32(i), q.root}), *d.at(q, i); got != want {
 				return fmt.Errorf("page %d holds %+v where %+v is meant", q.pages[i/attention.PageTokens], got, want)
 			}
@@ -103,8 +103,8 @@ func (d *dry) finish(step *model.Step) error {
 	var ids []int32
 	if len(step.Draws) > 0 {
 		for _, a := range d.scheduler.plan {
-			for range a.want {
-				ids = append(ids, int32(1000+len(a.seq.tokens)))
+			for i := range a.want {
+				ids = append(ids, int32(1000+len(a.seq.tokens)+i))
 			}
 		}
 	}
@@ -119,6 +119,9 @@ func (d *dry) request(r Request) (*sequence, error) {
 	}
 	q := newSequence(&r, d.context())
 	q.root = d.pool.root("full")
+	if d.drafts.how.On() {
+		q.lookup = newLookup(&r, q.limit, &d.drafts.held)
+	}
 	return q, d.add(q)
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"maps"
 	"math"
 	"slices"
 
@@ -17,6 +18,14 @@ type edits struct {
 	seen   bool          // the penalty for repetition is on: ids of the prompt count
 	count  bool          // one of the others is on: generated ids count
 	window window        // of the penalty for repetition, where it looks at the last tokens only
+}
+
+// clone is a copy that has nothing in common with it.
+func (e *edits) clone() *edits {
+	c := *e
+	c.list, c.at = slices.Clone(e.list), maps.Clone(e.at)
+	c.window.ids, c.window.times = slices.Clone(e.window.ids), maps.Clone(e.window.times)
+	return &c
 }
 
 // window is the last tokens of a sequence.

@@ -21,6 +21,9 @@ type Options struct {
 	// MaxUnique is how many different experts of a layer a step of those who generate is meant to run at most, 0 = any number: fewer sequences
 	// then generate at once, but always one, and others wait for their turn. It is meant for models whose experts are not all in fast memory.
 	MaxUnique int
+	// Draft says whether steps compute tokens that are foretold for a sequence along with its next one. It changes none of them. A step has room
+	// for such rows as far as the model's Limits have more wanted rows than sequences run.
+	Draft Drafting
 	// Prefixes keep pages that have no room in the model's memory, and those of engines that are closed; nil = nothing does. Identity is what
 	// models have in common whose pages may be exchanged: see model.PageIdentity, and add the program, unless others compute the same bits.
 	Prefixes Prefixes
@@ -77,6 +80,7 @@ func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error
 			yield(Token{}, err)
 			return
 		}
+		e.foretell(q, &r)
 		leave, err := e.enter(ctx, q)
 		if err != nil {
 			yield(Token{}, err)

@@ -49,9 +49,14 @@ func open(t *testing.T, lim model.Limits) (*Engine, *stage) {
 	t.Helper()
 	s := &stage{Device: tensor.Reference()}
 	m := load(t, lim, s)
+	return opened(t, m, NoDrafts), s
+}
+
+// opened is an engine of its own loop.
+func opened(t *testing.T, m *model.Model, draft Drafting) *Engine {
 	l := NewLoop()
 	t.Cleanup(l.Close) // before the model's, since cleanups run backwards
-	return l.Open(m, Options{Check: true, Queue: 16}), s
+	return l.Open(m, Options{Check: true, Queue: 16, Draft: draft})
 }
 
 func load(t *testing.T, lim model.Limits, d tensor.Device) *model.Model {
@@ -84,7 +89,7 @@ func collect(seq iter.Seq2[Token, error]) (tokens []Token, err error) {
 	return tokens, nil
 }
 
-// same compares all that two generations say of their tokens, but for Stats, bit by bit.
+// same compares all that two generations say of their tokens, but for Stats and what was drafted, bit by bit.
 func same(a, b []Token) error {
 	if len(a) != len(b) {
 		return fmt.Errorf("%d tokens, want %d", len(a), len(b))
@@ -92,6 +97,7 @@ func same(a, b []Token) error {
 	for i := range a {
 		x, y := a[i], b[i]
 		x.Stats, y.Stats = nil, nil
+		x.Drafted, y.Drafted, x.Rejected, y.Rejected = false, false, 0, 0
 		if !reflect.DeepEqual(x, y) {
 			return fmt.Errorf("token %d is %+v, want %+v", i, x, y)
 		}

@@ -35,6 +35,7 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	}
 	e := &Engine{loop: l, model: m, check: opt.Check, scheduler: newScheduler(m.Limits(), opt.Queue)}
 	e.scheduler.pace.whole = m.ReadsExperts()
+	e.scheduler.drafts.how = opt.Draft
 	e.unique = newUnique(opt.MaxUnique, m.Spec())
 	e.scheduler.crowd = e.unique.crowd(e.scheduler.limits.Sequences)
 	e.root = e.scheduler.pool.root(m.Fingerprint())
@@ -117,9 +118,7 @@ func (e *Engine) step() bool {
 		if err == nil {
 			out, err = e.results(&e.work, e.scheduler.plan)
 		}
-		if len(e.work.IDs) == len(e.work.Past) { // all generate
-			e.scheduler.pace.step(time.Since(started), chunk)
-		}
+		e.scheduler.took(&e.work, time.Since(started), chunk)
 		e.end(&e.work, out, err)
 	}
 	if chunk {
@@ -284,8 +283,11 @@ func (e *Engine) end(step *model.Step, out *result, err error) {
 		e.scheduler.commit(out.ids)
 		now, row := time.Now(), 0
 		for _, a := range plan {
-			if last := a.seq.times.last; !last.IsZero() && a.want > 0 {
+			if last := a.seq.times.last; !last.IsZero() && a.got > 0 {
 				e.scheduler.counts.gap(now.Sub(last), e.scheduler.pace.alone.at)
+			}
+			for i := 1; i < a.got; i++ { // those that were drafted come with the one before
+				e.scheduler.counts.gap(0, 0)
 			}
 			a.seq.deliver(a, out, row, now)
 			row += a.want

@@ -12,7 +12,7 @@ import (
 // TestRandomTraffic lets requests come, advance and leave at random, in engines of all small sizes, and proves the books after every
 // move. Every request that is not aborted must get the tokens that it would get alone.
 func TestRandomTraffic(t *testing.T) {
-	restored := int64(0)
+	var restored, drafted, accepted int64
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
@@ -20,6 +20,9 @@ func TestRandomTraffic(t *testing.T) {
 			lim.Context = 64 * (1 + r.IntN(lim.Pages+1))
 			d := newDry(lim, 1+r.IntN(8))
 			d.crowd = r.IntN(4)
+			if seed%3 == 0 {
+				d.drafts.how = Always
+			}
 			if seed%2 == 1 {
 				d.keepOutside(r)
 			}
@@ -46,6 +49,7 @@ func TestRandomTraffic(t *testing.T) {
 				randomStep(t, r, d, open)
 			}
 			restored += d.counts.Restored
+			drafted, accepted = drafted+d.counts.Drafted, accepted+d.counts.Accepted
 			if u := d.usage(); u.Running+u.Waiting+u.PagesUsed > 0 || len(open) > 0 {
 				t.Fatalf("%d requests left: %+v", len(open), u)
 			}
@@ -53,6 +57,9 @@ func TestRandomTraffic(t *testing.T) {
 	}
 	if restored < 100 {
 		t.Errorf("%d pages were restored", restored)
+	}
+	if accepted < 1000 || drafted-accepted < 1000 {
+		t.Errorf("%d tokens were drafted, %d of them held", drafted, accepted)
 	}
 }
 
@@ -79,7 +86,15 @@ func randomRequest(r *rand.Rand, d *dry) *sequence {
 		}
 		return q
 	}
-	q, err := d.request(Request{Prompt: prompt, MaxTokens: r.IntN(100) - 1, Alternatives: -1, Priority: r.IntN(3)})
+	ask := Request{Prompt: prompt, MaxTokens: r.IntN(100) - 1, Alternatives: -1, Priority: r.IntN(3)}
+	if d.drafts.how.On() { // what will come, but for some of it
+		for i := range d.context() {
+			if ask.Expected = append(ask.Expected, int32(1000+i)); r.IntN(6) == 0 {
+				ask.Expected[i] = 7
+			}
+		}
+	}
+	q, err := d.request(ask)
 	if err != nil {
 		return nil
 	}

@@ -53,6 +53,10 @@ type Request struct {
 	Experts      *model.Experts // with how few experts the tokens make do; nil = the model's own
 	Counted      bool           // asks for Stats.Experts: what experts did
 	Routes       bool           // asks for Stats.Experts.IDs too; it needs Counted
+	// Where an engine drafts, see Options.Draft, Expected is a text of which the answer may have much, in which it looks too, and Draft is how many
+	// tokens a step drafts at most: 0 = MostDraft, a number below 0 for none. Neither changes a token.
+	Expected []int32
+	Draft    int
 }
 
 // Sampling says how a token is chosen. The zero value takes the likeliest. The steps come in this order: penalties and biases, then
@@ -96,6 +100,8 @@ type Token struct {
 	Logprob  float32       // under the model's own distribution, before Sampling; 0 unless Request.Alternatives asks
 	Best     []Alternative // the likeliest ids, likeliest first
 	Finish   Finish        // set with the last token
+	Drafted  bool          // it was foretold, and computed in one step with the token before it
+	Rejected int           // tokens that were drafted in its place and behind it, and did not hold
 	Stats    *Stats        // set with the first token, and complete with the last; where Request.Counted or Reads asks, with all
 }
 
@@ -112,6 +118,11 @@ const mostPenalty = 1000
 func (r *Request) check(vocab, context int) error {
 	if err := checkIDs(r.Prompt, vocab); err != nil {
 		return err
+	}
+	if len(r.Expected) > 0 {
+		if err := checkIDs(r.Expected, vocab); err != nil {
+			return err
+		}
 	}
 	for _, n := range []struct {
 		name     string

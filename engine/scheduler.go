@@ -23,6 +23,8 @@ type scheduler struct {
 	plan    []advance   // the step in hand
 	chunk   []advance   // a step of those who catch up, under way in parts while others generate
 	pace    pace        // of those who catch up while others generate
+	drafts  drafts
+	drafted int // tokens of the plan that are drafted
 	counts  Counters
 
 	stored  func(pageID) bool // whether a page is kept outside; nil where none are
@@ -34,6 +36,9 @@ type advance struct {
 	seq  *sequence
 	rows int // tokens it computes, from seq.computed on
 	want int // of them the last ones, whose logits are wanted
+
+	draft []int32 // the last of its tokens, which are only foretold; what was computed for those that do not hold is taken back
+	got   int     // tokens that the step brought it, once it is committed
 }
 
 // newScheduler plans for a model's limits. A step holds no more sequences than can have a row, and a wanted row, each.
@@ -74,9 +79,10 @@ func inserted(list []*sequence, q *sequence) []*sequence {
 // is computed in parts between steps of those who generate, and becomes the plan by resume when it is to be committed. Until then
 // nobody else is admitted.
 func (s *scheduler) next() []advance {
-	s.plan = s.plan[:0]
+	s.plan, s.drafted = s.plan[:0], 0
 	if len(s.chunk) > 0 {
 		s.single()
+		s.draft()
 		return s.plan
 	}
 	for _, q := range s.running {
@@ -91,6 +97,7 @@ func (s *scheduler) next() []advance {
 	if singles > 0 {
 		s.chunk = append(s.chunk[:0], s.plan[singles:]...)
 		s.plan = s.plan[:singles]
+		s.draft()
 	}
 	for _, a := range s.chunk {
 		a.seq.chunked = true
@@ -103,7 +110,7 @@ func (s *scheduler) next() []advance {
 
 // resume makes the chunk the plan. The last one was committed.
 func (s *scheduler) resume() {
-	s.plan, s.chunk = append(s.plan[:0], s.chunk...), s.chunk[:0]
+	s.plan, s.chunk, s.drafted = append(s.plan[:0], s.chunk...), s.chunk[:0], 0
 	for _, a := range s.plan {
 		a.seq.chunked = false
 	}
@@ -171,7 +178,7 @@ func (s *scheduler) share() {
 
 func (s *scheduler) give(q *sequence, rows int) {
 	q.planned = true
-	s.plan = append(s.plan, advance{q, rows, q.wanted(rows)})
+	s.plan = append(s.plan, advance{seq: q, rows: rows, want: q.wanted(rows)})
 }
 
 func (s *scheduler) take(q *sequence) {
@@ -222,18 +229,23 @@ func (s *scheduler) fill(step *model.Step, plan []advance) {
 	sampled, wished := false, false
 	for _, a := range plan {
 		q := a.seq
-		step.IDs = append(step.IDs, q.tokens[q.computed:q.computed+a.rows]...)
+		step.IDs = append(step.IDs, q.tokens[q.computed:q.computed+a.rows-len(a.draft)]...)
+		step.IDs = append(step.IDs, a.draft...)
 		step.Past = append(step.Past, int32(q.computed))
 		step.Pages = append(step.Pages, q.pages)
 		step.Prompts, step.Policies = append(step.Prompts, int32(q.prompt)), append(step.Policies, q.policy)
 		step.Wishes = append(step.Wishes, q.wish)
 		wished = wished || q.wish != nil
 		step.Start = append(step.Start, int32(len(step.IDs)))
-		for row := len(step.IDs) - a.want; row < len(step.IDs); row++ {
-			draws, params := q.draw()
-			step.Want = append(step.Want, int32(row))
+		e := &q.edits
+		for i := range a.want {
+			draws, params := q.draw(i)
+			step.Want = append(step.Want, int32(len(step.IDs)-a.want+i))
 			step.Draws, step.Param = append(step.Draws, draws), append(step.Param, params)
-			step.Edits = append(step.Edits, q.edits.list)
+			step.Edits = append(step.Edits, e.list)
+			if i < len(a.draft) {
+				e = q.ahead(e, a.draft[i], len(q.tokens)+i+1)
+			}
 			sampled = sampled || !q.every
 		}
 	}
@@ -251,24 +263,26 @@ func (s *scheduler) fill(step *model.Step, plan []advance) {
 func (s *scheduler) commit(ids []int32) {
 	s.counts.Steps++
 	row, rows := 0, 0
-	for _, a := range s.plan {
+	for i := range s.plan {
+		a := &s.plan[i]
 		q := a.seq
 		rows += a.rows
-		if !q.gone {
-			before := len(q.tokens)
-			switch {
-			case q.every:
-				q.advance(a.rows, nil)
-				q.held = a.want > 0
-			case a.want == 0: // where nothing is sampled there are no ids at all
-				q.advance(a.rows, nil)
-			default:
-				q.advance(a.rows, ids[row:row+a.want])
-			}
-			s.seal(q)
-			s.counts.Generated += int64(len(q.tokens) - before)
+		var sampled []int32
+		if a.want > 0 && !q.every { // else there may be no ids at all
+			sampled = accepted(a.draft, ids[row:row+a.want])
 		}
-		row += a.want
+		row, a.got = row+a.want, len(sampled)
+		if !q.gone {
+			q.advance(a.rows-a.rejected(), sampled)
+			if q.lookup != nil {
+				q.lookup.judge(sampled, &s.drafts.held)
+			}
+			q.held = q.every && a.want > 0
+			s.seal(q)
+			s.counts.Generated += int64(a.got)
+			s.counts.Drafted += int64(len(a.draft))
+			s.counts.Accepted += int64(len(a.draft) - a.rejected())
+		}
 	}
 	s.counts.Rows += int64(rows)
 	s.counts.StepRows.add(float64(rows))

@@ -44,6 +44,7 @@ type sequence struct {
 	floor        int // tokens it has before one of stop may be chosen
 	alternatives int
 	stop         []int32
+	lookup       *lookup // foretells its tokens; nil where none are drafted
 
 	planned bool   // it has a part in the step in hand, so its pages are in use
 	chunked bool   // planned, and in the chunk that is computed in parts
@@ -130,35 +131,41 @@ func (q *sequence) room() int {
 	return pagesOf(min(len(q.tokens)+1, max(q.prompt, q.limit-1)))
 }
 
-// advance moves it past rows that were computed. Sampled is the id that follows, where wanted asked for one.
+// advance moves it past rows that were computed. Sampled is the id that follows, where wanted asked for one; with those that were drafted, all
+// that follow. Only the last of them can end it.
 func (q *sequence) advance(rows int, sampled []int32) {
 	q.computed += rows
 	if q.every || q.pooling == MeanPooling {
 		q.seen = max(q.seen, q.computed)
 	}
-	q.tokens = append(q.tokens, sampled...)
 	for _, id := range sampled {
-		q.edits.generated(id)
-		if len(q.tokens) == q.floor {
-			q.edits.lift(q.stop, q.sampling.Bias)
-		}
+		q.tokens = append(q.tokens, id)
+		q.count(&q.edits, id, len(q.tokens))
 	}
-	switch {
-	case len(sampled) > 0 && slices.Contains(q.stop, sampled[0]):
+	switch n := len(sampled); {
+	case n > 0 && slices.Contains(q.stop, sampled[n-1]):
 		q.finish = Stop
 	case len(q.tokens) == q.limit && q.computed >= q.prompt && !(q.every && q.behind() > 0):
 		q.finish = Length
 	}
 }
 
+// count takes into edits that id was chosen as token number n, counted from 1.
+func (q *sequence) count(e *edits, id int32, n int) {
+	e.generated(id)
+	if n == q.floor {
+		e.lift(q.stop, q.sampling.Bias)
+	}
+}
+
 // ended says whether nothing is left to do.
 func (q *sequence) ended() bool { return q.finish != "" }
 
-// draw is what fixes the choice of its next token.
-func (q *sequence) draw() (draws [tensor.SampleDraws]int32, params [tensor.SampleParams]float32) {
+// draw is what fixes the choice of the token that comes behind so many further ones.
+func (q *sequence) draw(ahead int) (draws [tensor.SampleDraws]int32, params [tensor.SampleParams]float32) {
 	draws[tensor.SeedLow] = int32(uint32(q.sampling.Seed))
 	draws[tensor.SeedHigh] = int32(uint32(q.sampling.Seed >> 32))
-	draws[tensor.Position] = int32(len(q.tokens))
+	draws[tensor.Position] = int32(len(q.tokens) + ahead)
 	draws[tensor.Alternatives] = int32(q.alternatives)
 	s := &q.sampling
 	params[tensor.Temperature], params[tensor.TopK], params[tensor.MinP] = s.Temperature, float32(s.TopK), s.MinP
@@ -182,7 +189,9 @@ func (q *sequence) deliver(a advance, out *result, row int, now time.Time) {
 		}
 		q.times.last = now
 		q.times.sampling += out.sampling
-		q.out.tokens = append(q.out.tokens, q.token(out, row))
+		for i := range a.got {
+			q.out.tokens = append(q.out.tokens, q.token(&a, i, out, row+i))
+		}
 		q.ready()
 	}
 	if q.ended() {
@@ -193,10 +202,13 @@ func (q *sequence) deliver(a advance, out *result, row int, now time.Time) {
 	}
 }
 
-// token is the sequence's newest token, with what the device says of the row it was sampled from.
-func (q *sequence) token(out *result, row int) Token {
-	at := len(q.tokens) - 1
-	t := Token{ID: q.tokens[at], Position: at, Finish: q.finish}
+// token is one of those that its part a of a step brought the sequence, with what the device says of the row it was sampled from.
+func (q *sequence) token(a *advance, i int, out *result, row int) Token {
+	at := len(q.tokens) - a.got + i
+	t := Token{ID: q.tokens[at], Position: at, Drafted: i < len(a.draft)-a.rejected()}
+	if i == a.got-1 {
+		t.Finish, t.Rejected = q.finish, a.rejected()
+	}
 	if q.alternatives >= 0 {
 		probs := out.probs[row*(1+model.MostAlternatives):]
 		t.Logprob = probs[0]
@@ -204,8 +216,9 @@ func (q *sequence) token(out *result, row int) Token {
 			t.Best = append(t.Best, Alternative{id, probs[1+i]})
 		}
 	}
-	if at == q.prompt || q.finish != "" || q.use != nil || q.reads != nil {
+	if at == q.prompt || t.Finish != "" || q.use != nil || q.reads != nil {
 		t.Stats = q.stats()
+		t.Stats.Generated = at + 1 - q.prompt
 	}
 	return t
 }

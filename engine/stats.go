@@ -57,6 +57,8 @@ type Counters struct {
 	Prompt    int64 // tokens of admitted prompts
 	Cached    int64 // of them, found in the prefix cache
 	Generated int64 // tokens
+	Drafted   int64 // tokens that were computed ahead of their time, see Options.Draft
+	Accepted  int64 // of them, those that held
 	Steps     int64
 	Rows      int64 // tokens computed, those of scores and those computed again included
 	Preempted int64 // times a sequence lost its pages to an older one
