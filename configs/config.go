@@ -49,6 +49,8 @@ type Config struct {
 	Rows             int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
 	Queue            int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
 
+	Speculative string `koanf:"speculative" help:"compute tokens ahead that stood behind the same few ones before: off, ngram where that is faster, or always; the answers are the same"`
+
 	ExpertOverlays []string `koanf:"expert_overlays" flag:"expert-overlay" help:"serve the first model with the experts that an overlay leaves, FILE, or as another one beside it, NAME=FILE"`
 	ExpertProfiles []string `koanf:"expert_profiles" flag:"expert-profile" help:"compare how a model's experts are chosen with its profile in this file, which winnow experts profile wrote"`
 	ExpertMemory   Bytes    `koanf:"expert_memory" help:"memory for the experts of a model, e.g. 2GiB; others are read when tokens choose them; 0 = all, or what memory has room for"`
@@ -113,6 +115,7 @@ func Default() Config {
 		CPU:          "auto",
 		DType:        "native",
 		KVType:       "auto",
+		Speculative:  "ngram",
 		MoeRequests:  true,
 		MoeReturnIDs: true,
 
@@ -160,6 +163,7 @@ func (c *Config) check() error {
 		{"cpu", c.CPU, []string{"auto", "amx", "avx512", "avx2", "dotprod", "neon", "go"}},
 		{"dtype", c.DType, []string{"native", "f32"}},
 		{"kv_type", c.KVType, []string{"auto", "f32", "f16", "q8_0"}},
+		{"speculative", c.Speculative, []string{"off", "ngram", "always"}},
 		{"log_format", c.LogFormat, []string{"text", "json"}},
 	} {
 		if !slices.Contains(v.allowed, v.value) {

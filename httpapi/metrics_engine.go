@@ -97,6 +97,8 @@ var figures = []figure{
 	counter("winnow.steps", "Steps of the engine", func(l *serve.Listing) int64 { return l.Engine.Steps }),
 	counter("winnow.rows", "Tokens that steps computed", func(l *serve.Listing) int64 { return l.Engine.Rows }),
 	counter("winnow.generated_tokens", "Tokens that steps chose", func(l *serve.Listing) int64 { return l.Engine.Generated }),
+	counter("winnow.drafted_tokens", "Tokens that were foretold and computed along with the ones before", func(l *serve.Listing) int64 { return l.Engine.Drafted }),
+	counter("winnow.accepted_tokens", "Of these, tokens that held", func(l *serve.Listing) int64 { return l.Engine.Accepted }),
 	counter("winnow.prefix_cache.queries", "Tokens of prompts that were looked up in the cache", func(l *serve.Listing) int64 { return l.Engine.Prompt }),
 	counter("winnow.prefix_cache.hits", "Tokens of prompts that were found in the cache", func(l *serve.Listing) int64 { return l.Engine.Cached }),
 	counter("winnow.prefix_disk.hits", "Pages of prompts that were read from disk in place of computed", func(l *serve.Listing) int64 { return l.Engine.Restored }),

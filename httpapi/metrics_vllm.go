@@ -24,6 +24,8 @@ var aliases = []alias{
 	{"vllm:prompt_tokens_total", "winnow_prefix_cache_queries_total"}, // every prompt is looked up once
 	{"vllm:generation_tokens_total", "winnow_generated_tokens_total"},
 	{"vllm:num_preemptions_total", "winnow_preemptions_total"},
+	{"vllm:spec_decode_num_draft_tokens_total", "winnow_drafted_tokens_total"},
+	{"vllm:spec_decode_num_accepted_tokens_total", "winnow_accepted_tokens_total"},
 	{"vllm:request_success_total", "winnow_answers_total"},
 	{"vllm:iteration_tokens_total", "winnow_step_rows"},
 	{"vllm:time_to_first_token_seconds", "winnow_time_to_first_token_seconds"},

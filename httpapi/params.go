@@ -69,6 +69,7 @@ func readPlan(o *object) plan {
 		}
 	}
 	p.Experts, p.Sparse = readExperts(o), readSparse(o)
+	readDrafts(o, &p.Generation)
 	if n := o.integer("prompt_logprobs", 0, serve.MostAlternatives); n != nil {
 		if p.PromptLogprobs = new(int(*n)); p.Stream {
 			o.bad("prompt_logprobs", "is not for streams")
@@ -129,7 +130,7 @@ func (o *object) ids(name string, raw json.RawMessage) []int32 {
 // harmless are fields that change nothing about the answer, here or anywhere.
 var harmless = []string{
 	"user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-	"prediction", "verbosity", "parallel_tool_calls", "cache_prompt", "id_slot", "timings_per_token", "request_id",
+	"verbosity", "parallel_tool_calls", "cache_prompt", "id_slot", "timings_per_token", "request_id",
 	"cache_salt", "keep_alive",
 }
 

@@ -23,7 +23,7 @@ type usage struct {
 	Completion int            `json:"completion_tokens"`
 	Total      int            `json:"total_tokens"`
 	Details    promptDetails  `json:"prompt_tokens_details"`
-	Answer     *answerDetails `json:"completion_tokens_details,omitempty"` // nil unless the model thought
+	Answer     *answerDetails `json:"completion_tokens_details,omitempty"` // nil unless the model thought, or tokens were drafted
 	Experts    *expertUsage   `json:"moe,omitempty"`                       // nil unless it was asked for
 	Sparse     *sparseUsage   `json:"sparse,omitempty"`                    // nil where everything was read
 }
@@ -33,23 +33,36 @@ type promptDetails struct {
 }
 
 type answerDetails struct {
-	Reasoning int `json:"reasoning_tokens"`
+	Reasoning  int `json:"reasoning_tokens"`
+	*predicted     // nil where no tokens were drafted
+}
+
+// predicted counts drafted tokens by OpenAI's names, which has them for its predicted outputs.
+type predicted struct {
+	Accepted int `json:"accepted_prediction_tokens"` // that are tokens of the answer
+	Rejected int `json:"rejected_prediction_tokens"` // that are not
 }
 
 // tally sums the usage of choices; n choices of one prompt read it once.
 func tally(all []serve.Usage, n int) usage {
 	var u usage
-	thought := 0
+	var answer answerDetails
+	var drafted predicted
 	for i, one := range all {
 		if i%n == 0 {
 			u.Prompt += one.Prompt
 			u.Details.Cached += one.Cached
 		}
 		u.Completion += one.Completion
-		thought += one.Reasoning
+		answer.Reasoning += one.Reasoning
+		drafted.Accepted += one.Accepted
+		drafted.Rejected += one.Rejected
 	}
-	if thought > 0 {
-		u.Answer = &answerDetails{thought}
+	if drafted != (predicted{}) {
+		answer.predicted = &drafted
+	}
+	if answer != (answerDetails{}) {
+		u.Answer = &answer
 	}
 	u.Experts, u.Sparse = tallyExperts(all), tallySparse(all)
 	u.Total = u.Prompt + u.Completion

@@ -36,6 +36,7 @@ func (m *Model) answer(ctx context.Context, prompt []int32, t tags, g Generation
 				return
 			}
 			usage.Completion++
+			usage.drafted(&t)
 			usage.timed(t.Stats)
 			if g.ReturnIDs {
 				ids = append(ids, t.ID)
@@ -119,6 +120,12 @@ func (m *Model) request(prompt []int32, g *Generation) (engine.Request, error) {
 	}
 	req.Counted = g.Experts != nil
 	req.Routes = req.Counted && g.Experts.ReturnIDs
+	if g.Drafts != nil {
+		req.Draft = cmp.Or(*g.Drafts, -1)
+	}
+	if g.Expected != "" {
+		req.Expected = m.tok.Encode(nil, text.Span{Text: g.Expected})
+	}
 	if g.Logprobs != nil {
 		req.Alternatives = min(*g.Logprobs, MostAlternatives)
 	}

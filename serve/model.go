@@ -23,18 +23,19 @@ const MostBiases = engine.MostBiases
 
 // Options are what a server decides about the models it opens.
 type Options struct {
-	Device     tensor.Device // where the model is
-	Loop       *engine.Loop  // steps all engines of that device in turn
-	DType      model.DType   // "" = model.Native
-	KVType     string        // how keys and values are cached, see model.Options
-	Context    int           // tokens a sequence; 0 = what the model was made for, at most 8192 and what CacheBytes holds
-	CacheBytes int64         // most memory for keys and values; 0 = 1 GiB
-	Sequences  int           // most requests that run together; 0 = 16
-	Rows       int           // most tokens a step; 0 = 512
-	Queue      int           // most requests that wait; 0 = 256
-	MaxUnique  int           // different experts of a layer that a step is meant to run, see engine.Options; 0 = any number
-	Check      bool          // the engine checks its own state after every step, slowly
-	Cache      *Cache        // of what prompts were made of; shared by models, closed after them; nil = none
+	Device     tensor.Device   // where the model is
+	Loop       *engine.Loop    // steps all engines of that device in turn
+	DType      model.DType     // "" = model.Native
+	KVType     string          // how keys and values are cached, see model.Options
+	Context    int             // tokens a sequence; 0 = what the model was made for, at most 8192 and what CacheBytes holds
+	CacheBytes int64           // most memory for keys and values; 0 = 1 GiB
+	Sequences  int             // most requests that run together; 0 = 16
+	Rows       int             // most tokens a step; 0 = 512
+	Queue      int             // most requests that wait; 0 = 256
+	Draft      engine.Drafting // whether steps compute tokens that are foretold, see engine.Options
+	MaxUnique  int             // different experts of a layer that a step is meant to run, see engine.Options; 0 = any number
+	Check      bool            // the engine checks its own state after every step, slowly
+	Cache      *Cache          // of what prompts were made of; shared by models, closed after them; nil = none
 
 	Prefixes *store.Prefixes // keep what a model computed of prompts; shared by models; nil = nothing does
 	Build    string          // of this program: pages are exchanged with the same one only
@@ -180,7 +181,7 @@ func (m *Model) open(opt Options) error {
 
 // start opens the engine of a loaded network.
 func (m *Model) start(opt *Options) error {
-	o := engine.Options{Queue: opt.Queue, Check: opt.Check, MaxUnique: opt.MaxUnique}
+	o := engine.Options{Queue: opt.Queue, Check: opt.Check, MaxUnique: opt.MaxUnique, Draft: opt.Draft}
 	if opt.Prefixes != nil {
 		identity, err := m.net.PageIdentity()
 		if err != nil {
@@ -220,8 +221,12 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 	case context < 2 || pages > most:
 		return model.Limits{}, fmt.Errorf("a context of %d tokens takes %d bytes of cache, %d are allowed", max(context, 2), int64(max(pages, 1))*page, opt.CacheBytes)
 	}
+	wanted := opt.Sequences
+	if opt.Draft.On() {
+		wanted += engine.MostDraft
+	}
 	return model.Limits{
-		Rows: opt.Rows, Sequences: opt.Sequences, Wanted: opt.Sequences,
+		Rows: opt.Rows, Sequences: opt.Sequences, Wanted: min(wanted, opt.Rows),
 		Pages: min(most, pages*opt.Sequences), Context: context,
 	}, nil
 }

@@ -33,6 +33,10 @@ type Generation struct {
 	Sparse         *Sparsity // how closely it is read; nil = as the operator has it
 	Experts        *Experts  // with how few experts it makes do, and Usage.Experts; nil = as the operator has it, and nothing is said
 	Otherwise      Defaults
+	// Where tokens are drafted, see Options.Draft, Expected is a text of which the answer may have much, and Drafts how many tokens a step drafts at
+	// most, 0 = none; nil = as many as the engine would. Neither changes the answer.
+	Expected string
+	Drafts   *int
 }
 
 // Defaults are what holds where neither a request nor the model's files say how tokens are drawn. What is nil here too draws from all.
@@ -118,7 +122,9 @@ type Usage struct {
 	Prompt     int           // tokens of the prompt
 	Cached     int           // of these, tokens that were found computed
 	Completion int           // tokens generated, those that ended the answer included
-	Reasoning  int           // of these, tokens of thoughts, with the tags around them; 0 unless thoughts came apart
+	Accepted   int           // of these, tokens that were foretold, see Options.Draft, and computed with the one before
+	Rejected   int           // tokens that were foretold and computed, and are not those of the answer
+	Reasoning  int           // of Completion, tokens of thoughts, with the tags around them; 0 unless thoughts came apart
 	Started    time.Time     // when it came to the engine
 	Queued     time.Duration // from Started until its first step
 	First      time.Duration // from Started until the first token

@@ -38,6 +38,14 @@ func (u *Usage) timed(s *engine.Stats) {
 	u.Total = u.First + s.Decode
 }
 
+// drafted counts what was foretold of an answer with its next token.
+func (u *Usage) drafted(t *engine.Token) {
+	u.Rejected += t.Rejected
+	if t.Drafted {
+		u.Accepted++
+	}
+}
+
 // spanned makes the times those of everything so far and of one embedding more.
 func (u *Usage) spanned(s *engine.Stats) {
 	begun, ended := s.Arrived.Add(s.Queued), s.Arrived.Add(s.Queued+s.Prefill)
