@@ -34,6 +34,7 @@ type benchmark struct {
 	text                           string // file that the tokenizer is measured with; "" = made of its vocabulary
 	experts                        *model.Experts
 	attention                      attentionBench
+	drafts                         draftBench
 }
 
 // benchResult is one test. The first fields have the names and meanings of llama-bench's.
@@ -79,6 +80,8 @@ read_share (of roof_gb_s), gop_s, peak (a name in peaks), peak_share, bound ("me
 --stall N is another test: N streams generate, and a prompt of -p tokens arrives. It says how long the streams then wait for
 their tokens, and how much longer the prompt takes than alone.
 
+-f FILE is another test: the request in FILE is answered in up to -n tokens, by turns with tokens that are foretold and computed ahead and without.
+
 --attention needs no MODEL: it measures selectors of keys beside dense attention on one layer's queries, keys and values, each with its
 knob turned so that it reaches --recall of the softmax, with the fewest keys. Recall and density are means over 64 sampled rows.`,
 		Args: func(c *cobra.Command, args []string) error {
@@ -103,6 +106,8 @@ knob turned so that it reaches --recall of the softmax, with the fewest keys. Re
 				return b.runTokenizer(c, args[0])
 			case b.ops:
 				return b.runOps(c, args[0])
+			case len(b.drafts.files) > 0:
+				return b.runDrafts(c, args[0])
 			}
 			return b.run(c, args[0])
 		},
@@ -120,6 +125,7 @@ knob turned so that it reaches --recall of the softmax, with the fewest keys. Re
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON array")
 	f.StringVarP(&b.form, "output", "o", "table", "table or json")
 	attentionFlags(c, &b.attention)
+	draftFlags(c, &b.drafts)
 	overlayFlag(c)
 	ropeFlags(c)
 	moeFlag(c, &b.experts)

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/serve"
+)
+
+// draftBench is what winnow bench is asked for where it measures drafts.
+type draftBench struct {
+	how   string
+	files []string
+}
+
+// draftResult is the answer to one file's request, with drafted tokens and without.
+type draftResult struct {
+	Model    string  `json:"model"`
+	File     string  `json:"file"`
+	NThreads int     `json:"n_threads"`
+	NPrompt  int     `json:"n_prompt"`
+	NGen     int     `json:"n_gen"`
+	PlainTS  float64 `json:"plain_ts"`   // tokens a second, the median
+	DraftTS  float64 `json:"drafted_ts"` // likewise
+	Ratio    float64 `json:"ratio"`      // of those two
+	Drafted  int     `json:"drafted"`    // tokens, of one answer
+	Accepted int     `json:"accepted"`   // of them, tokens of the answer
+}
+
+func draftFlags(c *cobra.Command, b *draftBench) {
+	c.Flags().StringVar(&b.how, "speculative", string(engine.NGram), "how tokens are drafted in a test of -f: ngram or always")
+	c.Flags().StringSliceVarP(&b.files, "file", "f", nil, "instead: answer the request in this file, with drafted tokens and without")
+}
+
+// runDrafts measures each file's request.
+func (b *benchmark) runDrafts(c *cobra.Command, name string) (err error) {
+	cfg, log, err := settings(c)
+	if err != nil {
+		return err
+	}
+	ctx, stop := interruptible(c)
+	defer stop()
+	if cfg.Speculative = b.drafts.how; !engine.Drafting(cfg.Speculative).On() {
+		return fmt.Errorf("bench: --speculative is %q, want ngram or always", cfg.Speculative)
+	}
+	if len(b.threads) > 0 {
+		cfg.Threads = b.threads[0]
+	}
+	m, err := openMachine(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	path, err := modelPath(cfg.Models, name)
+	if err != nil {
+		return err
+	}
+	model, err := m.open(name, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, model.Close()) }()
+	var results []draftResult
+	for _, file := range b.drafts.files {
+		log.Info("bench", "file", file)
+		r := draftResult{Model: name, File: file, NThreads: cmp.Or(cfg.Threads, runtime.NumCPU())}
+		if err := b.bothWays(ctx, model, &r); err != nil {
+			return fmt.Errorf("bench: %s: %w", file, err)
+		}
+		results = append(results, r)
+	}
+	if b.asJSON || b.form == "json" {
+		return writeJSON(c.OutOrStdout(), results)
+	}
+	return printDrafts(c.OutOrStdout(), results)
+}
+
+// bothWays answers a file's request without drafts and with them, by turns. The first turn caches the prompt and is not counted.
+func (b *benchmark) bothWays(ctx context.Context, m *serve.Model, r *draftResult) error {
+	asked, err := os.ReadFile(r.File)
+	if err != nil {
+		return err
+	}
+	speeds := map[int][]float64{}
+	for i := range b.repetitions + 1 {
+		for _, most := range []int{0, engine.MostDraft} {
+			u, err := b.answer(ctx, m, string(asked), most)
+			if err != nil {
+				return err
+			}
+			if u.Completion < 2 {
+				return fmt.Errorf("the answer has %d tokens, too few to measure", u.Completion)
+			}
+			if i > 0 {
+				speeds[most] = append(speeds[most], float64(u.Completion-1)/(u.Total-u.First).Seconds())
+			}
+			r.NPrompt, r.NGen, r.Drafted, r.Accepted = u.Prompt, u.Completion, u.Accepted+u.Rejected, u.Accepted
+		}
+	}
+	r.PlainTS, r.DraftTS = percentile(speeds[0], 50), percentile(speeds[engine.MostDraft], 50)
+	r.Ratio = r.DraftTS / r.PlainTS
+	return nil
+}
+
+// answer is what one greedy answer took. It has as many tokens as the most of -n says, or as the model gives it.
+func (b *benchmark) answer(ctx context.Context, m *serve.Model, asked string, most int) (usage serve.Usage, err error) {
+	g := serve.Generation{MaxTokens: max(1, slices.Max(append(b.gens, 0))), Temperature: new(float32(0)), Drafts: &most}
+	prompt, err := m.Prompt(ctx, serve.ChatRequest{Messages: []serve.Turn{{Role: "user", Content: asked}}})
+	if errors.Is(err, serve.ErrNoTemplate) {
+		prompt, err = m.Encode(asked), nil
+	}
+	if err != nil {
+		return usage, err
+	}
+	for d, err := range m.Complete(ctx, serve.CompletionRequest{IDs: prompt, Generation: g}) {
+		if err != nil {
+			return usage, err
+		}
+		if d.Usage != nil {
+			usage = *d.Usage
+		}
+	}
+	return usage, nil
+}
+
+func printDrafts(out io.Writer, results []draftResult) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "file\tprompt\tanswer\ttokens/s\twith drafts\tratio\tdrafted\taccepted\t")
+	for _, r := range results {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f\t%.1f\t%.2f\t%d\t%d\t\n", r.File, r.NPrompt, r.NGen, r.PlainTS, r.DraftTS, r.Ratio, r.Drafted, r.Accepted)
+	}
+	return w.Flush()
+}
