@@ -78,7 +78,8 @@ func TestGateOfWholePages(t *testing.T) {
 	}
 	for j, page := range []int32{2, 0} {
 		for i := range 4 * PageTokens {
-			caches[0].K.F32()[caches[0].Tile(page, 0)+i] = goldenPages[j][i%2][i/PageTokens]
+			slot, d := i%PageTokens, i/PageTokens
+			caches[0].K.F32()[caches[0].Tile(page, 0)+KeyAt(4, slot, d)] = goldenPages[j][i%2][d]
 		}
 	}
 	turn := golden(1./32, 0.01/32)

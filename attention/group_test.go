@@ -37,7 +37,7 @@ func (s pagesStep) filled(t testing.TB) *Env {
 
 // at is the place of the first number of a key in a cache.
 func (e *Env) at(head, key int) int {
-	return e.Caches[0].Tile(e.Layout.Pages[0].I32()[key/PageTokens], head) + key%PageTokens
+	return e.Caches[0].Tile(e.Layout.Pages[0].I32()[key/PageTokens], head) + KeyAt(8, key%PageTokens, 0)
 }
 
 // needle turns a key to where all queries look.
@@ -50,7 +50,7 @@ func needle(e *Env, key int) {
 	}
 	for h := range e.KV() {
 		for d := range 4 {
-			e.Caches[0].K.F32()[e.at(h, key)+d*PageTokens] = 4
+			e.Caches[0].K.F32()[e.at(h, key)+d*stripKeys] = 4
 		}
 	}
 }
@@ -95,7 +95,7 @@ func TestSlashesOfMInference(t *testing.T) {
 	e := pagesStep{1, 1, 1, 8, 16}.filled(t)
 	for i, pos := range e.Layout.Pos.I32() {
 		for d := range 8 {
-			e.Caches[0].K.F32()[e.at(0, int(pos)-300)+d*PageTokens] = 2 * e.Q.F32()[i*8+d]
+			e.Caches[0].K.F32()[e.at(0, int(pos)-300)+d*stripKeys] = 2 * e.Q.F32()[i*8+d]
 		}
 	}
 	planned(t, e, prepare(t, e, "minference", Setting{Params: map[string]float64{"group": 128, "columns": 30, "diagonals": 101}}), 0)

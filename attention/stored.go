@@ -50,14 +50,20 @@ func (c *Cache) Sidecar() *quant.Format {
 	return c.Format
 }
 
+// stripKeys is how many neighbouring keys lie together in a tile.
+const stripKeys = 16
+
+// KeyAt is where a tile of keys with so many dimensions has dimension d of the key in a slot.
+func KeyAt(dim, slot, d int) int { return slot/stripKeys*dim*stripKeys + d*stripKeys + slot%stripKeys }
+
 // key gives dimension d of the key in a slot of a tile.
 func (c *Cache) key() func(tile, slot, d int) float32 {
 	if c.Format == quant.Q8_0 {
 		read := c.packed(c.K)
-		return func(tile, slot, d int) float32 { return read(tile, d*PageTokens+slot, d/shared*PageTokens+slot) }
+		return func(tile, slot, d int) float32 { return read(tile, KeyAt(c.Dim, slot, d), d/shared*PageTokens+slot) }
 	}
 	read := reader(c.K)
-	return func(tile, slot, d int) float32 { return read(tile + d*PageTokens + slot) }
+	return func(tile, slot, d int) float32 { return read(tile + KeyAt(c.Dim, slot, d)) }
 }
 
 // value gives dimension d of the value in a slot of a tile.
@@ -84,13 +90,13 @@ func (c *Cache) Put(page int32, head, slot int, key, value []float32) {
 	tile := c.Tile(page, head)
 	if c.Format == quant.Q8_0 {
 		for d := 0; d < c.Dim; d += shared {
-			pack(c.tile(c.K, tile), c.Dim, place{d*PageTokens + slot, PageTokens, d/shared*PageTokens + slot}, key[d:d+shared])
+			pack(c.tile(c.K, tile), c.Dim, place{KeyAt(c.Dim, slot, d), stripKeys, d/shared*PageTokens + slot}, key[d:d+shared])
 			pack(c.tile(c.V, tile), c.Dim, place{slot*c.Dim + d, 1, slot*(c.Dim/shared) + d/shared}, value[d:d+shared])
 		}
 		return
 	}
 	for d := range c.Dim {
-		store(c.K, tile+d*PageTokens+slot, key[d])
+		store(c.K, tile+KeyAt(c.Dim, slot, d), key[d])
 		store(c.V, tile+slot*c.Dim+d, value[d])
 	}
 }

@@ -19,7 +19,7 @@ typedef struct WN(anchor) {
 	float *plain; // of each thread: room for a tile of packed keys
 } WN(anchor);
 
-// products computes y[i] = q[i] . key for the 64 keys of a tile [dim][64].
+// products computes y[i] = q[i] . key for the 64 keys of a tile.
 WN_INLINE void WN(an_products)(const float *const *q, int f16, const uint8_t *k, int64_t dim, float (*y)[WN_PAGE_KEYS]) {
 	enum { N = WN(AN_QUERIES), WIDE = WN(AN_WIDE) };
 	int bytes = f16 ? 2 : 4;
@@ -30,7 +30,7 @@ WN_INLINE void WN(an_products)(const float *const *q, int f16, const uint8_t *k,
 		for (int64_t d = 0; d < dim; d++) {
 			v16f key[WIDE];
 			for (int w = 0; w < WIDE; w++) {
-				const uint8_t *from = k + (d * WN_PAGE_KEYS + 16 * (at + w)) * bytes;
+				const uint8_t *from = k + 16 * ((at + w) * dim + d) * bytes;
 				key[w] = f16 ? v_load_f16(from) : v_load((const float *)from);
 			}
 			for (int i = 0; i < N; i++) {

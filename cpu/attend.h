@@ -8,6 +8,7 @@
 
 enum {
 	WN_PAGE = 64, // keys in a page, and at most in a segment
+	WN_STRIPS = WN_PAGE / WN_STRIP_KEYS,
 	WN_SPLIT = 16, // segments whose softmax is taken by itself; the results are merged in order
 	WN_QUERIES = 128, // queries in an item at most
 };
@@ -59,6 +60,12 @@ typedef struct wn_segment {
 	const int32_t *key;
 	int64_t lo, hi;
 } wn_segment;
+
+// Where some neighbours of a segment lie that begin a strip: their page's tiles, and the slot of the first.
+typedef struct wn_strip {
+	const uint8_t *k, *v;
+	int64_t slot;
+} wn_strip;
 
 static inline int64_t wn_plan_row_of(const wn_attend *a, int64_t row, int64_t head) {
 	return (a->tile ? a->tile[row] : row) * a->groups + head * a->groups / a->heads;
@@ -131,6 +138,23 @@ static inline wn_segment wn_segment_of(const wn_attend *a, const wn_list *l, int
 	int64_t at = wn_stored(a->kind, wn_tile_of(a, l, page));
 	s.k = a->k + at, s.v = a->v + at;
 	return s;
+}
+
+// wn_strips_of finds the strips that a segment consists of, the last one again where there are less than in a page. Single keys need not be
+// strips: then it says 0.
+static inline int wn_strips_of(const wn_attend *a, const wn_list *l, const wn_segment *s, wn_strip *strip) {
+	for (int64_t u = 0; !s->key && u < WN_STRIPS; u++) strip[u] = (wn_strip){s->k, s->v, u * WN_STRIP_KEYS};
+	if (!s->key) return 1;
+	if (s->hi % WN_STRIP_KEYS) return 0;
+	for (const int32_t *k = s->key; k < s->key + s->hi; k += WN_STRIP_KEYS) {
+		if (k[0] % WN_STRIP_KEYS || k[WN_STRIP_KEYS - 1] != k[0] + WN_STRIP_KEYS - 1) return 0;
+	}
+	for (int64_t u = 0; u < WN_STRIPS; u++) {
+		int32_t key = s->key[wn_min(u * WN_STRIP_KEYS, s->hi - WN_STRIP_KEYS)];
+		int64_t at = wn_stored(a->kind, wn_tile_of(a, l, key / WN_PAGE));
+		strip[u] = (wn_strip){a->k + at, a->v + at, key % WN_PAGE};
+	}
+	return 1;
 }
 
 // wn_item_of is item i of a->items: cuts of a key-value head side by side, then heads, then rows.

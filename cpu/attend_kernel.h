@@ -1,7 +1,7 @@
 // Attend: p = q, y, k, v, pages, seq, pos, n, tile, sink, local, block at, block n, blocks, key at, key n, keys; d = rows, heads, kv heads, dim,
 // plan groups, columns of the page table, how the cache stores numbers, its stride; f = scale. An item is a number of rows in the
 // query heads of one key-value head or in some of them, or when there are few rows, one split of that. Rows and heads of an item that read the
-// same keys share passes over them, which is found out as it runs.
+// same keys share passes over them, which is found out as it runs. Single keys that fill strips are read as they lie, others are gathered.
 //
 // What a row computes depends on its own list alone. Every 64 keys at most make a segment; segments are taken in order, 16 of them
 // to a split with an online softmax of its own, and the splits are merged in order, on whatever threads they ran. A sum over values of a
@@ -60,100 +60,37 @@ static WN(bench) *WN(bench_of)(const wn_attend *a, int worker) {
 	return b;
 }
 
-// place_key is where 16 columns from column on of a panel of keys have their row d; place_value likewise for 16 dimensions of a value.
-WN_INLINE float *WN(place_key)(const wn_attend *a, float *k, int64_t d, int64_t column) {
-	return k + column / WN(COLUMNS) * WN(key_strip)(a) + d * WN(COLUMNS) + column % WN(COLUMNS);
-}
-WN_INLINE float *WN(place_value)(const wn_attend *a, float *v, int64_t j, int64_t d) {
-	return v + d / WN(COLUMNS) * WN(value_strip)(a) + j * WN(COLUMNS) + d % WN(COLUMNS);
-}
+#include "attend_panel.h"
 
-// panel_keys makes a panel of a tile of keys; panel_value does so for value j of a tile of values, that in a slot.
-static void WN(panel_keys)(const wn_attend *a, float *k, const uint8_t *tile) {
-	for (int64_t d = 0; d < a->dim; d++) {
-#pragma GCC unroll 4
-		for (int c = 0; c < WN_PAGE; c += 16) v_store(WN(place_key)(a, k, d, c), WN(tile16)(tile, a->kind, a->dim, d, c));
-	}
-}
-
-static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8_t *tile, int64_t slot) {
-	const uint8_t *row = tile + slot * a->dim * a->bytes, *scale = wn_scales(tile, a->dim) + 2 * slot * (a->dim / WN_SHARED);
-	int64_t d = 0;
-	if (a->kind == WN_CACHE_Q8_0) {
-		for (; d < a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), v_mul(v_load_i8(row + d), v_set(v_one_f16(scale + d / WN_SHARED * 2))));
-		return;
-	}
-	int f16 = a->kind == WN_CACHE_F16;
-	for (; d + 16 <= a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number16)(row + d * a->bytes, f16));
-	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + d * a->bytes, f16, wn_max(a->dim - d, 0)));
-}
-
-// gather_packed copies the keys of one page to their columns of a packed tile.
-static void WN(gather_packed)(const wn_attend *a, uint8_t *to, const uint8_t *tile, const int32_t *key, int64_t from, int64_t end) {
-	uint8_t *scales = to + a->dim * WN_PAGE;
-	for (int64_t d = 0; d < a->dim; d++)
-		for (int64_t j = from; j < end; j++) to[d * WN_PAGE + j] = tile[d * WN_PAGE + key[j] % WN_PAGE];
-	for (int64_t b = 0; b < a->dim / WN_SHARED; b++)
-		for (int64_t j = from; j < end; j++) memcpy(scales + 2 * (b * WN_PAGE + j), wn_scales(tile, a->dim) + 2 * (b * WN_PAGE + key[j] % WN_PAGE), 2);
-}
-
-// copy_columns copies columns i to end of a tile of binary16 numbers, in bytes from a row's start on, to the same columns of raw: 16 that are
-// neighbours at once. What is at next is asked for meanwhile.
-static void WN(copy_columns)(uint16_t *raw, const uint8_t *tile, const int32_t *in, const int64_t span[3], const uint8_t *next) {
-	int8_t step[WN_PAGE];
-	for (int64_t j = span[0], n; j < span[1]; j += n) {
-		for (n = 1; n < 16 && j + n < span[1] && in[j + n] == in[j] + 2 * n;) n++;
-		step[j] = (int8_t)(n = n < 16 ? 1 : 16);
-	}
-	for (int64_t d = 0; d < span[2]; d++, raw += WN_PAGE, tile += 2 * WN_PAGE, next += 2 * WN_PAGE) {
-		WN(fetch)(next, 2 * WN_PAGE, 1);
-		for (int64_t j = span[0]; j < span[1]; j += step[j]) {
-			if (step[j] == 16) {
-				memcpy(raw + j, tile + in[j], 32);
-			} else {
-				memcpy(raw + j, tile + in[j], 2);
-			}
-		}
-	}
-}
-
-// gather makes panels of single keys and of their values. Keys lie across their pages: the row of a page that all of them share is read for
-// all at once, and that of the next page is asked for meanwhile, as are the page's values.
-static void WN(gather)(const wn_attend *a, WN(bench) *b, const wn_list *l, const wn_segment *s) {
-	int32_t in[WN_PAGE]; // bytes from a row's start to each key
-	for (int64_t i = 0; i < s->hi; i++) in[i] = s->key[i] % WN_PAGE * (int32_t)a->bytes;
-	for (int64_t i = 0, end; i < s->hi; i = end) {
-		int64_t page = s->key[i] / WN_PAGE, at = wn_tile_of(a, l, page), after = at;
-		for (end = i + 1; end < s->hi && s->key[end] / WN_PAGE == page;) end++;
-		if (end < s->hi) after = wn_tile_of(a, l, s->key[end] / WN_PAGE);
-		const uint8_t *tile = a->k + wn_stored(a->kind, at), *values = a->v + wn_stored(a->kind, at);
-		for (int64_t j = i; j < end; j++) WN(fetch)(values + in[j] * a->dim, a->dim * a->bytes, 0);
-		if (a->kind == WN_CACHE_Q8_0) {
-			WN(gather_packed)(a, (uint8_t *)b->raw, tile, s->key, i, end);
-		} else if (a->kind == WN_CACHE_F16) {
-			WN(copy_columns)(b->raw, tile, in, (int64_t[]){i, end, a->dim}, a->k + wn_stored(a->kind, after));
-		} else {
-			for (int64_t d = 0; d < a->dim; d++)
-				for (int64_t j = i; j < end; j++) memcpy(WN(place_key)(a, b->k, d, j), tile + d * WN_PAGE * 4 + in[j], 4);
-		}
-		for (int64_t j = i; j < end; j++) WN(panel_value)(a, b->v, j, values, s->key[j] % WN_PAGE);
-	}
-	if (a->kind != WN_CACHE_F32) WN(panel_keys)(a, b->k, (const uint8_t *)b->raw);
-}
-
-// A segment as the queries of several rows pass over it. Without k and v, it lies in the panels.
+// A segment as the queries of several rows pass over it.
 typedef struct WN(visit) {
-	const uint8_t *k, *v;
-	const uint8_t *next_k, *next_v; // tiles that come after
-	const float *key_scale, *value_scale; // of a packed tile that is read as it lies
+	const wn_strip *strip; // WN_STRIPS of them; NULL where the segment lies in the panels
+	const uint8_t *v[WN_STRIPS]; // their values
+	const uint8_t *next_k[WN_STRIPS], *next_v[WN_STRIPS]; // strips that come after; NULL = none are known
+	const float *key_scale, *value_scale; // of packed strips that are read as they lie
 } WN(visit);
+
+// average_strips adds p times values, a run of values that lie together at a time.
+static void WN(average_strips)(const wn_attend *a, WN(group) g, int64_t n, const WN(visit) *t, int64_t d) {
+	int64_t lo = g[0]->lo, hi = g[0]->hi, blocks = a->dim / WN_SHARED, row = a->dim * a->bytes;
+	for (int64_t u = lo / WN_STRIP_KEYS, end; u * WN_STRIP_KEYS < hi; u = end) {
+		for (end = u + 1; end < WN_STRIPS && t->v[end] == t->v[end - 1] + WN_STRIP_KEYS * row;) end++;
+		int64_t base = u * WN_STRIP_KEYS;
+		WN(strip) s = {.step = row, .part = WN_STRIP_KEYS, .next = t->next_k + u, .skip = d * WN_STRIP_KEYS * a->bytes,
+			.scale = t->value_scale + base * blocks + d / WN_SHARED, .blocks = blocks};
+		for (int w = 0; w < WN_WIDE(n); w++) s.at[w] = t->v[u] + (d + 16 * w) * a->bytes;
+		WN(averages)[a->kind][n - 1](g, s, (WN(span)){wn_max(lo, base), wn_min(hi, end * WN_STRIP_KEYS), base, d, lo >= base});
+	}
+}
 
 // pass_cache runs one segment for a group, straight from the cache.
 static void WN(pass_cache)(const wn_attend *a, WN(group) g, int64_t n, const WN(visit) *t) {
-	const int kind = a->kind;
-	int64_t wide = 16 * WN_WIDE(n), blocks = a->dim / WN_SHARED;
-	for (int64_t c = 0; c < WN_PAGE; c += wide) {
-		WN(scores)[kind][n - 1](g, (WN(strip)){t->k + c * a->bytes, t->v + c * a->dim * a->bytes, WN_PAGE * a->bytes, a->dim, t->key_scale + c, 0}, c);
+	int64_t wide = WN_WIDE(n);
+	for (int64_t u = 0; u < WN_STRIPS; u += wide) {
+		WN(strip) s = {.step = WN_STRIP_KEYS * a->bytes, .rows = a->dim, .part = a->dim / wide, .next = t->v + u,
+			.scale = t->key_scale + u * WN_STRIP_KEYS};
+		for (int64_t w = 0; w < wide; w++) s.at[w] = t->strip[u + w].k + t->strip[u + w].slot * a->dim * a->bytes;
+		WN(scores)[a->kind][n - 1](g, s, u * WN_STRIP_KEYS);
 	}
 	WN(soften)(g, n);
 	int same = 1;
@@ -161,61 +98,94 @@ static void WN(pass_cache)(const wn_attend *a, WN(group) g, int64_t n, const WN(
 	int64_t each = same ? n : 1; // queries that share a pass over values
 	wide = 16 * WN_WIDE(each);
 	for (int64_t i = 0; i < n; i += each) {
-		for (int64_t d = 0; d < a->dim; d += wide) {
-			WN(strip) s = {t->v + d * a->bytes, t->next_k + d * WN_PAGE * a->bytes, a->dim * a->bytes, WN_PAGE, t->value_scale + d / WN_SHARED, blocks};
-			WN(averages)[kind][each - 1](g + i, s, (WN(span)){g[i]->lo, g[i]->hi, d, 1});
-		}
+		for (int64_t d = 0; d < a->dim; d += wide) WN(average_strips)(a, g + i, each, t, d);
+	}
+}
+
+// fetch_strips asks for some bytes of strips, as if they lay one after the other.
+WN_INLINE void WN(fetch_strips)(const uint8_t *const *strip, int64_t size, int64_t at, int64_t bytes) {
+	for (int64_t n; bytes > 0; at += n, bytes -= n) {
+		n = wn_min(bytes, size - at % size);
+		WN(fetch)(strip[at / size] + at % size, n, 0);
 	}
 }
 
 // pass_panel runs one segment for any number of queries, through panels. What is in the cache moves there first.
 static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t count, const WN(visit) *t) {
-	int64_t lo = WN_PAGE, hi = 0, apart = 0, bytes = WN_PAGE * a->dim * a->bytes;
+	int64_t lo = WN_PAGE, hi = 0, apart = 0, size = WN_STRIP_KEYS * a->dim * a->bytes, bytes = WN_STRIPS * size;
 	for (int64_t i = 0; i < count; i++) {
 		lo = wn_min(lo, g[i]->lo), hi = wn_max(hi, g[i]->hi);
 		apart |= (g[i]->lo ^ g[0]->lo) | (g[i]->hi ^ g[0]->hi);
 	}
-	if (t->k) WN(panel_keys)(a, b->k, t->k);
+	if (t->strip) WN(panel_keys)(a, b->k, t->strip);
 	int64_t groups = wn_parts(count, WN(TOGETHER)), share = wn_parts(bytes, groups * (WN_PAGE / WN(COLUMNS)) * 64) * 64, fetched = 0;
 	for (int64_t c = lo / WN(COLUMNS) * WN(COLUMNS); c < hi; c += WN(COLUMNS)) {
-		WN(strip) s = {(const uint8_t *)WN(place_key)(a, b->k, 0, c), NULL, WN(COLUMNS) * 4, a->dim, NULL, 0};
+		WN(strip) s = {.step = WN(COLUMNS) * 4, .rows = a->dim, .part = a->dim};
+		for (int w = 0; w < WN(STRIP); w++) s.at[w] = (const uint8_t *)(WN(place_key)(a, b->k, 0, c) + 16 * w);
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
-			if (t->next_k) WN(fetch)(t->next_k + fetched, wn_min(share, bytes - fetched), 0);
+			if (t->next_k[0]) WN(fetch_strips)(t->next_k, size, fetched, wn_min(share, bytes - fetched));
 			WN(scores)[WN(PANEL)][wn_min(count - i, WN(TOGETHER)) - 1](g + i, s, c);
 		}
 	}
 	for (int64_t i = 0; i < count; i += WN(TOGETHER)) WN(soften)(g + i, wn_min(count - i, WN(TOGETHER)));
-	for (int64_t j = lo; t->v && j < hi; j++) WN(panel_value)(a, b->v, j, t->v, j);
+	for (int64_t j = lo; t->strip && j < hi; j++) {
+		const wn_strip *s = &t->strip[j / WN_STRIP_KEYS];
+		WN(panel_value)(a, b->v, j, s->v, s->slot + j % WN_STRIP_KEYS);
+	}
 	share = wn_parts(bytes, groups * (a->padded / WN(COLUMNS)) * 64) * 64, fetched = 0;
 	for (int64_t d = 0; d < a->dim; d += WN(COLUMNS)) {
-		WN(strip) s = {(const uint8_t *)WN(place_value)(a, b->v, 0, d), NULL, WN(COLUMNS) * 4, WN_PAGE, NULL, 0};
+		WN(strip) s = {.step = WN(COLUMNS) * 4, .part = WN_PAGE};
+		for (int w = 0; w < WN(STRIP); w++) s.at[w] = (const uint8_t *)(WN(place_value)(a, b->v, 0, d) + 16 * w);
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
 			int64_t n = wn_min(count - i, WN(TOGETHER));
-			if (t->next_v) WN(fetch)(t->next_v + fetched, wn_min(share, bytes - fetched), 0);
+			if (t->next_v[0]) WN(fetch_strips)(t->next_v, size, fetched, wn_min(share, bytes - fetched));
 			if (apart) {
 				WN(average_apart)(g + i, n, WN(PANEL), s, d);
 			} else {
-				WN(averages)[WN(PANEL)][n - 1](g + i, s, (WN(span)){lo, hi, d, 1});
+				WN(averages)[WN(PANEL)][n - 1](g + i, s, (WN(span)){lo, hi, 0, d, 1});
 			}
+		}
+	}
+}
+
+// widen_scales makes floats of the scales of packed strips, as a pass reads them.
+static void WN(widen_scales)(const wn_attend *a, const wn_strip *strip, float *keys, float *values) {
+	int64_t blocks = a->dim / WN_SHARED;
+	for (int64_t u = 0; u < WN_STRIPS; u++) {
+		const uint8_t *k = wn_scales(strip[u].k, a->dim) + 2 * strip[u].slot, *v = wn_scales(strip[u].v, a->dim) + 2 * strip[u].slot * blocks;
+		for (int64_t i = 0; i < blocks; i++) {
+			v_store(keys + i * WN_PAGE + u * WN_STRIP_KEYS, v_load_f16(k + 2 * i * WN_PAGE));
+			v_store(values + (u * blocks + i) * 16, v_load_f16(v + 2 * i * 16));
 		}
 	}
 }
 
 // pass_over runs one segment for queries that share it, each with its own lo and hi. It is segment i of list l.
 static void WN(pass_over)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t count, const wn_list *l, int64_t i) {
-	wn_segment s = wn_segment_of(a, l, i), next = {0};
-	if (i + 1 < l->total) next = wn_segment_of(a, l, i + 1);
-	if (s.key) WN(gather)(a, b, l, &s);
-	WN(visit) t = {s.k, s.v, next.k, next.v, b->key_scale, b->value_scale};
-	if (s.key || count > WN(FEW) || a->dim % WN_PAGE) {
+	wn_segment s = wn_segment_of(a, l, i);
+	wn_strip strip[WN_STRIPS], next[WN_STRIPS];
+	WN(visit) t = {.key_scale = b->key_scale, .value_scale = b->value_scale};
+	int64_t row = a->dim * a->bytes;
+	if (wn_strips_of(a, l, &s, strip)) {
+		t.strip = strip;
+	} else {
+		WN(gather)(a, b, l, &s);
+	}
+	if (i + 1 < l->total) {
+		wn_segment after = wn_segment_of(a, l, i + 1);
+		for (int64_t u = 0; wn_strips_of(a, l, &after, next) && u < WN_STRIPS; u++) {
+			t.next_k[u] = next[u].k + next[u].slot * row, t.next_v[u] = next[u].v + next[u].slot * row;
+		}
+	}
+	if (!t.strip || count > WN(FEW) || a->dim % WN_PAGE) {
 		WN(pass_panel)(a, b, g, count, &t);
 		return;
 	}
-	if (!t.next_k) t.next_k = t.k;
-	for (int64_t j = 0; a->kind == WN_CACHE_Q8_0 && j < WN(scale_floats)(a); j += 16) {
-		v_store(b->key_scale + j, v_load_f16(wn_scales(s.k, a->dim) + 2 * j));
-		v_store(b->value_scale + j, v_load_f16(wn_scales(s.v, a->dim) + 2 * j));
+	for (int64_t u = 0; u < WN_STRIPS; u++) {
+		t.v[u] = strip[u].v + strip[u].slot * row;
+		if (!t.next_k[u]) t.next_k[u] = t.v[u];
 	}
+	if (a->kind == WN_CACHE_Q8_0) WN(widen_scales)(a, strip, b->key_scale, b->value_scale);
 	for (int64_t j = 0; j < count; j += WN(TOGETHER)) WN(pass_cache)(a, g + j, wn_min(count - j, WN(TOGETHER)), &t);
 }
 

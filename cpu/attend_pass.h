@@ -41,10 +41,12 @@ WN_INLINE void WN(fetch)(const uint8_t *at, int64_t bytes, const int near) {
 	for (int64_t b = 0; b < bytes; b += 64) near ? __builtin_prefetch(at + b) : __builtin_prefetch(at + b, 0, 2);
 }
 
-// Rows of numbers, step bytes apart. Of a tile in the cache, what lies at next, as many bytes as are read, is fetched meanwhile.
+// Rows of numbers, step bytes apart, in vectors side by side. Of what lies in the cache, as much as is read is fetched meanwhile: of next[0] what
+// part rows read, then of next[1], in each from skip bytes on.
 typedef struct WN(strip) {
-	const uint8_t *at, *next;
-	int64_t step, rows;
+	const uint8_t *at[4];
+	const uint8_t *const *next;
+	int64_t step, rows, part, skip;
 	const float *scale; // of a packed tile, of the first column: from 32 rows of keys to the next it is a page of columns, from a value to the next
 	int64_t blocks; // scales
 } WN(strip);
@@ -59,24 +61,29 @@ typedef struct WN(shape) {
 
 // column16 reads 16 columns of row r of a strip, number w from its first on.
 WN_INLINE v16f WN(column16)(const WN(shape) c, const WN(strip) *s, int64_t r, int w) {
-	if (c.kind == WN(PACKED)) return v_mul(v_load_i8(s->at + 16 * w), v_load(s->scale + r / WN_SHARED * WN_PAGE + 16 * w));
-	if (c.kind == WN(PACKED_VALUES)) return v_mul(v_load_i8(s->at + 16 * w), v_set(s->scale[r * s->blocks + w / 2]));
-	return WN(number16)(s->at + w * (c.kind == WN(F16) ? 32 : 64), c.kind == WN(F16));
+	const uint8_t *at = s->at[w] + r * s->step;
+	if (c.kind == WN(PACKED)) return v_mul(v_load_i8(at), v_load(s->scale + r / WN_SHARED * WN_PAGE + 16 * w));
+	if (c.kind == WN(PACKED_VALUES)) return v_mul(v_load_i8(at), v_set(s->scale[r * s->blocks + w / 2]));
+	return WN(number16)(at, c.kind == WN(F16));
 }
 
 // product adds, to the sums of n queries, x[i][r] times row r of a strip wide vectors across, row after row.
 WN_INLINE void WN(product)(const WN(shape) c, WN(strip) s, const float *const *x, v16f (*sum)[4]) {
 	const int bytes = 16 * c.wide * (c.kind == WN(F16) ? 2 : c.kind == WN(PACKED) || c.kind == WN(PACKED_VALUES) ? 1 : 4);
-	for (int64_t r = 0; r < s.rows; r++, s.at += s.step) {
-		v16f column[4];
-		if (c.kind != WN(PANEL)) WN(fetch)(s.next + r * bytes, bytes, 1);
+	for (int64_t r = 0, end; r < s.rows; r = end, s.next += c.kind != WN(PANEL)) {
+		const uint8_t *next = c.kind == WN(PANEL) ? s.at[0] : *s.next + s.skip;
+		end = wn_min(r + s.part, s.rows);
+		for (int64_t j = r; j < end; j++, next += bytes) {
+			v16f column[4];
+			if (c.kind != WN(PANEL)) WN(fetch)(next, bytes, 1);
 #pragma GCC unroll 4
-		for (int w = 0; w < c.wide; w++) column[w] = WN(column16)(c, &s, r, w);
+			for (int w = 0; w < c.wide; w++) column[w] = WN(column16)(c, &s, j, w);
 #pragma GCC unroll 8
-		for (int i = 0; i < c.n; i++) {
-			v16f factor = v_set(x[i][r]);
+			for (int i = 0; i < c.n; i++) {
+				v16f factor = v_set(x[i][j]);
 #pragma GCC unroll 4
-			for (int w = 0; w < c.wide; w++) sum[i][w] = v_fma(factor, column[w], sum[i][w]);
+				for (int w = 0; w < c.wide; w++) sum[i][w] = v_fma(factor, column[w], sum[i][w]);
+			}
 		}
 	}
 }
@@ -99,14 +106,14 @@ WN_INLINE void WN(score)(const WN(shape) c, WN(group) g, WN(strip) s, int64_t fi
 	}
 }
 
-// The values that a group takes together: keys from to to, and the dimension of the strip's first column. Sums shrink before their first keys
-// are added: begins says that these are the first of all queries but those whose lo comes before.
+// The values that a group takes together: keys from to to, the key of the strip's first row, and the dimension of its first column. Sums shrink
+// before their first keys are added: begins says that these are the first of all queries but those whose lo comes before.
 typedef struct WN(span) {
-	int64_t from, to, dim;
+	int64_t from, to, base, dim;
 	int begins;
 } WN(span);
 
-// average adds p[j] times value j to o for the keys of a span, in the dimensions of a strip, whose first row is value 0.
+// average adds p[j] times value j to o for the keys of a span, in the dimensions of a strip.
 WN_INLINE void WN(average)(const WN(shape) c, WN(group) g, WN(strip) s, WN(span) t) {
 	v16f sum[8][4];
 	const float *x[8];
@@ -117,8 +124,12 @@ WN_INLINE void WN(average)(const WN(shape) c, WN(group) g, WN(strip) s, WN(span)
 #pragma GCC unroll 4
 		for (int w = 0; w < c.wide; w++) sum[i][w] = v_mul(v_load(g[i]->o + t.dim + 16 * w), keep);
 	}
-	s.at += t.from * s.step, s.rows = t.to - t.from;
-	if (c.kind == WN(PACKED_VALUES)) s.scale += t.from * s.blocks;
+	int64_t before = t.from - t.base;
+#pragma GCC unroll 4
+	for (int w = 0; w < c.wide; w++) s.at[w] += before * s.step;
+	s.rows = t.to - t.from;
+	if (c.kind != WN(PANEL)) s.next += before / s.part;
+	if (c.kind == WN(PACKED_VALUES)) s.scale += before * s.blocks;
 	WN(product)(c, s, x, sum);
 #pragma GCC unroll 8
 	for (int i = 0; i < c.n; i++) {
@@ -174,12 +185,12 @@ static void WN(average_apart)(WN(group) g, int64_t n, int kind, WN(strip) s, int
 	for (int64_t i = 0; i < n; i++) from = wn_max(from, g[i]->lo), to = wn_min(to, g[i]->hi);
 	to = wn_max(from, to);
 	for (int64_t i = 0; i < n; i++) {
-		WN(span) own = {g[i]->lo, wn_min(from, g[i]->hi), dim, 1};
+		WN(span) own = {g[i]->lo, wn_min(from, g[i]->hi), 0, dim, 1};
 		if (own.from < from) WN(averages)[kind][0](g + i, s, own);
 	}
-	WN(averages)[kind][n - 1](g, s, (WN(span)){from, to, dim, 1});
+	WN(averages)[kind][n - 1](g, s, (WN(span)){from, to, 0, dim, 1});
 	for (int64_t i = 0; i < n; i++) {
-		if (to < g[i]->hi) WN(averages)[kind][0](g + i, s, (WN(span)){to, g[i]->hi, dim, 0});
+		if (to < g[i]->hi) WN(averages)[kind][0](g + i, s, (WN(span)){to, g[i]->hi, 0, dim, 0});
 	}
 }
 

@@ -5,12 +5,14 @@
 
 enum { WN(BOUNDS_ROWS) = 64 };
 
-// bounds_of finds the least and the largest of count keys in a channel. Those behind, up to the next multiple of 16, may be anything.
-WN_INLINE void WN(bounds_of)(const uint8_t *key, int64_t count, int f16, float *least, float *most) {
+// bounds_of finds the least and the largest of count keys in a channel, from the first of a strip on; the next strip is step numbers away.
+// Those behind, up to the next multiple of 16, may be anything.
+WN_INLINE void WN(bounds_of)(const uint8_t *key, int64_t step, int64_t count, int f16, float *least, float *most) {
 	int64_t bytes = f16 ? 2 : 4, i = 0;
 	v16f low = v_zero(), high = low;
 	for (; i < count; i += 16) {
-		v16f x = f16 ? v_load_f16(key + i * bytes) : v_load((const float *)(key + i * bytes));
+		const uint8_t *from = key + i / 16 * step * bytes;
+		v16f x = f16 ? v_load_f16(from) : v_load((const float *)from);
 		if (count - i < 16) {
 			float t[16];
 			v_store(t, x);
@@ -45,7 +47,7 @@ static void WN(bounds_unit)(const wn_op *op, const uint8_t *tile, int64_t page, 
 	for (int64_t d = 0; d < dim; d += 16) {
 		float least[16] = {0}, most[16] = {0};
 		int64_t n = wn_min(dim - d, 16);
-		for (int64_t i = 0; i < n; i++) WN(bounds_of)(tile + ((d + i) * 64 + first) * bytes, slot - first + 1, f16, least + i, most + i);
+		for (int64_t i = 0; i < n; i++) WN(bounds_of)(tile + (first * dim + (d + i) * 16) * bytes, dim * 16, slot - first + 1, f16, least + i, most + i);
 		WN(bounds_put)(to + d * units * each, units, least, n, half);
 		WN(bounds_put)(to + (dim + d) * units * each, units, most, n, half);
 	}

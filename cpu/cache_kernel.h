@@ -36,7 +36,7 @@ WN_INLINE void WN(put_block)(uint8_t *to, int64_t step, uint8_t *scale, const fl
 static void WN(put_packed)(uint8_t *key, uint8_t *value, int64_t slot, int64_t dim, const float *const *row) {
 	uint8_t *key_scale = key + dim * 64, *value_scale = value + dim * 64 + 2 * slot * (dim / WN_SHARED);
 	for (int64_t d = 0, b = 0; d < dim; d += WN_SHARED, b++) {
-		WN(put_block)(key + d * 64 + slot, 64, key_scale + 2 * (b * 64 + slot), row[0] + d);
+		WN(put_block)(key + wn_key_at(dim, slot) + d * WN_STRIP_KEYS, WN_STRIP_KEYS, key_scale + 2 * (b * 64 + slot), row[0] + d);
 		WN(put_block)(value + slot * dim + d, 1, value_scale + 2 * b, row[1] + d);
 	}
 }
@@ -57,10 +57,10 @@ static void WN(append_item)(void *arg, int64_t item, int worker) {
 			WN(put_packed)((uint8_t *)op->p[2] + at, (uint8_t *)op->p[3] + at, slot, dim, row);
 			continue;
 		}
-		uint8_t *key = (uint8_t *)op->p[2] + (tile + slot) * bytes, *value = (uint8_t *)op->p[3] + (tile + slot * dim) * bytes;
+		uint8_t *key = (uint8_t *)op->p[2] + (tile + wn_key_at(dim, slot)) * bytes, *value = (uint8_t *)op->p[3] + (tile + slot * dim) * bytes;
 		for (int64_t d = 0, from = (r * heads + head) * dim; d < dim; d += 16) {
 			int64_t n = wn_min(dim - d, 16);
-			WN(put16)(key + d * 64 * bytes, 64, v_load_n(k + from + d, n), n, bytes == 2);
+			WN(put16)(key + d * WN_STRIP_KEYS * bytes, WN_STRIP_KEYS, v_load_n(k + from + d, n), n, bytes == 2);
 			WN(put16)(value + d * bytes, 1, v_load_n(v + from + d, n), n, bytes == 2);
 		}
 	}

@@ -110,7 +110,7 @@ static void WN(gate_angle)(void *arg, int64_t item, int worker) {
 // gate_unturn copies a tile of keys, each turned back by its position.
 static void WN(gate_unturn)(const WN(gate_keys) *w, const WN(gate_page) *p, int64_t kv, const float *angles, float *to) {
 	const uint8_t *tile = w->k + wn_stored(w->kind, p->page * w->stride + kv * w->dim * 64);
-	for (int64_t i = 0; i < w->dim * 64; i += 16) v_store(to + i, WN(tile16)(tile, w->kind, w->dim, i / 64, i % 64));
+	for (int64_t i = 0; i < w->dim * 64; i += 16) v_store(to + i, WN(tile16)(tile, w->kind, w->dim, i / 64, i % 64)); // [dim][64]
 	v16f scale = v_set(w->scale);
 	for (int64_t j = 0; j < w->pairs; j++) {
 		float *a = to + 64 * (w->halves ? j : 2 * j), *b = to + 64 * (w->halves ? j + w->pairs : 2 * j + 1);

@@ -38,13 +38,13 @@ static void WN(in_page)(WN(listed) *l, int64_t page, float *in) {
 	for (; l->key < l->last_key && *l->key < first + 64; l->key++) in[*l->key - first] = 1;
 }
 
-// scores are those of a page's 64 keys, tile [dim][64].
+// scores are those of a page's 64 keys.
 WN_INLINE void WN(probe_scores)(v16f *s, const float *q, const uint8_t *tile, int64_t dim, int f16) {
 	for (int w = 0; w < 4; w++) s[w] = v_zero();
 	for (int64_t d = 0; d < dim; d++) {
 		v16f x = v_set(q[d]);
 		for (int w = 0; w < 4; w++) {
-			v16f key = f16 ? v_load_f16(tile + 2 * (64 * d + 16 * w)) : v_load((const float *)tile + 64 * d + 16 * w);
+			v16f key = f16 ? v_load_f16(tile + 2 * 16 * (w * dim + d)) : v_load((const float *)tile + 16 * (w * dim + d));
 			s[w] = v_fma(x, key, s[w]);
 		}
 	}

@@ -23,7 +23,7 @@ static inline wn_scored wn_scored_of(const wn_op *op) {
 		.stride = d[4], .kind = (int)d[5], .f16 = d[5] == WN_CACHE_F16, .size = d[6], .scale = op->f[1]};
 }
 
-// wn_keys is the tile of a page's keys in a head, [dim][64].
+// wn_keys is the tile of a page's keys in a head.
 static inline const uint8_t *wn_keys(const wn_scored *s, int64_t seq, int64_t page, int64_t kv_head) {
 	int64_t at = s->pages[seq * s->columns + page] * s->stride + kv_head * s->dim * WN_PAGE_KEYS;
 	return s->k + wn_stored(s->kind, at);

@@ -36,7 +36,7 @@ WN_INLINE void WN(score_tile)(const wn_groups *s, const WN(sight) *e, const uint
 			for (int64_t d = 0; d < s->s.dim; d++) {
 				v16f key[WIDE];
 				if (i == 0) __builtin_prefetch(next + (at * s->s.dim + d * 16 * WIDE) * bytes);
-				for (int w = 0; w < WIDE; w++) key[w] = WN(key16)(k + (d * WN_PAGE_KEYS + at + 16 * w) * bytes, f16);
+				for (int w = 0; w < WIDE; w++) key[w] = WN(key16)(k + ((at + 16 * w) * s->s.dim + d * 16) * bytes, f16);
 				for (int j = 0; j < 4; j++) {
 					v16f x = v_set(e->q[d * WN_STRIP + i + j]);
 					for (int w = 0; w < WIDE; w++) sum[j][w] = v_fma(x, key[w], sum[j][w]);

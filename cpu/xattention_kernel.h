@@ -69,7 +69,7 @@ WN_INLINE void WN(xa_pair)(const WN(xattention) *a, int f16, const float *panel,
 		for (int64_t d = 0; d < dim; d++) {
 			v16f x = v_load(panel + d * 16), y = v_load(panel + (dim + d) * 16);
 			for (int w = 0; w < WN(XA_KEYS); w++) {
-				const uint8_t *from = k + (d * WN_PAGE_KEYS + 16 * (at + w)) * bytes;
+				const uint8_t *from = k + 16 * ((at + w) * dim + d) * bytes;
 				v16f key = f16 ? v_load_f16(from) : v_load((const float *)from);
 				sum[0][w] = v_fma(x, key, sum[0][w]);
 				sum[1][w] = v_fma(y, key, sum[1][w]);

@@ -27,7 +27,7 @@ type pageFile struct {
 }
 
 const (
-	pageMagic      = "WNPAGE1\n"
+	pageMagic      = "WNPAGE2\n" // its number tells how pages lie in memory, too: see attention.Cache
 	pageHeaderSize = len(pageMagic) + 32 + 8 + 8
 )
 

@@ -104,6 +104,14 @@ func shapes() []tensortest.Case {
 			}
 		}
 	}
+	for _, dim := range []int{24, 32, 64, 128, 192} {
+		for _, f := range formats(dim) {
+			for _, stray := range []int{0, 2} {
+				cases = append(cases, Attend(one(700, 2), Heads{4, 2, dim, f}, Neighbours(1, 4, stray)),
+					Attend(one(700, 1), Heads{7, 1, dim, f}, Neighbours(1, 1, stray)), Attend(one(576, 64), Heads{4, 2, dim, f}, Neighbours(64, 2, stray)))
+			}
+		}
+	}
 	for _, f := range formats(32) {
 		for _, tile := range []int{2, 16, 64} {
 			cases = append(cases, Attend(one(150, 37), Heads{4, 2, 32, f}, Tiled(tile)))

@@ -78,6 +78,25 @@ func Stripes(from, tile, groups, each int) Choice {
 	}}
 }
 
+// Neighbours reads single keys in runs of 16, and where stray is above 0, so many beside them: then runs begin anywhere in the list.
+func Neighbours(tile, groups, stray int) Choice {
+	return Choice{fmt.Sprint("neighbours ", tile, " x ", groups, " stray ", stray), tile, groups, func(w *tensortest.World, pos int) Parts {
+		const run = 16
+		p := Parts{Local: pos / page * page}
+		for k, left := 0, stray; k < p.Local; k += run {
+			switch {
+			case w.IntN(3) == 0:
+				for i := range int32(run) {
+					p.Keys = append(p.Keys, int32(k)+i)
+				}
+			case left > 0 && w.IntN(8) == 0:
+				p.Keys, left = append(p.Keys, int32(k+w.IntN(run))), left-1
+			}
+		}
+		return p
+	}}
+}
+
 // draw gives a sink, blocks, single keys and a range that starts anywhere; each may be empty but the last.
 func draw(w *tensortest.World, pos int) Parts {
 	p := Parts{Local: pos - w.IntN(min(pos+1, 150))}

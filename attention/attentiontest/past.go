@@ -139,7 +139,7 @@ func put(c *attention.Cache, s spot, key, value []float32) {
 	}
 	tile := c.K.Raw()[c.Format.RowBytes(c.Tile(s.page, s.head)):]
 	for d, v := range key {
-		tile[d*attention.PageTokens+s.slot] = byte(int8(v * 4))
+		tile[attention.KeyAt(c.Dim, s.slot, d)] = byte(int8(v * 4))
 		scale := tile[c.Dim*attention.PageTokens+2*(d/32*attention.PageTokens+s.slot):]
 		scale[0], scale[1] = 0, 0x34 // 1/4
 	}

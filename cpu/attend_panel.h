@@ -1,0 +1,84 @@
+// Panels: 64 keys and their values as floats, made of strips that lie in the cache or of keys gathered one by one. See attend_kernel.h.
+
+// place_key is where 16 columns from column on of a panel of keys have their row d; place_value likewise for 16 dimensions of a value.
+WN_INLINE float *WN(place_key)(const wn_attend *a, float *k, int64_t d, int64_t column) {
+	return k + column / WN(COLUMNS) * WN(key_strip)(a) + d * WN(COLUMNS) + column % WN(COLUMNS);
+}
+WN_INLINE float *WN(place_value)(const wn_attend *a, float *v, int64_t j, int64_t d) {
+	return v + d / WN(COLUMNS) * WN(value_strip)(a) + j * WN(COLUMNS) + d % WN(COLUMNS);
+}
+
+// panel_keys makes a panel of strips of keys; panel_value does so for value j of a tile of values, that in a slot.
+static void WN(panel_keys)(const wn_attend *a, float *k, const wn_strip *strip) {
+	for (int64_t d = 0; d < a->dim; d++) {
+#pragma GCC unroll 4
+		for (int u = 0; u < WN_STRIPS; u++) v_store(WN(place_key)(a, k, d, 16 * u), WN(tile16)(strip[u].k, a->kind, a->dim, d, strip[u].slot));
+	}
+}
+
+static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8_t *tile, int64_t slot) {
+	const uint8_t *row = tile + slot * a->dim * a->bytes, *scale = wn_scales(tile, a->dim) + 2 * slot * (a->dim / WN_SHARED);
+	int64_t d = 0;
+	if (a->kind == WN_CACHE_Q8_0) {
+		for (; d < a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), v_mul(v_load_i8(row + d), v_set(v_one_f16(scale + d / WN_SHARED * 2))));
+		return;
+	}
+	int f16 = a->kind == WN_CACHE_F16;
+	for (; d + 16 <= a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number16)(row + d * a->bytes, f16));
+	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + d * a->bytes, f16, wn_max(a->dim - d, 0)));
+}
+
+// gather_packed copies keys of one strip to their places in a packed tile.
+static void WN(gather_packed)(const wn_attend *a, uint8_t *to, const uint8_t *tile, const int32_t *key, int64_t from, int64_t end) {
+	uint8_t *scales = to + a->dim * WN_PAGE;
+	for (int64_t j = from; j < end; j++) {
+		const uint8_t *of = tile + wn_key_at(a->dim, key[j] % WN_PAGE);
+		for (int64_t d = 0; d < a->dim; d++) to[wn_key_at(a->dim, j) + d * WN_STRIP_KEYS] = of[d * WN_STRIP_KEYS];
+	}
+	for (int64_t b = 0; b < a->dim / WN_SHARED; b++)
+		for (int64_t j = from; j < end; j++) memcpy(scales + 2 * (b * WN_PAGE + j), wn_scales(tile, a->dim) + 2 * (b * WN_PAGE + key[j] % WN_PAGE), 2);
+}
+
+// gather_f16 copies keys i to end of a segment, which lie in one strip, to their places in a tile of binary16 numbers. What is at next is
+// asked for meanwhile, where there is something.
+static void WN(gather_f16)(uint16_t *raw, const uint8_t *strip, const int32_t *key, const int64_t span[3], const uint8_t *next) {
+	int64_t dim = span[2], n = span[1] - span[0];
+	int32_t in[WN_STRIP_KEYS], to[WN_STRIP_KEYS];
+	for (int64_t j = 0; j < n; j++) {
+		in[j] = key[span[0] + j] % WN_STRIP_KEYS * 2;
+		to[j] = (int32_t)wn_key_at(dim, span[0] + j);
+	}
+	for (int64_t d = 0; d < dim; d++, raw += WN_STRIP_KEYS, strip += 2 * WN_STRIP_KEYS) {
+		if (next && d % 2 == 0) __builtin_prefetch(next + 2 * WN_STRIP_KEYS * d);
+		for (int64_t j = 0; j < n; j++) memcpy(raw + to[j], strip + in[j], 2);
+	}
+}
+
+// gather makes panels of single keys and of their values, strip after strip. The next strip is asked for meanwhile, as are the values.
+static void WN(gather)(const wn_attend *a, WN(bench) *b, const wn_list *l, const wn_segment *s) {
+	const uint8_t *tile, *values, *after = NULL;
+	for (int64_t i = 0, end; i < s->hi; i = end) {
+		int64_t strip = s->key[i] / WN_STRIP_KEYS, at = wn_stored(a->kind, wn_tile_of(a, l, s->key[i] / WN_PAGE));
+		tile = a->k + at, values = a->v + at;
+		for (end = i + 1; end < s->hi && s->key[end] / WN_STRIP_KEYS == strip;) end++;
+		for (int64_t j = i; j < end; j++) WN(fetch)(values + s->key[j] % WN_PAGE * a->dim * a->bytes, a->dim * a->bytes, 0);
+		const uint8_t *keys = tile + strip * WN_STRIP_KEYS % WN_PAGE * a->dim * a->bytes;
+		if (a->kind == WN_CACHE_Q8_0) {
+			WN(gather_packed)(a, (uint8_t *)b->raw, tile, s->key, i, end);
+		} else if (a->kind == WN_CACHE_F16) {
+			if (end < s->hi) {
+				after = a->k + wn_stored(a->kind, wn_tile_of(a, l, s->key[end] / WN_PAGE) + s->key[end] % WN_PAGE / WN_STRIP_KEYS * WN_STRIP_KEYS * a->dim);
+			} else {
+				after = NULL;
+			}
+			WN(gather_f16)(b->raw, keys, s->key, (int64_t[]){i, end, a->dim}, after);
+		} else {
+			for (int64_t d = 0; d < a->dim; d++)
+				for (int64_t j = i; j < end; j++) memcpy(WN(place_key)(a, b->k, d, j), keys + (d * WN_STRIP_KEYS + s->key[j] % WN_STRIP_KEYS) * 4, 4);
+		}
+		for (int64_t j = i; j < end; j++) WN(panel_value)(a, b->v, j, values, s->key[j] % WN_PAGE);
+	}
+	wn_strip strip[WN_STRIPS];
+	for (int64_t u = 0; u < WN_STRIPS; u++) strip[u] = (wn_strip){(const uint8_t *)b->raw, NULL, u * WN_STRIP_KEYS};
+	if (a->kind != WN_CACHE_F32) WN(panel_keys)(a, b->k, strip);
+}
