@@ -38,6 +38,40 @@ static inline int64_t wn_at_least(const float *v, int64_t n, float cut, int64_t 
 	return at;
 }
 
+// wn_rank is a word for a number such that larger numbers have larger words; wn_ranked is the number of a word.
+static inline uint32_t wn_rank(float x) {
+	uint32_t u;
+	memcpy(&u, &x, 4);
+	return u >> 31 ? ~u : u | 1u << 31;
+}
+static inline float wn_ranked(uint32_t r) {
+	uint32_t u = r >> 31 ? r & ~(1u << 31) : ~r;
+	float x;
+	memcpy(&x, &u, 4);
+	return x;
+}
+
+// wn_nth is the k-th number in descending order, 0 < k <= n: by the bits of its word, the highest first. room is for n words.
+static inline float wn_nth(const float *v, int64_t n, int64_t k, uint32_t *room) {
+	enum { BITS = 8 };
+	for (int64_t i = 0; i < n; i++) room[i] = wn_rank(v[i]);
+	uint32_t high = 0;
+	for (int shift = 32 - BITS; shift >= 0; shift -= BITS) {
+		int32_t count[1 << BITS] = {0}, b = (1 << BITS) - 1;
+		for (int64_t i = 0; i < n; i++) count[room[i] >> shift & ((1 << BITS) - 1)]++;
+		for (; k > count[b]; b--) k -= count[b];
+		high |= (uint32_t)b << shift;
+		if (count[b] == n) continue;
+		int64_t left = 0; // of the words, those that begin like it
+		for (int64_t i = 0; i < n; i++) {
+			room[left] = room[i];
+			left += (int32_t)(room[i] >> shift & ((1 << BITS) - 1)) == b;
+		}
+		n = left;
+	}
+	return wn_ranked(high);
+}
+
 // wn_top is attention.top: out has room for k, room for n floats.
 static inline int64_t wn_top(const float *v, int64_t n, int64_t k, int32_t *out, float *room) {
 	if (k <= 0) return 0;
@@ -45,12 +79,7 @@ static inline int64_t wn_top(const float *v, int64_t n, int64_t k, int32_t *out,
 		for (int64_t i = 0; i < n; i++) out[i] = (int32_t)i;
 		return n;
 	}
-	memcpy(room, v, k * sizeof *v); // the k largest so far, as a heap
-	for (int64_t i = k / 2; i-- > 0;) wn_sink_down(room, k, i);
-	for (int64_t i = k; i < n; i++) {
-		if (v[i] > room[0]) room[0] = v[i], wn_sink_down(room, k, 0);
-	}
-	return wn_at_least(v, n, room[0], k, out);
+	return wn_at_least(v, n, wn_nth(v, n, k, (uint32_t *)room), k, out);
 }
 
 // wn_cover is attention.cover: out and room have room for n.

@@ -31,12 +31,14 @@ typedef struct WN(quest) {
 // quest_signs lays out the queries of a key-value head: vector after vector of a page's least values, head after head, what is positive of
 // the query and what is negative, each value as often as there are units.
 static void WN(quest_signs)(const WN(quest) *w, const float *q, float *to) {
-	int64_t g = w->heads / w->kv, half = w->part / 2;
-	memset(to, 0, w->sign_floats * sizeof *to);
-	for (int64_t h = 0; h < g; h++) {
-		for (int64_t i = 0; i < half; i++) {
-			float x = q[h * w->dim + i / w->units];
-			to[(i / 16 * g + h) * 32 + i % 16 + (x > 0 ? 0 : 16)] = x;
+	int64_t g = w->heads / w->kv, channels = 16 / w->units;
+	for (int64_t d = 0; d < w->dim; d += channels, to += 32 * g) {
+		for (int64_t h = 0; h < g; h++) {
+			float *positive = to + 32 * h, *negative = positive + 16;
+			for (int64_t c = 0; c < channels; c++) {
+				float x = d + c < w->dim ? q[h * w->dim + d + c] : 0;
+				for (int64_t u = 0; u < w->units; u++, positive++, negative++) *positive = x > 0 ? x : 0, *negative = x > 0 ? 0 : x;
+			}
 		}
 	}
 }
@@ -49,33 +51,63 @@ WN_INLINE v16f WN(quest_load)(const uint8_t *p, int f16, int64_t n) {
 	return v_load_f16(t);
 }
 
-// quest_heads raises best, one score a unit, to the bounds of n query heads for a page.
-WN_INLINE void WN(quest_heads)(const WN(quest) *w, const uint8_t *bounds, const float *signs, int n, int f16, float *best) {
-	int64_t half = w->part / 2, bytes = f16 ? 2 : 4, step = w->heads / w->kv * 32;
-	v16f sum[4];
-	for (int h = 0; h < n; h++) sum[h] = v_zero();
-	for (int64_t i = 0; i < half; i += 16, signs += step) {
-		v16f least = WN(quest_load)(bounds + i * bytes, f16, half - i), most = WN(quest_load)(bounds + (half + i) * bytes, f16, half - i);
-		for (int h = 0; h < n; h++) {
-			sum[h] = v_fma(v_load(signs + 32 * h), most, sum[h]);
-			sum[h] = v_fma(v_load(signs + 32 * h + 16), least, sum[h]);
-		}
-	}
+// quest_add adds the products of n query heads with the bounds of 16 channels and units at i, of the largest values and of the least by themselves.
+WN_INLINE void WN(quest_add)(const uint8_t *bounds, const float *signs, int64_t i, int64_t half, const int n, const int f16, v16f (*sum)[2]) {
+	const int bytes = f16 ? 2 : 4;
+	v16f least = WN(quest_load)(bounds + i * bytes, f16, half - i), most = WN(quest_load)(bounds + (half + i) * bytes, f16, half - i);
+#pragma GCC unroll 4
 	for (int h = 0; h < n; h++) {
-		float t[16];
-		v_store(t, sum[h]);
-		for (int64_t wide = 8; wide >= w->units; wide /= 2)
-			for (int64_t i = 0; i < wide; i++) t[i] += t[i + wide];
-		for (int64_t u = 0; u < w->units; u++) best[u] = t[u] > best[u] ? t[u] : best[u];
+		sum[h][0] = v_fma(v_load(signs + 32 * h), most, sum[h][0]);
+		sum[h][1] = v_fma(v_load(signs + 32 * h + 16), least, sum[h][1]);
+	}
+}
+
+// quest_raise raises best, one score a unit, to what is left of 16 lanes that are added up.
+WN_INLINE void WN(quest_raise)(v16f sum, const int units, float *best) {
+	float t[16];
+	v_store(t, sum);
+#pragma GCC unroll 4
+	for (int wide = 8; wide >= units; wide /= 2) {
+#pragma GCC unroll 8
+		for (int i = 0; i < wide; i++) t[i] += t[i + wide];
+	}
+#pragma GCC unroll 4
+	for (int u = 0; u < units; u++) best[u] = t[u] > best[u] ? t[u] : best[u];
+}
+
+// quest_heads raises best to the bounds of n query heads for a page. The bounds at next are asked for meanwhile.
+WN_INLINE void WN(quest_heads)(const WN(quest) *w, const uint8_t *bounds, const uint8_t *next, const float *signs, const int n, const int f16, float *best) {
+	int64_t half = w->part / 2, step = w->heads / w->kv * 32, i = 0;
+	const int line = f16 ? 64 : 128; // bytes of 16 channels and units
+	v16f sum[4][2];
+	for (int h = 0; h < n; h++) sum[h][0] = v_zero(), sum[h][1] = v_zero();
+	for (; i + 16 <= half; i += 16, signs += step, next += line) {
+		for (int b = 0; b < line; b += 64) __builtin_prefetch(next + b);
+		WN(quest_add)(bounds, signs, i, half, n, f16, sum);
+	}
+	if (i < half) WN(quest_add)(bounds, signs, i, half, n, f16, sum);
+	for (int h = 0; h < n; h++) {
+		v16f all = v_add(sum[h][0], sum[h][1]);
+		if (w->units == 4) {
+			WN(quest_raise)(all, 4, best);
+		} else if (w->units == 2) {
+			WN(quest_raise)(all, 2, best);
+		} else {
+			WN(quest_raise)(all, 1, best);
+		}
 	}
 }
 
 // quest_group raises best to the bounds of all query heads of a key-value head.
-WN_INLINE void WN(quest_group)(const WN(quest) *w, const uint8_t *bounds, const float *signs, int f16, float *best) {
+WN_INLINE void WN(quest_group)(const WN(quest) *w, const uint8_t *bounds, const uint8_t *next, const float *signs, const int f16, float *best) {
 	int64_t h = 0, g = w->heads / w->kv;
-	for (; h + 4 <= g; h += 4) WN(quest_heads)(w, bounds, signs + 32 * h, 4, f16, best);
-	if (h + 2 <= g) WN(quest_heads)(w, bounds, signs + 32 * h, 2, f16, best), h += 2;
-	if (h < g) WN(quest_heads)(w, bounds, signs + 32 * h, 1, f16, best);
+	for (; WN_SUMS == 8 && h + 4 <= g; h += 4) WN(quest_heads)(w, bounds, next, signs + 32 * h, 4, f16, best);
+	for (; h + 2 <= g; h += 2) WN(quest_heads)(w, bounds, next, signs + 32 * h, 2, f16, best);
+	if (h < g) WN(quest_heads)(w, bounds, next, signs + 32 * h, 1, f16, best);
+}
+
+WN_INLINE const uint8_t *WN(quest_bounds)(const WN(quest) *w, const WN(quest_tile) *t, int64_t kv, int64_t page) {
+	return w->bounds + (t->table[page] * w->kv + kv) * w->part * (w->f16 ? 2 : 4);
 }
 
 static void WN(quest_score)(void *arg, int64_t item, int worker) {
@@ -86,14 +118,16 @@ static void WN(quest_score)(void *arg, int64_t item, int worker) {
 	float *signs = w->signs + worker * w->sign_floats, *best = w->scores + (i * w->kv + kv) * w->most + first * w->units;
 	if (first >= end) return;
 	WN(quest_signs)(w, w->q + (t->row * w->heads + kv * g) * w->dim, signs);
+	const uint8_t *bounds = WN(quest_bounds)(w, t, kv, first);
 	for (int64_t page = first; page < end; page++, best += w->units) {
-		const uint8_t *bounds = w->bounds + (t->table[page] * w->kv + kv) * w->part * (w->f16 ? 2 : 4);
+		const uint8_t *next = page + 1 < end ? WN(quest_bounds)(w, t, kv, page + 1) : bounds;
 		for (int64_t u = 0; u < w->units; u++) best[u] = -INFINITY;
 		if (w->f16) {
-			WN(quest_group)(w, bounds, signs, 1, best);
+			WN(quest_group)(w, bounds, next, signs, 1, best);
 		} else {
-			WN(quest_group)(w, bounds, signs, 0, best);
+			WN(quest_group)(w, bounds, next, signs, 0, best);
 		}
+		bounds = next;
 	}
 }
 
