@@ -46,7 +46,7 @@ type TrialSize struct {
 	Format    *quant.Format // of the cache
 }
 
-// NewTrial allocates a trial. In its plan a row has room for all blocks and for one single key in 32 of the context, in Decode for all.
+// NewTrial allocates a trial. In its plan a row has room for all blocks and for as many single keys as a model's has, in Decode for all.
 func NewTrial(d tensor.Device, in *Inputs, s TrialSize) (*Trial, error) {
 	t := &Trial{in: in, queue: d.Queue(), width: (in.Keys() + PageTokens - 1) / PageTokens}
 	if err := t.alloc(d, s); err != nil {
@@ -136,7 +136,7 @@ func (t *Trial) alloc(d tensor.Device, s TrialSize) error {
 		return err
 	}
 	t.owned = append(t.owned, e.Caches[0].K.Buf)
-	room := max(1, e.Context/32)
+	room := KeyRoom(e.Blocks())
 	if s.Phase == Decode {
 		room = max(4096, e.Context) // a budget may be spent on single keys
 	}
