@@ -55,8 +55,8 @@ func newQuest(k *Kind, e *Env, s Setting) (*Selector, error) {
 // SelectQuest plans the units whose bound is largest: the sum over channels of the larger of query times least key and query times largest
 // key. The query heads of one key-value head share their lists; the largest bound of any of them counts.
 //
-// A tile reads its own page, and of the units before it as many as its budget has room for. Where the budget covers the context, or its
-// lists would not fit into the plan, it reads everything. A tile of several rows is planned for the query of the first.
+// A tile reads its own page, and of the units before it as many as its budget has room for. Where the budget leaves out less than an eighth of
+// the context, which scoring would cost, or its lists would not fit into the plan, it reads everything. A tile of several rows is planned for the query of the first.
 type SelectQuest struct {
 	Q      tensor.Mat // rows x heads*dim, F32: turned by their positions
 	Bounds tensor.Mat // pages*kv heads x 2*dim*units, see KeyBounds
@@ -79,7 +79,7 @@ func (o *SelectQuest) Reference() {
 		table := pages.I32()[int(seq[first])*pages.Cols:]
 		for kv := range o.KV {
 			r := reads{at: tile*o.Plan.Groups + kv*share, rows: share}
-			if at >= budget && roomFor(o.Plan, share, budget, o.Unit) {
+			if 7*at >= 8*budget && roomFor(o.Plan, share, budget, o.Unit) {
 				r.local = at / PageTokens * PageTokens
 				scores := make([]float32, r.local/o.Unit)
 				for u := range scores {

@@ -17,7 +17,8 @@ func TestQuestChoosesByTheLargestBoundOfAGroup(t *testing.T) {
 	for budget, want := range map[float32]string{
 		64:  "0 128 [] [32..95]",  // units 1 and 2
 		100: "0 128 [1] [32..63]", // and 3
-		128: "0 128 [0 1] []",
+		122: "0 128 [1] [32..63]",
+		123: "0 0 [] []", // less than an eighth of the context is left out
 		150: "0 0 [] []", // the context fits
 	} {
 		l := &Layout{Pages: []tensor.Mat{tensor.FromI32(1, 3, []int32{1, 0, 2})}, Seq: column(0), Pos: column(140), Rows: column(1), Tiles: Tiles{

@@ -10,6 +10,10 @@ type run struct {
 	knob        float32
 }
 
+// pays says whether reading everything costs no more than so many of the keys before the run. Rows and heads that read everything share passes
+// over the cache, and lists need time of their own.
+func (r run) pays(keys int) bool { return 8*keys >= 5*r.pos }
+
 // end is the number of keys that the last query of the run sees.
 func (r run) end() int { return r.pos + r.rows }
 
@@ -35,13 +39,18 @@ func (l *Layout) runs(selector, size int, own float32, visit func(run)) {
 }
 
 // writeRun sets the plan rows of a run and a group of heads. The tiles read one list, which has the room of all of them: the plan rows of
-// a run's tiles and heads lie one after the other, and each group of heads takes its share of their room.
+// a run's tiles and heads lie one after the other, and each group of heads takes its share of their room. Where little would be left out,
+// they read everything.
 func (p *Plan) writeRun(r run, group int, ranges [2]int, blocks, keys []int32) {
+	counts := [2]int{len(blocks), len(keys)}
+	if r.pays(ranges[0] + r.pos - ranges[1] + len(blocks)*PageTokens + len(keys)) {
+		ranges, counts = [2]int{}, [2]int{}
+	}
 	for t := r.tile; t < r.tile+r.tiles; t++ {
 		i := t*p.Groups + group
 		p.Sink.I32()[i], p.Local.I32()[i] = int32(ranges[0]), int32(ranges[1])
-		p.BlockAt.I32()[i], p.BlockN.I32()[i] = int32(p.runAt(r, group, p.BlockRoom())), int32(len(blocks))
-		p.KeyAt.I32()[i], p.KeyN.I32()[i] = int32(p.runAt(r, group, p.KeyRoom())), int32(len(keys))
+		p.BlockAt.I32()[i], p.BlockN.I32()[i] = int32(p.runAt(r, group, p.BlockRoom())), int32(counts[0])
+		p.KeyAt.I32()[i], p.KeyN.I32()[i] = int32(p.runAt(r, group, p.KeyRoom())), int32(counts[1])
 	}
 	copy(p.Blocks.I32()[p.runAt(r, group, p.BlockRoom()):], blocks)
 	copy(p.Keys.I32()[p.runAt(r, group, p.KeyRoom()):], keys)

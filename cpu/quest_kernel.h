@@ -169,7 +169,7 @@ static int64_t WN(quest_gather)(WN(quest) *w, const int32_t *pages, const int32_
 	for (int64_t i = 0; i < t->n; i++) {
 		if (t->policy[i] != t->serves) continue;
 		int64_t row = t->first[i], pos = t->pos[row], budget = (int64_t)wn_knob(t, i);
-		if (pos < budget || !wn_room_for(t, share, budget, w->unit)) {
+		if (7 * pos < 8 * budget || !wn_room_for(t, share, budget, w->unit)) {
 			for (int64_t kv = 0; kv < w->kv; kv++) wn_plan_rows(t, i * t->groups + kv * share, share, 0, 0);
 			continue;
 		}

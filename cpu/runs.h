@@ -29,8 +29,14 @@ static inline int64_t wn_run_at(const wn_tiles *t, const wn_run_of_tiles *r, int
 	return (r->tile * t->groups + group * r->tiles) * room;
 }
 
-// wn_run_rows sets the plan rows of a run and a group of heads, whose lists have been written.
+// wn_pays is attention.run.pays: whether reading everything costs no more than so many of the keys before a run.
+static inline int wn_pays(const wn_run_of_tiles *r, int64_t keys) { return 8 * keys >= 5 * r->pos; }
+
+// wn_run_rows sets the plan rows of a run and a group of heads, whose lists have been written. Where little would be left out, they read
+// everything.
 static inline void wn_run_rows(const wn_tiles *t, const wn_run_of_tiles *r, int64_t group, const int64_t ranges[2], const int64_t counts[2]) {
+	const int64_t nothing[2] = {0, 0};
+	if (wn_pays(r, ranges[0] + r->pos - ranges[1] + counts[0] * WN_PAGE_KEYS + counts[1])) ranges = counts = nothing;
 	for (int64_t i = r->tile; i < r->tile + r->tiles; i++) {
 		int64_t p = i * t->groups + group;
 		t->sink[p] = (int32_t)ranges[0], t->local[p] = (int32_t)ranges[1];
