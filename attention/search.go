@@ -22,7 +22,8 @@ func NewSearch(k *Kind, t *Trial, s *Selector, phase Phases) *Search {
 	return &Search{Trial: t, Selector: s, Knob: k.Knob, Setting: float32(math.NaN()), Phase: phase, Align: s.Caps.Chunk(), Samples: Samples(t.in.Keys(), phase)}
 }
 
-// Samples are 64 positions spread evenly over a sequence; over its last quarter where tokens are generated, since a step is at its end.
+// Samples are 64 positions spread evenly over a sequence; over its last quarter where tokens are generated, since a step is at its end. They are at
+// all places of a page: the first row of a page sees none of its keys, and where plans are made for pages, it is the one that has least of them.
 func Samples(keys int, phase Phases) (rows []int) {
 	const most = 64
 	from := 0
@@ -30,7 +31,8 @@ func Samples(keys int, phase Phases) (rows []int) {
 		from = keys * 3 / 4
 	}
 	for i := range most {
-		pos := from + int((float64(i)+0.5)*float64(keys-from)/most)
+		within := (float64(i*37%most) + 0.5) / most
+		pos := from + int((float64(i)+within)*float64(keys-from)/most)
 		if len(rows) == 0 || rows[len(rows)-1] != pos {
 			rows = append(rows, pos)
 		}
