@@ -42,15 +42,13 @@ static void WN(gather_packed)(const wn_attend *a, uint8_t *to, const uint8_t *ti
 // gather_f16 copies keys i to end of a segment, which lie in one strip, to their places in a tile of binary16 numbers. What is at next is
 // asked for meanwhile, where there is something.
 static void WN(gather_f16)(uint16_t *raw, const uint8_t *strip, const int32_t *key, const int64_t span[3], const uint8_t *next) {
-	int64_t dim = span[2], n = span[1] - span[0];
-	int32_t in[WN_STRIP_KEYS], to[WN_STRIP_KEYS];
-	for (int64_t j = 0; j < n; j++) {
-		in[j] = key[span[0] + j] % WN_STRIP_KEYS * 2;
-		to[j] = (int32_t)wn_key_at(dim, span[0] + j);
-	}
-	for (int64_t d = 0; d < dim; d++, raw += WN_STRIP_KEYS, strip += 2 * WN_STRIP_KEYS) {
-		if (next && d % 2 == 0) __builtin_prefetch(next + 2 * WN_STRIP_KEYS * d);
-		for (int64_t j = 0; j < n; j++) memcpy(raw + to[j], strip + in[j], 2);
+	int64_t dim = span[2];
+	for (int64_t d = 0; next && d < dim; d += 2) __builtin_prefetch(next + 2 * WN_STRIP_KEYS * d);
+	for (int64_t j = span[0]; j < span[1]; j++) {
+		const uint8_t *from = strip + key[j] % WN_STRIP_KEYS * 2;
+		uint16_t *to = raw + wn_key_at(dim, j);
+#pragma GCC unroll 8
+		for (int64_t d = 0; d < dim; d++) memcpy(to + d * WN_STRIP_KEYS, from + 2 * d * WN_STRIP_KEYS, 2);
 	}
 }
 
