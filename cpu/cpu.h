@@ -78,7 +78,7 @@ int wn_execute(wn_ctx *ctx, const wn_op *ops, int64_t count);
 typedef void wn_job(void *arg, int64_t item, int worker);
 
 // wn_parallel calls job for items 0 to items, hi excluded, on all threads, and returns when all are done. Items should take some
-// 2 us or more; the order in which they are claimed is ascending.
+// 2 us or more. Each thread begins with a run of neighbours, in ascending order, and then takes what others have left.
 void wn_parallel(wn_ctx *ctx, int64_t items, wn_job *job, void *arg);
 int wn_threads(const wn_ctx *ctx);
 

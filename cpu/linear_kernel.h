@@ -4,8 +4,20 @@
 // What a pass over many rows may read of x before it moves on to the next tile, so that it stays in the cache.
 enum { WN(PASS_BYTES) = 128 << 10 };
 
+// How far ahead weights are fetched that are read once: into the first cache, and FAR bytes before that into the second, which can wait for
+// more lines at a time. The hardware's own prefetch leaves a single row waiting.
+enum { WN(AHEAD) = 1024, WN(FAR) = 3072 };
+
 #include "linear_codes.h"
 #include WN_INPUTS
+
+// fetch_ahead asks for bytes that come later.
+WN_INLINE void WN(fetch_ahead)(const uint8_t *p, int64_t bytes) {
+	for (int64_t line = 0; line < bytes; line += 64) {
+		__builtin_prefetch(p + line, 0, 3);
+		__builtin_prefetch(p + WN(FAR) + line, 0, 2);
+	}
+}
 
 // take_off takes the format's offset off sums over 32 columns.
 WN_INLINE v16i WN(take_off)(const int kind, v16i sum, const wn_rounded *x) {
@@ -37,10 +49,11 @@ WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const 
 }
 
 // block256 adds one block of a format with blocks of 256 columns, of which b is the first 32.
-WN_INLINE void WN(block256)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block256)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, int64_t ahead, v16f *acc) {
 	v16f d = v_load_f16(w), dmin = wn_has_least(kind) ? v_load_f16(w + 32) : v_zero();
 	for (int j = 0; j < 8; j++) {
 		v16i sum[8];
+		WN(fetch_ahead)(w + ahead + wn_block_bytes(kind) / 8 * j, wn_block_bytes(kind) / 8);
 		WN(sums32)(kind, R, w + wn_head_bytes(kind) + 64 * wn_code_bits(kind) * j, x, b + j, sum);
 		v16f scale = WN(scale)(kind, w, d, j), least = wn_has_least(kind) ? WN(least)(w, dmin, j) : v_zero();
 #pragma GCC unroll 8
@@ -52,9 +65,10 @@ WN_INLINE void WN(block256)(const int kind, const int R, const uint8_t *w, const
 }
 
 // block6 adds one block of 256 columns of Q6_K, of which b is the first 32. 16 columns have one scale.
-WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
+WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, int64_t ahead, v16f *acc) {
 	v16f d = v_load_f16(w);
 	for (int j = 0; j < 8; j++) {
+		WN(fetch_ahead)(w + ahead + wn_block_bytes(WN_Q6_K) / 8 * j, wn_block_bytes(WN_Q6_K) / 8);
 #pragma GCC unroll 2
 		for (int h = 0; h < 2; h++) {
 			v16i sum[8];
@@ -69,19 +83,19 @@ WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_rounded *const
 	}
 }
 
-// tile_codes multiplies a tile of an integer format with R rows of x, and fetches what lies ahead bytes behind it: memory would have
-// nothing to do while rows go over a tile that is in the cache.
+// tile_codes multiplies a tile of an integer format with R rows of x, and fetches what lies ahead bytes behind: where more rows go over the tile
+// in turns that is the next tile, for memory would have nothing to do meanwhile.
 WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, const uint8_t *w, int64_t ahead, int64_t row, v16f *acc) {
 	const wn_rounded *x[8];
 	for (int r = 0; r < R; r++) x[r] = p->x[row + r], acc[r] = v_zero();
 	int64_t cols = wn_block_cols(kind), bytes = wn_block_bytes(kind), blocks = p->w->cols / cols;
 	for (int64_t b = 0; b < blocks; b++, w += bytes) {
-		for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(w + ahead + line);
 		if (kind == WN_Q6_K) {
-			WN(block6)(R, w, x, 8 * b, acc);
+			WN(block6)(R, w, x, 8 * b, ahead, acc);
 		} else if (cols == 256) {
-			WN(block256)(kind, R, w, x, 8 * b, acc);
+			WN(block256)(kind, R, w, x, 8 * b, ahead, acc);
 		} else {
+			WN(fetch_ahead)(w + ahead, bytes);
 			WN(block32)(kind, R, w, x, b, acc);
 		}
 	}
@@ -253,7 +267,7 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 			for (int64_t i = first; i < last;) {
 				int64_t n = wn_min(most, last - i);
 				n = n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;
-				if (i + n == last && t + 1 < end) s.ahead = wn_tile_bytes(p->w);
+				if (i + n == last) s.ahead = i == first ? WN(AHEAD) : wn_tile_bytes(p->w);
 				switch (n) {
 #if WN_ROWS >= 8
 				case 8: WN(pass8x1)(p, s, i); break;

@@ -26,16 +26,21 @@ typedef struct worker {
 	int number;
 } worker;
 
+// A share is the items of a job that one thread begins with. Who has done his own takes from the others.
+typedef struct share {
+	_Alignas(64) atomic_llong next; // the next item to claim
+	int64_t end;
+} share;
+
 struct wn_ctx {
 	_Alignas(64) atomic_uint state;
-	_Alignas(64) atomic_llong next; // the next item to claim
 	_Alignas(64) atomic_int sleepers; // workers asleep on state
 	atomic_int caller_sleeps;
 	atomic_int closing;
 	// The job on offer. Written only while nobody is inside and the state is not OPEN.
 	_Alignas(64) wn_job *job;
 	void *arg;
-	int64_t items;
+	share *shares; // one a thread
 
 	int threads;
 	worker *workers; // threads-1
@@ -55,10 +60,15 @@ static void futex_wake(atomic_uint *word, int count) {
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
 
+// claim does items while there are any. A thread's own are neighbours: weights are streamed, and a stream is slow to begin.
 static void claim(wn_ctx *c, int number) {
 	wn_job *job = c->job;
 	void *arg = c->arg;
-	for (int64_t items = c->items, i; (i = atomic_fetch_add_explicit(&c->next, 1, memory_order_relaxed)) < items;) job(arg, i, number);
+	for (int n = 0; n < c->threads; n++) {
+		share *s = &c->shares[(number + n) % c->threads];
+		int64_t end = s->end, i = atomic_load_explicit(&s->next, memory_order_relaxed);
+		while (i < end && (i = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed)) < end) job(arg, i++, number);
+	}
 }
 
 // changed waits until the state is not seen: by spinning, then asleep.
@@ -125,8 +135,11 @@ void wn_parallel(wn_ctx *c, int64_t items, wn_job *job, void *arg) {
 		for (int64_t i = 0; i < items; i++) job(arg, i, 0);
 		return;
 	}
-	c->job = job, c->arg = arg, c->items = items;
-	atomic_store_explicit(&c->next, 0, memory_order_relaxed);
+	c->job = job, c->arg = arg;
+	for (int i = 0; i < c->threads; i++) {
+		atomic_store_explicit(&c->shares[i].next, items * i / c->threads, memory_order_relaxed);
+		c->shares[i].end = items * (i + 1) / c->threads;
+	}
 	atomic_store(&c->state, ((atomic_load(&c->state) & ~(INSIDE | OPEN)) + JOB_STEP) | OPEN);
 	int asleep = atomic_load(&c->sleepers);
 	if (asleep > 0) futex_wake(&c->state, (int)wn_min(asleep, items - 1));
@@ -152,7 +165,10 @@ wn_ctx *wn_open(int threads) {
 	if (!c) return NULL;
 	*c = (wn_ctx){.threads = threads};
 	c->workers = calloc(threads, sizeof *c->workers);
-	if (!c->workers) {
+	c->shares = aligned_alloc(64, threads * sizeof *c->shares);
+	if (!c->workers || !c->shares) {
+		free(c->workers);
+		free(c->shares);
 		free(c);
 		return NULL;
 	}
@@ -174,6 +190,7 @@ void wn_close(wn_ctx *c) {
 	futex_wake(&c->state, 1 << 30);
 	for (int i = 1; i < c->threads; i++) pthread_join(c->workers[i - 1].thread, NULL);
 	free(c->workers);
+	free(c->shares);
 	free(c->scratch);
 	free(c);
 }
