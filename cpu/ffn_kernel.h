@@ -115,8 +115,9 @@ static void WN(gate_up_item)(void *arg, int64_t item, int worker) {
 	const WN(expert) *e = WN(expert_of)(j, item);
 	int64_t lo = (item - e->first) * e->chunk, hi = wn_min(lo + e->chunk, j->width), base = e->slot * j->width;
 	const wn_weights *gate = &e->bank->gate, *up = &e->bank->up;
-	wn_product p = {gate, (wn_rounds(gate->kind) ? j->rounded : j->plain) + e->from, j->hidden + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL};
+	wn_product p = {gate, (wn_rounds(gate->kind) ? j->rounded : j->plain) + e->from, j->hidden + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL, 0};
 	WN(wn_multiply)(&p, base + lo, base + hi);
+	p.again = wn_rounds(gate->kind) == wn_rounds(up->kind);
 	p.w = up, p.x = (wn_rounds(up->kind) ? j->rounded : j->plain) + e->from, p.y = j->up + e->from;
 	WN(wn_multiply)(&p, base + lo, base + hi);
 	for (int64_t r = e->from; r < e->to; r++)
@@ -130,7 +131,7 @@ static void WN(down_item)(void *arg, int64_t item, int worker) {
 	int64_t lo = (item - e->first) * e->chunk, hi = wn_min(lo + e->chunk, j->dim), base = e->slot * j->dim;
 	const wn_weights *w = &e->bank->down;
 	const void *const *x = wn_rounds(w->kind) ? j->hidden_rounded : (const void *const *)j->hidden;
-	wn_product p = {w, x + e->from, j->out + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL};
+	wn_product p = {w, x + e->from, j->out + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL, 0};
 	WN(wn_multiply)(&p, base + lo, base + hi);
 }
 

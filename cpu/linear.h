@@ -30,6 +30,7 @@ typedef struct wn_product {
 	const float *bias; // NULL = none
 	void *room; // wn_room bytes for this worker; NULL where the format is not of integers
 	const void *panels; // the rows, for those who read them in panels: linear_amx.h; NULL = in x
+	int again; // these are the rows of the product before with this room
 } wn_product;
 
 static inline int wn_rounds(int64_t kind) { return kind >= WN_Q4_0; }
@@ -59,7 +60,8 @@ WN_VARIANTS(WN_DECLARE)
 static inline int64_t wn_grain(const wn_weights *w, int64_t rate, int64_t rows, int64_t total, int threads) {
 	int64_t bytes = wn_tile_bytes(w) / 10, products = 16 * w->cols * rows / rate; // ns
 	int64_t tile = wn_max(wn_max(bytes, products), 1);
-	int64_t target = wn_min(wn_max(total * tile / (6 * threads), 2000), 100000);
+	int64_t most = rate > 100 ? 400000 : 100000; // AMX lays rows out anew for each item
+	int64_t target = wn_min(wn_max(total * tile / (6 * threads), 2000), most);
 	return wn_max(1, target / tile);
 }
 

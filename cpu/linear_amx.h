@@ -31,12 +31,16 @@ static inline int64_t WN(pass_rows)(int64_t cols) { return wn_min(wn_max(WN(PANE
 
 int64_t WN(wn_room)(int64_t cols) { return (int64_t)(sizeof(WN(room)) + WN(pass_rows)(cols) / 16 * (cols / 32) * sizeof(WN(panel))); }
 
-// place puts row r of 16 in its panels.
-WN_INLINE void WN(place)(const wn_rounded *x, int64_t blocks, int r, WN(panel) *to) {
-	for (int64_t b = 0; b < blocks; b++, x++, to++) {
-		_mm512_storeu_si512(to->codes[r], v_int_load(x->high));
-		to->d[r] = x->d, to->ds[r] = x->ds;
-	}
+// place puts a block of row r of 16 in its panel.
+WN_INLINE void WN(place)(const wn_rounded *x, int64_t r, WN(panel) *to) {
+	_mm512_storeu_si512(to->codes[r], v_int_load(x->high));
+	to->d[r] = x->d, to->ds[r] = x->ds;
+}
+
+// place_rows puts up to 16 rows in panels.
+static void WN(place_rows)(const void *const *x, int64_t rows, int64_t blocks, WN(panel) *to) {
+	for (int64_t b = 0; b < blocks; b++, to++)
+		for (int64_t r = 0; r < rows; r++) WN(place)((const wn_rounded *)x[r] + b, r, to);
 }
 
 // by_tiles says whether a product of so many rows is worth the preparations.
@@ -241,8 +245,9 @@ static void WN(multiply_tiles)(const wn_product *p, int64_t lo, int64_t hi) {
 		int64_t last = wn_min(first + pass, p->rows);
 		const WN(panel) *x = (const WN(panel) *)p->panels + first / 16 * blocks;
 		if (!p->panels) {
-			for (int64_t r = first; r < last; r++) WN(place)(p->x[r], blocks, (int)(r - first) % 16, m->panels + (r - first) / 16 * blocks);
 			x = m->panels;
+			for (int64_t i = first; i < last && !(p->again && p->rows <= pass); i += 16)
+				WN(place_rows)(p->x + i, wn_min(16, last - i), blocks, m->panels + (i - first) / 16 * blocks);
 		}
 		for (int64_t t = lo / 16; t < (hi + 15) / 16; t++) WN(tile)(p, t, lo, hi, first, last, x, &shape);
 	}

@@ -322,7 +322,7 @@ static void WN(linear_panel)(void *arg, int64_t item, int worker) {
 	for (int64_t r = row; r < wn_min(row + 16, g->rows); r++) {
 		wn_rounded one[WN(PANEL_BLOCKS)];
 		WN(wn_round)(g->x + r * g->cols + 32 * b, 32 * n, one);
-		WN(place)(one, n, (int)(r - row), g->panels + row / 16 * blocks + b);
+		for (int64_t i = 0; i < n; i++) WN(place)(one + i, r - row, g->panels + row / 16 * blocks + b + i);
 	}
 }
 
@@ -389,7 +389,7 @@ void WN(wn_linear)(wn_ctx *ctx, const wn_op *op) {
 		float **rows = y + i * g.rows;
 		for (int64_t r = 0; r < g.rows; r++) rows[r] = (float *)o->p[3] + r * o->d[2];
 		g.part[i].w = (wn_weights){o->d[3], o->d[2], in, o->p[1]};
-		g.part[i].product = (wn_product){&g.part[i].w, x, rows, g.rows, 0, o->p[2], NULL, NULL};
+		g.part[i].product = (wn_product){&g.part[i].w, x, rows, g.rows, 0, o->p[2], NULL, NULL, 0};
 		g.part[i].grain = wn_grain(&g.part[i].w, WN(wn_rate)(o->d[3], g.rows), g.rows / g.splits, tiles * g.splits, wn_threads(ctx));
 		g.part[i].first = items;
 		items += ((o->d[2] + 15) / 16 + g.part[i].grain - 1) / g.part[i].grain * g.splits;

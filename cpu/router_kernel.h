@@ -199,7 +199,7 @@ void WN(wn_route)(wn_ctx *ctx, const wn_op *op) {
 	if (!x || !z) return;
 	for (int64_t r = 0; r < j.rows; r++) x[r] = (const float *)op->p[0] + r * op->d[1], z[r] = (float *)op->p[5] + r * op->d[2];
 	if (op->p[10] && !wn_check_rows(ctx, op->p[10], j.rows, op->d[11] + 1)) return;
-	j.product = (wn_product){&j.w, x, z, j.rows, 0, op->p[2], NULL, NULL};
+	j.product = (wn_product){&j.w, x, z, j.rows, 0, op->p[2], NULL, NULL, 0};
 	j.grain = wn_grain(&j.w, WN(wn_rate)(j.w.kind, j.rows), j.rows, wn_tiles(&j.w), wn_threads(ctx));
 	wn_parallel(ctx, (wn_tiles(&j.w) + j.grain - 1) / j.grain, WN(route_logits), &j);
 	wn_parallel(ctx, j.rows, WN(route_choose), &j);
