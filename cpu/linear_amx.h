@@ -52,9 +52,10 @@ WN_INLINE void WN(lines_of)(const int kind, const uint8_t *from, int8_t lines[16
 	const v16i offset = v_int_set(wn_offset(kind) * 0x01010101);
 #pragma GCC unroll 8
 	for (int m = 0; m < 8; m++) {
-		v16i codes = _mm512_sub_epi8(WN(line)(kind, from, m), offset);
+		v16i codes = WN(line)(kind, from, m);
+		if (wn_offset(kind)) codes = _mm512_sub_epi8(codes, offset);
 		if (WN(plain)(kind)) {
-			_mm512_store_si512(lines[m], v_bits(codes, 4, 0xf0));
+			_mm512_store_si512(lines[m], wn_offset(kind) ? v_bits(codes, 4, 0xf0) : _mm512_slli_epi16(codes, 4));
 			_mm512_store_si512(lines[8 + m], codes);
 		} else {
 			_mm512_store_si512(lines[m], codes);
