@@ -99,7 +99,7 @@ func TestCaptureRefuses(t *testing.T) {
 }
 
 // A file with shortlists runs, and with shortlists of all experts computes what the model does, to the tolerance of logits that
-// are summed in another order.
+// are summed in another order, where inputs are then rounded to 12 bits.
 func TestShortlistsInAFile(t *testing.T) {
 	c := demoModel(t)
 	layers, err := compress.FitShortlists(t.Context(), c, captured(t, c, 0), moe.Fitting{Sizes: []int{8}, Recall: 1}, func(int, int) {})
@@ -128,7 +128,7 @@ func TestShortlistsInAFile(t *testing.T) {
 	d := fastest(t)
 	want := logits(t, c, d)
 	for i, v := range logits(t, small, d) {
-		if v-want[i] > 1e-3 || want[i]-v > 1e-3 {
+		if v-want[i] > 1e-2 || want[i]-v > 1e-2 {
 			t.Fatalf("%s: logit %d is %v, want %v", d.Name(), i, v, want[i])
 		}
 	}

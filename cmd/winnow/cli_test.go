@@ -112,7 +112,7 @@ func TestRefusalsNameTheTrouble(t *testing.T) {
 		{"bench demo -r 0", "-r at least 1"},
 		{"bench demo -t 0", "0 threads"},
 		{"bench demo -p -1", "-1 tokens"},
-		{"run demo --cpu sse", "want one of auto, avx512, avx2, dotprod, neon, go"},
+		{"run demo --cpu sse", "want one of auto, amx, avx512, avx2, dotprod, neon, go"},
 		{"run demo --dtype f64", "want one of native, f32"},
 		{"run demo --kv-type q4", "want one of auto, f32, f16, q8_0"},
 		{"run demo", "no prompt"},
