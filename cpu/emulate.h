@@ -42,6 +42,29 @@ static inline simde__m512i wn_cvtepi8_epi32(__m128i a) {
 	return ((wn_halves){.is = {_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8))}}).i;
 }
 
+static inline simde__m512i wn_cvtepu16_epi32(__m256i a) {
+	return ((wn_halves){.is = {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(a)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1))}}).i;
+}
+
+static inline simde__m512i wn_srai_epi32(simde__m512i a, int n) {
+	wn_halves x = {.i = a};
+	return ((wn_halves){.is = {_mm256_srai_epi32(x.is[0], n), _mm256_srai_epi32(x.is[1], n)}}).i;
+}
+
+static inline int wn_reduce_add_epi32(simde__m512i a) {
+	wn_halves x = {.i = a};
+	int sum = 0;
+	for (int i = 0; i < 16; i++) sum += x.whole[i];
+	return sum;
+}
+
+static inline __m128i wn_cvtepi32_epi8(simde__m512i a) {
+	wn_halves x = {.i = a};
+	int8_t low[16];
+	for (int i = 0; i < 16; i++) low[i] = (int8_t)x.whole[i];
+	return _mm_loadu_si128((const __m128i *)low);
+}
+
 static inline __m256i wn_cvtepi32_epi16(simde__m512i a) {
 	wn_halves x = {.i = a};
 	int16_t low[16];
@@ -66,6 +89,10 @@ static inline void wn_mask_storeu_ps(float *p, unsigned mask, simde__m512 a) {
 #define _mm512_cvtps_epi32 wn_cvtps_epi32
 #define _mm512_cvtepu8_epi32 wn_cvtepu8_epi32
 #define _mm512_cvtepi8_epi32 wn_cvtepi8_epi32
+#define _mm512_srai_epi32 wn_srai_epi32
+#define _mm512_reduce_add_epi32 wn_reduce_add_epi32
+#define _mm512_cvtepi32_epi8 wn_cvtepi32_epi8
+#define _mm512_cvtepu16_epi32 wn_cvtepu16_epi32
 #define _mm512_cvtepi32_epi16 wn_cvtepi32_epi16
 #define _mm512_cvtph_ps wn_cvtph_ps
 #define _mm512_cvtps_ph(a, rounding) wn_cvtps_ph(a)
