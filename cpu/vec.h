@@ -44,6 +44,7 @@
 #define v_int_or WN(v_int_or)
 #define v_bits WN(v_bits) // each byte shifted left by n bits, or right by -n, and what the mask, the same for each byte, leaves of it
 #define v_lookup WN(v_lookup) // each byte, below 16, replaced by that byte of a table
+// Of variants that multiply inputs of integer formats as words:
 #define v_codes4 WN(v_codes4) // the code of 4 bits at bit n of each half of a lane, n being 0, 4, 8 or 12
 #define v_codes8 WN(v_codes8) // that of 8 bits, n being 0 or 8
 #define v_dot WN(v_dot) // adds, in each lane, the two products of codes with signed words of 16 bits

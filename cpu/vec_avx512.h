@@ -60,10 +60,3 @@ WN_INLINE v16i v_bits(v16i a, const int n, const uint8_t mask) {
 WN_INLINE v16i v_lookup(const uint8_t *table, v16i a) {
 	return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)), a);
 }
-WN_INLINE v16i v_codes4(v16i a, const int n) { return _mm512_and_si512(_mm512_srli_epi32(a, n), _mm512_set1_epi32(0x000f000f)); }
-WN_INLINE v16i v_codes8(v16i a, const int n) { return _mm512_and_si512(_mm512_srli_epi32(a, n), _mm512_set1_epi32(0x00ff00ff)); }
-WN_INLINE v16i v_dot(v16i acc, v16i codes, v16i words) { return _mm512_dpwssd_epi32(acc, codes, words); }
-WN_INLINE void v_store_i16(int16_t *p, v16i a) {
-	__m256i w = _mm512_cvtepi32_epi16(a);
-	_mm256_storeu_si256((__m256i *)p, _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(w, 0xd8), 0xd8));
-}
