@@ -46,9 +46,9 @@ static void WN(place_rows)(const void *const *x, int64_t rows, int64_t blocks, W
 // by_tiles says whether a product of so many rows is worth the preparations.
 static inline int WN(by_tiles)(int64_t kind, int64_t rows) { return wn_rounds(kind) && rows >= 12; }
 
-// lines_of takes the codes of 32 columns apart, less their offset. Codes that do not fit a byte when they are 16 times as large stand in
+// tile_lines takes the codes of 32 columns apart, less their offset. Codes that do not fit a byte when they are 16 times as large stand in
 // the first lines alone.
-WN_INLINE void WN(lines_of)(const int kind, const uint8_t *from, int8_t lines[16][64]) {
+WN_INLINE void WN(tile_lines)(const int kind, const uint8_t *from, int8_t lines[16][64]) {
 	const v16i offset = v_int_set(wn_offset(kind) * 0x01010101);
 #pragma GCC unroll 8
 	for (int m = 0; m < 8; m++) {
@@ -63,26 +63,12 @@ WN_INLINE void WN(lines_of)(const int kind, const uint8_t *from, int8_t lines[16
 	}
 }
 
-// take_apart fills the room from a chunk of a tile.
-WN_INLINE void WN(take_apart)(const int kind, const uint8_t *w, int64_t blocks, WN(room) *m) {
-	const int64_t head = wn_head_bytes(kind), bytes = 64 * wn_code_bits(kind); // of 32 columns
-	if (wn_block_cols(kind) == 32) {
-		for (int64_t b = 0; b < blocks; b++, w += wn_block_bytes(kind)) {
-			WN(lines_of)(kind, w + head, m->codes[b]);
-			v_store(m->scale[b], kind == WN_MXFP4 ? v_load_bf16(w) : v_load_f16(w));
-			if (wn_has_least(kind)) v_store(m->least[b], v_load_f16(w + 32));
-		}
-		return;
-	}
-	const int groups = 256 / wn_group_cols(kind);
-	for (int64_t b = 0; b < blocks; b += 8, w += wn_block_bytes(kind)) {
-		v16f d = v_load_f16(w), dmin = wn_has_least(kind) ? v_sub(v_zero(), v_load_f16(w + 32)) : v_zero();
-		for (int j = 0; j < 8; j++) WN(lines_of)(kind, w + head + bytes * j, m->codes[b + j]);
-		for (int g = 0; g < groups; g++) {
-			v_store(m->scale[b * groups / 8 + g], WN(scale)(kind, w, d, g));
-			if (wn_has_least(kind)) v_store(m->least[b + g], WN(least)(w, dmin, g));
-		}
-	}
+// take_room fills the room from a chunk of a tile.
+WN_INLINE void WN(take_room)(const int kind, const uint8_t *w, int64_t blocks, WN(room) *m) {
+	const int64_t cols = wn_block_cols(kind), bytes = 64 * wn_code_bits(kind); // of 32 columns
+	WN(take_scales)(kind, w, blocks, m->scale, m->least);
+	for (int64_t b = 0; b < blocks; b += cols / 32, w += wn_block_bytes(kind))
+		for (int64_t j = 0; j < cols / 32; j++) WN(tile_lines)(kind, w + wn_head_bytes(kind) + bytes * j, m->codes[b + j]);
 }
 
 // part is a chunk of a tile for up to 16 rows.
@@ -193,7 +179,7 @@ typedef struct WN(way) {
 #define WN_CHUNK(KIND, N) \
 	static void WN(KIND##x##N)(const WN(part) *p) { WN(chunk)(N, KIND, p); }
 #define WN_WAY(KIND) \
-	static void WN(KIND##_apart)(const uint8_t *w, int64_t blocks, WN(room) *m) { WN(take_apart)(KIND, w, blocks, m); } \
+	static void WN(KIND##_apart)(const uint8_t *w, int64_t blocks, WN(room) *m) { WN(take_room)(KIND, w, blocks, m); } \
 	WN_CHUNK(KIND, 4) WN_CHUNK(KIND, 8) WN_CHUNK(KIND, 12) WN_CHUNK(KIND, 16)
 WN_WAY(WN_Q4_0)
 WN_WAY(WN_Q4_1)

@@ -19,3 +19,23 @@ WN_INLINE v16f WN(scale)(const int kind, const uint8_t *w, v16f d, int64_t g) {
 	return v_mul(d, v_load_i8(w + 32 + 16 * g));
 }
 WN_INLINE v16f WN(least)(const uint8_t *w, v16f dmin, int64_t g) { return v_mul(dmin, v_load_u8(w + 80 + 32 * g)); }
+
+// take_scales stores the scales, and minimums if any, of groups of columns of a tile, from the start of blocks of 32 columns on. Minimums have the
+// sign with which they are added.
+WN_INLINE void WN(take_scales)(const int kind, const uint8_t *w, int64_t blocks, float (*scale)[16], float (*least)[16]) {
+	if (wn_block_cols(kind) == 32) {
+		for (int64_t b = 0; b < blocks; b++, w += wn_block_bytes(kind)) {
+			v_store(scale[b], kind == WN_MXFP4 ? v_load_bf16(w) : v_load_f16(w));
+			if (wn_has_least(kind)) v_store(least[b], v_load_f16(w + 32));
+		}
+		return;
+	}
+	const int groups = 256 / wn_group_cols(kind);
+	for (int64_t b = 0; b < blocks; b += 8, w += wn_block_bytes(kind)) {
+		v16f d = v_load_f16(w), dmin = wn_has_least(kind) ? v_sub(v_zero(), v_load_f16(w + 32)) : v_zero();
+		for (int g = 0; g < groups; g++) {
+			v_store(scale[b * groups / 8 + g], WN(scale)(kind, w, d, g));
+			if (wn_has_least(kind)) v_store(least[b + g], WN(least)(w, dmin, g));
+		}
+	}
+}

@@ -9,7 +9,23 @@ enum { WN(PASS_BYTES) = 128 << 10 };
 enum { WN(AHEAD) = 1024, WN(FAR) = 3072 };
 
 #include "linear_codes.h"
+
+// take_off takes the format's offset off sums over 32 columns.
+WN_INLINE v16i WN(take_off)(const int kind, v16i sum, const wn_rounded *x) {
+	const int offset = wn_offset(kind);
+	if (offset == 8) sum = v_int_sub(sum, v_int_set(-x->less8));
+	if (offset == 16) sum = v_int_sub(sum, v_int_set(x->by16));
+	if (offset == 128) sum = v_int_sub(sum, v_int_set(x->by128));
+	return sum;
+}
+
+// take_group_off does so for group g of 32 columns.
+WN_INLINE v16i WN(take_group_off)(const int kind, v16i sum, const wn_rounded *x, const int g) {
+	return kind == WN_Q6_K ? v_int_sub(sum, v_int_set(x->by32[g])) : WN(take_off)(kind, sum, x);
+}
+
 #include WN_INPUTS
+#include "linear_floats.h"
 
 // fetch_ahead asks for bytes that come later.
 WN_INLINE void WN(fetch_ahead)(const uint8_t *p, int64_t bytes) {
@@ -17,15 +33,6 @@ WN_INLINE void WN(fetch_ahead)(const uint8_t *p, int64_t bytes) {
 		__builtin_prefetch(p + line, 0, 3);
 		__builtin_prefetch(p + WN(FAR) + line, 0, 2);
 	}
-}
-
-// take_off takes the format's offset off sums over 32 columns.
-WN_INLINE v16i WN(take_off)(const int kind, v16i sum, const wn_rounded *x) {
-	const int offset = wn_offset(kind);
-	if (offset == 8) sum = v_int_sub(sum, v_int_set(x->by8));
-	if (offset == 16) sum = v_int_sub(sum, v_int_set(x->by16));
-	if (offset == 128) sum = v_int_sub(sum, v_int_set(x->by128));
-	return sum;
 }
 
 WN_INLINE void WN(sums32)(const int kind, const int R, const uint8_t *lines, const wn_rounded *const *x, int64_t b, v16i *sum) {
@@ -76,8 +83,7 @@ WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_rounded *const
 			v16f scale = WN(scale)(WN_Q6_K, w, d, 2 * j + h);
 #pragma GCC unroll 8
 			for (int r = 0; r < R; r++) {
-				v16i s = v_int_sub(sum[r], v_int_set(x[r][b + j].by32[h]));
-				acc[r] = v_fma(v_floats(s), v_mul(scale, v_set(x[r][b + j].d)), acc[r]);
+				acc[r] = v_fma(v_floats(WN(take_group_off)(WN_Q6_K, sum[r], x[r] + b + j, h)), v_mul(scale, v_set(x[r][b + j].d)), acc[r]);
 			}
 		}
 	}
@@ -98,51 +104,6 @@ WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, 
 			WN(fetch_ahead)(w + ahead, bytes);
 			WN(block32)(kind, R, w, x, b, acc);
 		}
-	}
-}
-
-// column adds column k, of bytes at w, of T tiles to T*R sums.
-WN_INLINE void WN(column)(const int R, const int T, const v16f *w, const float *const *x, int64_t k, v16f *acc) {
-#pragma GCC unroll 8
-	for (int r = 0; r < R; r++) {
-		v16f v = v_set(x[r][k]);
-#pragma GCC unroll 4
-		for (int t = 0; t < T; t++) acc[t * R + r] = v_fma(w[t], v, acc[t * R + r]);
-	}
-}
-
-// tile_float multiplies T neighbouring tiles of floats with R rows of x. Sums are taken over 512 columns, then over those: rounding
-// grows with the square root of the length only.
-WN_INLINE void WN(tile_float)(const int kind, const int R, const int T, const wn_product *p, const uint8_t *w, int64_t row, v16f *acc) {
-	const float *x[8];
-	const int64_t cols = p->w->cols, next = wn_tile_bytes(p->w), bytes = wn_block_bytes(kind);
-	for (int r = 0; r < R; r++) x[r] = p->x[row + r];
-	for (int i = 0; i < T * R; i++) acc[i] = v_zero();
-	for (int64_t from = 0; from < cols; from += 512) {
-		v16f part[8], v[4];
-		int64_t to = wn_min(from + 512, cols), k = from;
-		for (int i = 0; i < T * R; i++) part[i] = v_zero();
-		if (kind == WN_BF16) {
-			for (; k + 1 < to; k += 2, w += bytes) {
-				v16f odd[4];
-				for (int t = 0; t < T; t++) {
-					v16i both = v_int_load(w + t * next);
-					v[t] = v_even_bf16(both), odd[t] = v_odd_bf16(both);
-				}
-				WN(column)(R, T, v, x, k, part);
-				WN(column)(R, T, odd, x, k + 1, part);
-			}
-			if (k < to) {
-				for (int t = 0; t < T; t++) v[t] = v_even_bf16(v_int_load(w + t * next));
-				WN(column)(R, T, v, x, k, part);
-			}
-		} else {
-			for (; k < to; k++, w += bytes) {
-				for (int t = 0; t < T; t++) v[t] = kind == WN_F32 ? v_load((const float *)(w + t * next)) : v_load_f16(w + t * next);
-				WN(column)(R, T, v, x, k, part);
-			}
-		}
-		for (int i = 0; i < T * R; i++) acc[i] = v_add(acc[i], part[i]);
 	}
 }
 
@@ -186,9 +147,6 @@ typedef struct WN(span) {
 	WN_CODES(WN_MXFP4, R) WN_CODES(WN_Q4_K, R) WN_CODES(WN_Q5_K, R) WN_CODES(WN_Q6_K, R) WN_CODES(WN_IQ4_XS, R)
 WN_PASS(1, 1)
 WN_PASS(2, 1)
-#if WN_ROWS >= 8
-WN_PASS(8, 1)
-#endif
 #if WN_ROWS < 4
 #undef WN_ROUNDED
 #define WN_ROUNDED(R, T)
@@ -196,6 +154,9 @@ WN_PASS(8, 1)
 WN_PASS(4, 1)
 #undef WN_ROUNDED
 #define WN_ROUNDED(R, T)
+#if WN_ROWS >= 8
+WN_PASS(8, 1)
+#endif
 WN_PASS(1, 4)
 #undef WN_ROUNDED
 #undef WN_CODES
@@ -224,7 +185,7 @@ void WN(wn_round)(const float *x, int64_t count, wn_rounded *out) {
 		WN(take)(out, v_ints(v_mul(u, v_set(inverse))), v_ints(v_mul(v, v_set(inverse))), sum);
 		out->d = inverse > 0 ? most / WN_MOST : 0;
 		out->ds = out->d * (float)(sum[0] + sum[1]);
-		out->by8 = 8 * (sum[0] + sum[1]), out->by16 = 2 * out->by8, out->by128 = 16 * out->by8;
+		out->less8 = -8 * (sum[0] + sum[1]), out->by16 = -2 * out->less8, out->by128 = 8 * out->by16;
 		out->by32[0] = 32 * sum[0], out->by32[1] = 32 * sum[1];
 	}
 }
@@ -233,6 +194,10 @@ int64_t WN(wn_rate)(int64_t kind, int64_t rows) {
 	if (!wn_rounds(kind)) return 25;
 	return WN_TILES && rows >= 16 ? 200 : 100;
 }
+
+#ifdef WN_MANY
+#include "linear_many.h"
+#endif
 
 #if WN_TILES
 #include "linear_amx.h"
@@ -252,6 +217,12 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 	}
 #endif
 	int64_t end = (hi + 15) / 16, rounds = wn_rounds(p->w->kind);
+#ifdef WN_MANY
+	if (rounds && p->rows >= WN_MANY) {
+		WN(multiply_many)(p, lo, hi);
+		return;
+	}
+#endif
 	int64_t row_bytes = rounds ? p->w->cols * 2 : p->w->cols * 4;
 	int64_t pass = wn_max(WN(PASS_BYTES) / row_bytes / 8 * 8, 8);
 	for (int64_t first = 0; first < p->rows; first += pass) {
@@ -263,7 +234,7 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 				t += 4;
 				continue;
 			}
-			const int64_t most = rounds ? WN_ROWS : wn_max(WN_ROWS, 4); // rows of a pass
+			const int64_t most = rounds ? wn_min(WN_ROWS, 4) : wn_max(WN_ROWS, 4); // rows of a pass
 			for (int64_t i = first; i < last;) {
 				int64_t n = wn_min(most, last - i);
 				n = n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;

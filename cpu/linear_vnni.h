@@ -54,3 +54,48 @@ WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uin
 	}
 	for (int r = 0; r < R; r++) sum[r] = _mm512_add_epi32(_mm512_slli_epi32(high[r], 4), low[r]);
 }
+
+// lines_of takes 32 columns apart into lines as sum_lines reads them: of nibbles 8 lines of 16 times the codes of 4 columns and 8 of the codes, of
+// others the 8 lines of codes.
+WN_INLINE void WN(lines_of)(const int kind, const uint8_t *from, uint8_t (*to)[64]) {
+#pragma GCC unroll 8
+	for (int m = 0; m < 8; m++) {
+		v16i codes = WN(line)(kind, from, m);
+		_mm512_store_si512(to[m], codes);
+		if (WN(plain)(kind)) _mm512_store_si512(to[8 + m], codes), _mm512_store_si512(to[m], _mm512_slli_epi16(codes, 4));
+	}
+}
+
+// dot_lines adds the products of a line of each of two tiles, next bytes apart, with four bytes of R rows.
+WN_INLINE void WN(dot_lines)(const int R, const uint8_t *line, int64_t next, const wn_rounded *const *x, int64_t b, const int at, v16i *sum) {
+	v16i one = v_int_load(line), two = v_int_load(line + next);
+#pragma GCC unroll 8
+	for (int r = 0; r < R; r++) {
+		v16i in = WN(four)(x[r][b].high + at);
+		sum[r] = _mm512_dpbusd_epi32(sum[r], one, in), sum[R + r] = _mm512_dpbusd_epi32(sum[R + r], two, in);
+	}
+}
+
+// sum_lines multiplies group g of 32 columns, of which lines of two tiles are given, with block b of R rows of x, less the format's offset.
+WN_INLINE void WN(sum_lines)(const int R, const int kind, const uint8_t (*lines)[64], int64_t next, const int g, const wn_rounded *const *x,
+	int64_t b, v16i *sum) {
+	enum { LOW = offsetof(wn_rounded, low) - offsetof(wn_rounded, high) };
+	const int first = g * wn_group_cols(kind) / 4, count = wn_group_cols(kind) / 4;
+	// What is to be taken off is so from the start, before sums that are shifted.
+	const int start = wn_offset(kind) == (WN(plain)(kind) ? 8 : 128);
+#pragma GCC unroll 16
+	for (int r = 0; r < 2 * R; r++) sum[r] = start ? v_int_set(x[r % R][b].less8) : v_int_zero();
+#pragma GCC unroll 8
+	for (int i = first; i < first + count; i++) {
+		WN(dot_lines)(R, lines[i], next, x, b, 4 * i, sum);
+		if (WN(plain)(kind)) WN(dot_lines)(R, lines[8 + i], next, x, b, LOW + 4 * i, sum);
+	}
+	if (!WN(plain)(kind)) {
+		for (int r = 0; r < 2 * R; r++) sum[r] = _mm512_slli_epi32(sum[r], 4);
+#pragma GCC unroll 8
+		for (int i = first; i < first + count; i++) WN(dot_lines)(R, lines[i], next, x, b, LOW + 4 * i, sum);
+	}
+	if (start) return;
+#pragma GCC unroll 16
+	for (int r = 0; r < 2 * R; r++) sum[r] = WN(take_group_off)(kind, sum[r], x[r % R] + b, g);
+}

@@ -43,3 +43,27 @@ WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uin
 		}
 	}
 }
+
+// lines_of takes 32 columns apart into 16 lines as sum_lines reads them: words of 2 columns.
+WN_INLINE void WN(lines_of)(const int kind, const uint8_t *from, uint8_t (*to)[64]) {
+#pragma GCC unroll 8
+	for (int m = 0; m < 8; m++) {
+		v16i line = WN(line)(kind, from, m), even = v_codes8(line, 0), odd = v_codes8(line, 8);
+		memcpy(to[2 * m], &even, 64), memcpy(to[2 * m + 1], &odd, 64);
+	}
+}
+
+// sum_lines multiplies group g of 32 columns, of which the lines of a tile are given, with block b of R rows of x, less the format's offset.
+WN_INLINE void WN(sum_lines)(const int R, const int kind, const uint8_t (*lines)[64], int64_t next, const int g, const wn_rounded *const *x,
+	int64_t b, v16i *sum) {
+	const int count = wn_group_cols(kind) / 2, first = g * count;
+	(void)next;
+	for (int r = 0; r < R; r++) sum[r] = v_int_zero();
+#pragma GCC unroll 16
+	for (int i = first; i < first + count; i++) {
+		v16i line = v_int_load(lines[i]);
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) sum[r] = v_dot(sum[r], line, WN(words)(x[r][b].q + 2 * i));
+	}
+	for (int r = 0; r < R; r++) sum[r] = WN(take_group_off)(kind, sum[r], x[r] + b, g);
+}

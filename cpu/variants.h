@@ -3,7 +3,8 @@
 //
 //	WN_VECTORS  the file that says what the vectors are
 //	WN_SUMS     how many sums of 16 lanes the registers hold beside what is added to them
-//	WN_ROWS     how many rows of inputs a product with an integer format takes at a time, 2 or more
+//	WN_ROWS     how many rows of inputs a product takes at a time, 2 or more; with an integer format up to 4 of them
+//	WN_MANY     how many of many rows it then takes, WN_MANY_TILES with how many tiles: linear_many.h; absent where there is no such way
 //	WN_INPUTS   the file that says how inputs of integer formats are multiplied
 //	WN_TILES    1 where many rows of them are multiplied by AMX. A file that wants a variant for that defines WN_WEIGHTS.
 //
@@ -34,6 +35,8 @@
 #define WN_VECTORS "vec_avx2.h"
 #define WN_SUMS 4
 #define WN_ROWS 4
+#define WN_MANY 4
+#define WN_MANY_TILES 1
 #define WN_INPUTS "linear_words.h"
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
@@ -44,12 +47,16 @@
 #undef WN_VECTORS
 #undef WN_SUMS
 #undef WN_ROWS
+#undef WN_MANY
+#undef WN_MANY_TILES
 #undef WN_INPUTS
 
 #define WN_SUFFIX avx512
 #define WN_VECTORS "vec_avx512.h"
 #define WN_SUMS 8
 #define WN_ROWS 8
+#define WN_MANY 8
+#define WN_MANY_TILES 2
 #define WN_INPUTS "linear_vnni.h"
 #pragma GCC push_options
 #ifdef WINNOW_EMULATE

@@ -1,0 +1,132 @@
+// Products of an integer format with many rows: a chunk of some tiles is taken apart once, into lines as the multiplications read them, and then
+// meets all rows, of which a few at a time have their sums in registers. In floats the order is that of fewer rows, so a row gets the same
+// bits either way.
+
+enum {
+	WN(MANY_BLOCKS) = 8, // blocks of 32 columns whose codes are taken apart at a time: with what the rows have there they fill the first cache
+	WN(MANY_ROWS) = 64, // rows of a pass
+	WN(MANY_BYTES) = 512 << 10, // of rows of inputs in a pass, which stay in the second cache
+};
+
+// apart is a chunk of a tile.
+typedef struct WN(apart) {
+	_Alignas(64) uint8_t lines[WN(MANY_BLOCKS)][16][64]; // see lines_of
+	float scale[2 * WN(MANY_BLOCKS)][16], least[WN(MANY_BLOCKS)][16]; // of a group of columns
+} WN(apart);
+
+// sums are those of a row with some tiles.
+typedef float WN(sums)[WN_MANY_TILES][16];
+
+// take_apart fills a chunk from blocks of a tile, and fetches what is to be taken apart next.
+WN_INLINE void WN(take_apart)(const int kind, const uint8_t *w, const uint8_t *next, int64_t blocks, WN(apart) *to) {
+	const int64_t cols = wn_block_cols(kind), bytes = 64 * wn_code_bits(kind); // of 32 columns
+	WN(take_scales)(kind, w, blocks, to->scale, to->least);
+	for (int64_t b = 0; b < blocks; b += cols / 32, w += wn_block_bytes(kind), next += wn_block_bytes(kind)) {
+		for (int64_t line = 0; line < wn_block_bytes(kind); line += 64) __builtin_prefetch(next + line, 0, 2);
+		for (int64_t j = 0; j < cols / 32; j++) WN(lines_of)(kind, w + wn_head_bytes(kind) + bytes * j, to->lines[b + j]);
+	}
+}
+
+// add_chunk adds what R rows make of a chunk of WN_MANY_TILES tiles. Block b of x is the chunk's first.
+WN_INLINE void WN(add_chunk)(const int R, const int kind, const WN(apart) *m, const wn_rounded *const *rows, int64_t b, int64_t blocks,
+	WN(sums) *sums) {
+	enum { T = WN_MANY_TILES };
+	const int groups = 32 / wn_group_cols(kind);
+	const wn_rounded *x[WN_MANY];
+	v16f acc[T * WN_MANY];
+#pragma GCC unroll 8
+	for (int r = 0; r < R; r++) {
+		x[r] = rows[r];
+#pragma GCC unroll 2
+		for (int t = 0; t < T; t++) acc[t * R + r] = v_load(sums[r][t]);
+	}
+	for (int64_t i = 0; i < blocks; i++) {
+#pragma GCC unroll 2
+		for (int g = 0; g < groups; g++) {
+			v16i sum[T * WN_MANY];
+			WN(sum_lines)(R, kind, m->lines[i], sizeof *m, g, x, b + i, sum);
+#pragma GCC unroll 2
+			for (int t = 0; t < T; t++) {
+				v16f scale = v_load(m[t].scale[i * groups + g]), least = wn_has_least(kind) ? v_load(m[t].least[i]) : v_zero();
+#pragma GCC unroll 8
+				for (int r = 0; r < R; r++) {
+					v16f *a = acc + t * R + r;
+					*a = v_fma(v_floats(sum[t * R + r]), v_mul(scale, v_set(x[r][b + i].d)), *a);
+					if (wn_has_least(kind)) *a = v_fma(least, v_set(x[r][b + i].ds), *a);
+				}
+			}
+		}
+	}
+#pragma GCC unroll 8
+	for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+		for (int t = 0; t < T; t++) v_store(sums[r][t], acc[t * R + r]);
+}
+
+// manner is how a kind is multiplied: how it is taken apart, and a chunk of it for WN_MANY rows and for half as many.
+typedef struct WN(manner) {
+	void (*apart)(const uint8_t *w, const uint8_t *next, int64_t blocks, WN(apart) *to);
+	void (*chunk[2])(const WN(apart) *m, const wn_rounded *const *rows, int64_t b, int64_t blocks, WN(sums) *sums);
+} WN(manner);
+
+#define WN_CHUNK(KIND, N) \
+	static void WN(KIND##_by##N)(const WN(apart) *m, const wn_rounded *const *rows, int64_t b, int64_t blocks, WN(sums) *sums) { \
+		WN(add_chunk)(WN_MANY / N, KIND, m, rows, b, blocks, sums); \
+	}
+#define WN_MANNER(KIND) \
+	static void WN(KIND##_lines)(const uint8_t *w, const uint8_t *next, int64_t blocks, WN(apart) *to) { \
+		WN(take_apart)(KIND, w, next, blocks, to); \
+	} \
+	WN_CHUNK(KIND, 1) WN_CHUNK(KIND, 2)
+WN_MANNER(WN_Q4_0)
+WN_MANNER(WN_Q4_1)
+WN_MANNER(WN_Q5_0)
+WN_MANNER(WN_Q5_1)
+WN_MANNER(WN_Q8_0)
+WN_MANNER(WN_IQ4_NL)
+WN_MANNER(WN_MXFP4)
+WN_MANNER(WN_Q4_K)
+WN_MANNER(WN_Q5_K)
+WN_MANNER(WN_Q6_K)
+WN_MANNER(WN_IQ4_XS)
+#undef WN_CHUNK
+#undef WN_MANNER
+
+#define WN_MANNER(KIND) [KIND] = {WN(KIND##_lines), {WN(KIND##_by1), WN(KIND##_by2)}}
+static const WN(manner) WN(manners)[WN_KINDS] = {
+	WN_MANNER(WN_Q4_0), WN_MANNER(WN_Q4_1), WN_MANNER(WN_Q5_0), WN_MANNER(WN_Q5_1), WN_MANNER(WN_Q8_0), WN_MANNER(WN_IQ4_NL),
+	WN_MANNER(WN_MXFP4), WN_MANNER(WN_Q4_K), WN_MANNER(WN_Q5_K), WN_MANNER(WN_Q6_K), WN_MANNER(WN_IQ4_XS),
+};
+#undef WN_MANNER
+
+// many_tiles multiplies tiles t and next, up to end, with rows first to last.
+static void WN(many_tiles)(const wn_product *p, int64_t t, int64_t end, int64_t lo, int64_t hi, int64_t first, int64_t last) {
+	enum { T = WN_MANY_TILES };
+	const int64_t blocks = p->w->cols / 32, all = wn_tile_bytes(p->w), share = all / blocks; // share is of 32 columns
+	const WN(manner) *way = &WN(manners)[p->w->kind];
+	WN(apart) apart[T];
+	_Alignas(64) WN(sums) sums[WN(MANY_ROWS)];
+	memset(sums, 0, sizeof sums[0] * wn_min(last - first + WN_MANY - 1, WN(MANY_ROWS)));
+	for (int64_t b = 0; b < blocks; b += WN(MANY_BLOCKS)) {
+		const int64_t n = wn_min(WN(MANY_BLOCKS), blocks - b);
+		for (int64_t i = 0; i < T; i++) { // a second tile past the end is the last one again
+			const uint8_t *w = p->w->tiles + wn_min(t + i, end - 1) * all + b * share;
+			way->apart(w, b + n < blocks ? w + n * share : w + (T - 1) * all + n * share, n, apart + i);
+		}
+		for (int64_t i = first; i < last; i += WN_MANY) {
+			const wn_rounded *x[WN_MANY]; // rows past the last one are the last one again
+			for (int64_t r = 0; r < WN_MANY; r++) x[r] = p->x[wn_min(i + r, last - 1)];
+			way->chunk[last - i <= WN_MANY / 2](apart, x, b, n, sums + (i - first));
+		}
+	}
+	for (int64_t i = first; i < last; i++)
+		for (int64_t j = 0; j < wn_min(T, end - t); j++) WN(put)(p, p->y[i], t + j, lo, hi, v_load(sums[i - first][j]));
+}
+
+// multiply_many is wn_multiply for many rows.
+static void WN(multiply_many)(const wn_product *p, int64_t lo, int64_t hi) {
+	const int64_t row_bytes = p->w->cols / 32 * (int64_t)sizeof(wn_rounded), end = (hi + 15) / 16;
+	const int64_t pass = wn_min(wn_max(WN(MANY_BYTES) / row_bytes / WN_MANY * WN_MANY, WN_MANY), WN(MANY_ROWS));
+	for (int64_t first = 0; first < p->rows; first += pass)
+		for (int64_t t = lo / 16; t < end; t += WN_MANY_TILES) WN(many_tiles)(p, t, end, lo, hi, first, wn_min(first + pass, p->rows));
+}
