@@ -31,8 +31,11 @@ type Config struct {
 	Pinned    []string      `koanf:"pinned" help:"models that are loaded at the start and stay"`
 	LoadWait  time.Duration `koanf:"load_wait" help:"how long a request waits for its model to be loaded, or for room"`
 
-	Threads int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
-	CPU     string `koanf:"cpu" help:"kernels of the CPU device: amx, avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
+	Threads          int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
+	CPU              string `koanf:"cpu" help:"kernels of the CPU device: amx, avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
+	PackedCache      string `koanf:"packed_cache" help:"folder in which weights are kept as the CPU's kernels read them, of models whose packing takes more than 2 s; auto = in the user's cache, off = nowhere"`
+	PackedCacheBytes Bytes  `koanf:"packed_cache_bytes" help:"most bytes in packed_cache, e.g. 100GiB; what was not used longest goes first; 0 = no limit"`
+
 	DType   string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
 	Context int    `koanf:"context" help:"longest sequence in tokens; 0 = as the model says, within the cache"`
 	KVType  string `koanf:"kv_type" help:"how keys and values are cached: f32, f16 or q8_0; auto = f16, or f32 where dtype is f32"`
@@ -100,8 +103,11 @@ type Config struct {
 	Key string `koanf:"-"`
 }
 
-// Auto is what Sparse is where a model's profile says which keys are read.
-const Auto = "auto"
+// Auto is what Sparse is where a model's profile says which keys are read, and PackedCache where the user's cache is it; with Off there is none.
+const (
+	Auto = "auto"
+	Off  = "off"
+)
 
 // Default is the configuration of a machine where nothing is set.
 func Default() Config {
@@ -123,6 +129,9 @@ func Default() Config {
 		SparseRequests: true,
 
 		PrefixCacheBytes: 10 << 30,
+
+		PackedCache:      Auto,
+		PackedCacheBytes: 64 << 30,
 
 		Requests:     1024,
 		BodyBytes:    8 << 20,

@@ -53,7 +53,7 @@ func load(flags *pflag.FlagSet, environ []string) (Config, error) {
 		return Config{}, err
 	}
 	var err error
-	for key, path := range map[string]*string{"models": &c.Models, "identity": &c.Identity, "prefix_cache": &c.PrefixCache} {
+	for key, path := range map[string]*string{"models": &c.Models, "identity": &c.Identity, "prefix_cache": &c.PrefixCache, "packed_cache": &c.PackedCache} {
 		if *path, err = expandHome(*path); err != nil {
 			return Config{}, fmt.Errorf("%w: %s: %w", ErrConfig, key, err)
 		}

@@ -27,6 +27,7 @@ type device struct {
 	heap    heap
 	place   func(bytes int) (*memory, error) // where buffers come from; tests put guard pages around them
 	said    sync.Map                         // lines that were logged
+	keeper  keeper                           // of packed weights
 
 	mu  sync.Mutex // held while ctx runs a list
 	ctx *C.wn_ctx  // nil once closed
@@ -56,6 +57,7 @@ func New(o Options) (tensor.Device, error) {
 		return nil, fmt.Errorf("cpu: cannot start %d threads", o.Threads)
 	}
 	d.place = d.heap.alloc
+	d.keeper = keeper{packed: o.Packed, after: longPacking, say: o.say}
 	o.say(fmt.Sprintf("cpu: %s kernels, %d threads", variant, o.Threads))
 	return d, nil
 }
@@ -96,13 +98,18 @@ func (d *device) Alloc(bytes int) (tensor.Buffer, error) {
 }
 
 // Free gives memory back. No op that uses it may be waiting in a queue.
-func (d *device) Free(b tensor.Buffer) { d.heap.free(b.(*memory)) }
+func (d *device) Free(b tensor.Buffer) {
+	m := b.(*memory)
+	d.keeper.let(m)
+	d.heap.free(m)
+}
 
 // Queue makes a queue. Queues of a device take turns.
 func (d *device) Queue() tensor.Queue { return newQueue(d) }
 
 // Close ends the device's threads.
 func (d *device) Close() error {
+	d.keeper.stop(func(*packedModel) bool { return true })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ctx == nil {

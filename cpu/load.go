@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"fmt"
+	"time"
 	"unsafe"
 
 	"github.com/winnow-llm/winnow/quant"
@@ -65,7 +66,7 @@ func (d *device) Load(w tensor.Mat) (tensor.Mat, error) {
 	}
 	m, err := d.room(w, w.Rows)
 	if err == nil {
-		err = d.Reload(m, w)
+		d.fill(m, w)
 	}
 	return m, err
 }
@@ -99,9 +100,17 @@ func (d *device) room(w tensor.Mat, rows int) (tensor.Mat, error) {
 
 // Reload packs a weight into the tiles of dst.
 func (d *device) Reload(dst, w tensor.Mat) error {
+	d.keeper.let(dst.Buf.(*memory))
+	d.pack(dst, w)
+	return nil
+}
+
+// pack says how long it took, without waiting for others who use the device's threads.
+func (d *device) pack(dst, w tensor.Mat) time.Duration {
 	if w.Rows == 0 || w.Cols == 0 {
-		return nil
+		return 0
 	}
+	start := time.Now()
 	if _, ok := packings[w.Format]; !ok {
 		w = decoded(w)
 	}
@@ -109,10 +118,12 @@ func (d *device) Reload(dst, w tensor.Mat) error {
 	if p.format != dst.Format || w.Rows != dst.Rows || w.Cols != dst.Cols {
 		panic(fmt.Sprintf("winnow: bug: cpu: %s into %s", w, dst))
 	}
+	before := time.Since(start)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	start = time.Now()
 	C.wn_pack(d.ctx, &c, p.from, unsafe.Pointer(&w.Raw()[0]))
-	return nil
+	return before + time.Since(start)
 }
 
 func (d *device) copied(w tensor.Mat) (tensor.Mat, error) {

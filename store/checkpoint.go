@@ -152,6 +152,14 @@ func (c *Checkpoint) Resident() int64 {
 	return c.size
 }
 
+// Mapped are the files of weights as they are mapped, in the order in which they were; tensors lie in them. None where they were read from memory.
+func (c *Checkpoint) Mapped() (files [][]byte) {
+	for _, m := range c.mapped {
+		files = append(files, m.data)
+	}
+	return files
+}
+
 // Release says that a tensor, or a part of one, will hardly be read again, so that its pages of the file need not stay in memory. Its
 // bytes remain valid, and reading them brings them back.
 func (c *Checkpoint) Release(part []byte) {

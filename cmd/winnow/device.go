@@ -20,6 +20,7 @@ import (
 // machine is a device with the loop that works on it.
 type machine struct {
 	device tensor.Device
+	plain  tensor.Device // device without what wraps it
 	loop   *engine.Loop
 	cache  *serve.Cache    // of what prompts are made of
 	pages  *store.Prefixes // of what models computed of them; nil = it is not kept
@@ -54,11 +55,11 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 	if err := rope.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", configs.ErrConfig, err)
 	}
-	d, err := cpu.New(cpu.Options{Variant: variant(&cfg), Threads: cfg.Threads, Log: func(line string) { log.Info(line) }})
+	d, err := cpu.New(cpu.Options{Variant: variant(&cfg), Threads: cfg.Threads, Packed: packed(&cfg), Log: func(line string) { log.Info(line) }})
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{device: d, config: cfg, log: log, rope: rope, overlays: map[string]overlaid{}, shared: map[string]serve.Sharing{}}
+	m := &machine{device: d, plain: d, config: cfg, log: log, rope: rope, overlays: map[string]overlaid{}, shared: map[string]serve.Sharing{}}
 	if c, ok := d.(io.Closer); ok {
 		m.close = append(m.close, c.Close)
 	}
@@ -174,6 +175,12 @@ func (m *machine) open(name, weights string) (*serve.Model, error) {
 	if opt, err = serve.Fit(c, opt, m.most()); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
+	held, err := m.shelf.Open(path, openPath) // c is closed at once when it cannot be served
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	defer held.Close()
+	defer m.packing(name, c, packedBy{opt.Overlay, opt.Apart})()
 	return m.opened(serve.Open(name, c, opt))
 }
 
@@ -233,7 +240,9 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
+	done := m.packing(name, c, packedBy{opt.Overlay, opt.Apart})
 	n, err := model.Load(c, model.Placement{Device: m.device}, opt)
+	done()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", name, err), c.Close())
 	}
