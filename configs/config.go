@@ -31,8 +31,10 @@ type Config struct {
 	Pinned    []string      `koanf:"pinned" help:"models that are loaded at the start and stay"`
 	LoadWait  time.Duration `koanf:"load_wait" help:"how long a request waits for its model to be loaded, or for room"`
 
-	Threads          int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
-	CPU              string `koanf:"cpu" help:"kernels of the CPU device: amx, avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
+	Threads int    `koanf:"threads" help:"CPU threads; 0 = all cores"`
+	CPU     string `koanf:"cpu" help:"kernels of the CPU device: amx, avx512, avx2, dotprod, neon or go; auto = the best the machine has"`
+	NUMA    string `koanf:"numa" help:"on machines of several memory nodes: distribute spreads memory and threads over them, off leaves it to the system"`
+
 	PackedCache      string `koanf:"packed_cache" help:"folder in which weights are kept as the CPU's kernels read them, of models whose packing takes more than 2 s; auto = in the user's cache, off = nowhere"`
 	PackedCacheBytes Bytes  `koanf:"packed_cache_bytes" help:"most bytes in packed_cache, e.g. 100GiB; what was not used longest goes first; 0 = no limit"`
 
@@ -130,6 +132,7 @@ func Default() Config {
 
 		PrefixCacheBytes: 10 << 30,
 
+		NUMA:             "distribute",
 		PackedCache:      Auto,
 		PackedCacheBytes: 64 << 30,
 
@@ -170,6 +173,7 @@ func (c *Config) check() error {
 		allowed    []string
 	}{
 		{"cpu", c.CPU, []string{"auto", "amx", "avx512", "avx2", "dotprod", "neon", "go"}},
+		{"numa", c.NUMA, []string{"distribute", Off}},
 		{"dtype", c.DType, []string{"native", "f32"}},
 		{"kv_type", c.KVType, []string{"auto", "f32", "f16", "q8_0"}},
 		{"speculative", c.Speculative, []string{"off", "ngram", "always"}},

@@ -31,3 +31,17 @@ func physicalCores(most int) int {
 	}
 	return max(1, min(most, len(cores)))
 }
+
+// ownNodes are those that the process may run on; none where the system does not say.
+func (d *device) ownNodes() []node {
+	var allowed unix.CPUSet
+	if unix.SchedGetaffinity(0, &allowed) != nil {
+		return nil
+	}
+	out, err := nodes(os.DirFS("/sys/devices/system/node"), &allowed)
+	if err != nil {
+		d.once(fmt.Sprintf("cpu: the machine counts as one node: %v", err))
+		return nil
+	}
+	return out
+}

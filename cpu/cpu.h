@@ -69,6 +69,8 @@ enum { WN_OK, WN_NO_MEMORY, WN_TOO_MANY_ROWS, WN_NO_SUCH_ROW };
 // A context runs lists of operations, one list at a time, on the calling thread and threads-1 threads of its own.
 wn_ctx *wn_open(int threads);
 void wn_close(wn_ctx *ctx);
+// wn_pin keeps a worker, from 1 to threads-1, on a set of CPUs, a cpu_set_t of so many bytes. It returns 0 or an errno.
+int wn_pin(wn_ctx *ctx, int worker, const void *cpus, size_t bytes);
 // wn_execute runs count operations in order and returns WN_OK or the first failure, after which nothing more has run.
 int wn_execute(wn_ctx *ctx, const wn_op *ops, int64_t count);
 

@@ -56,9 +56,13 @@ func New(o Options) (tensor.Device, error) {
 	if d.ctx == nil {
 		return nil, fmt.Errorf("cpu: cannot start %d threads", o.Threads)
 	}
+	d.heap.say = o.say
 	d.place = d.heap.alloc
 	d.keeper = keeper{packed: o.Packed, after: longPacking, say: o.say}
 	o.say(fmt.Sprintf("cpu: %s kernels, %d threads", variant, o.Threads))
+	if !o.OneNode {
+		d.distribute(d.ownNodes())
+	}
 	return d, nil
 }
 

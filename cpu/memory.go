@@ -43,6 +43,9 @@ const (
 
 // heap hands out memory. The zero heap is ready.
 type heap struct {
+	nodes []node            // that chunks are spread over; none = as the system likes
+	say   func(line string) // told once where they are not
+
 	mu      sync.Mutex
 	current *chunk
 }
@@ -63,6 +66,7 @@ func (h *heap) alloc(bytes int) (*memory, error) {
 		if c, err = mapChunk(want); err != nil {
 			return nil, fmt.Errorf("%d bytes of memory: %w", bytes, err)
 		}
+		h.spread(c)
 		if !alone {
 			h.retire()
 			h.current = c
@@ -72,6 +76,17 @@ func (h *heap) alloc(bytes int) (*memory, error) {
 	c.used += size
 	c.live++
 	return m, nil
+}
+
+// spread distributes a fresh chunk over the nodes. Only speed depends on it.
+func (h *heap) spread(c *chunk) {
+	if len(h.nodes) == 0 {
+		return
+	}
+	if err := interleave(c.mapped, h.nodes); err != nil {
+		h.say(fmt.Sprintf("cpu: memory is not distributed over nodes: %v", err))
+		h.nodes = nil
+	}
 }
 
 // retire stops cutting from the current chunk.

@@ -149,6 +149,8 @@ void wn_parallel(wn_ctx *c, int64_t items, wn_job *job, void *arg) {
 
 int wn_threads(const wn_ctx *c) { return c->threads; }
 
+int wn_pin(wn_ctx *c, int worker, const void *cpus, size_t bytes) { return pthread_setaffinity_np(c->workers[worker - 1].thread, bytes, cpus); }
+
 // start creates a worker that takes no signals but those of its own faults: the others are the Go runtime's.
 static int start(worker *w) {
 	sigset_t most, before;

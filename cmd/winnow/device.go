@@ -55,7 +55,7 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 	if err := rope.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", configs.ErrConfig, err)
 	}
-	d, err := cpu.New(cpu.Options{Variant: variant(&cfg), Threads: cfg.Threads, Packed: packed(&cfg), Log: func(line string) { log.Info(line) }})
+	d, err := cpu.New(cpu.Options{Variant: variant(&cfg), Threads: cfg.Threads, OneNode: cfg.NUMA == configs.Off, Packed: packed(&cfg), Log: func(line string) { log.Info(line) }})
 	if err != nil {
 		return nil, err
 	}
