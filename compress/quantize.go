@@ -30,7 +30,7 @@ type Quantized struct {
 	Replaced map[string]int // tensors by "Q4_K as Q5_0": what rows that are no whole number of blocks are stored in instead
 }
 
-// Quantize writes a GGUF checkpoint to a file in other formats.
+// Quantize writes a checkpoint in other formats: a GGUF to a file, a Hugging Face folder to a folder, for which see quantizeFolder.
 //
 // To one format: matrices get it, but what a token is looked up in and what logits come from at least Q6_K, as llama.cpp does. By a
 // policy: the experts of a layer that have more than one format, or of which some are dropped, are stored in banks. In both, norms, routers,
@@ -40,7 +40,7 @@ type Quantized struct {
 // Layout: bank B of layer N is the stacks blk.N.ffn_{gate,up,down}_exps.qB.weight, each of one type; B counts from 0. blk.N.ffn_exps_map, I32,
 // experts x 2, has the bank and the row in it of every expert that the router knows; -1, -1 of those that are dropped.
 //
-// The result depends on the checkpoint and the formats only. ErrUnsupported: the checkpoint is no GGUF, or holds tensors that Winnow cannot
+// The result depends on the checkpoint and the formats only. ErrUnsupported: the checkpoint holds tensors that Winnow cannot
 // read. ErrWritable, moe.ErrOverlay: what is asked for cannot be. store.ErrExists: path is taken, and is not to be replaced. What fails or is
 // cancelled leaves nothing, and what was at path as it was.
 //
@@ -50,19 +50,23 @@ func Quantize(ctx context.Context, c *store.Checkpoint, path string, q Quantizat
 	if (q.To == nil) == (q.Policy == nil) {
 		return Quantized{}, fmt.Errorf("%w: one of a format and a policy is needed", ErrWritable)
 	}
-	if c.Kind != store.GGUF {
-		return Quantized{}, fmt.Errorf("%s: only a GGUF can be quantised: %w", c.Path, store.ErrUnsupported)
-	}
 	if p := q.Policy; p != nil && p.Model != "" && p.Model != c.Fingerprint() {
 		return Quantized{}, fmt.Errorf("%w: model: the policy was made for another one, whose tensors have other names, shapes or formats", moe.ErrOverlay)
+	}
+	if q.Threads < 1 {
+		q.Threads = runtime.GOMAXPROCS(0)
+	}
+	if c.Kind != store.GGUF {
+		made, err := quantizeFolder(ctx, c, path, q)
+		if err != nil {
+			err = fmt.Errorf("quantise %s to %s: %w", c.Path, path, err)
+		}
+		return made, err
 	}
 	if err := q.check(); err != nil {
 		return Quantized{}, err
 	}
 	w := &quantizing{c: c, q: q, out: Quantized{Replaced: map[string]int{}}}
-	if w.q.Threads < 1 {
-		w.q.Threads = runtime.GOMAXPROCS(0)
-	}
 	if err := w.plan(); err != nil {
 		return Quantized{}, fmt.Errorf("quantise %s: %w", c.Path, err)
 	}

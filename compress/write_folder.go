@@ -1,6 +1,7 @@
 package compress
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,6 +59,9 @@ func applyFolder(ctx context.Context, c *store.Checkpoint, o *moe.Overlay, w *Wr
 	}
 	if f.all, err = sliced(layers, o, w.Merging); err != nil {
 		return err
+	}
+	if q := f.config.fields[quantizationField]; count(f.all, 0).changed && bytes.Contains(q, []byte("experts")) {
+		return badConfig("%s names experts by numbers that others would get", quantizationField)
 	}
 	if w.For == Anyone {
 		if err := interoperable(f.all, func(int) bool { return false }); err != nil {

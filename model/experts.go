@@ -211,21 +211,43 @@ func (s *LayerSpec) runs(apart bool) (out []run) {
 	return out
 }
 
+// together are the runs that are loaded as a bank each. Experts that lie apart are copied anyway: of those of one format a bank is made.
+func (l *loader) together(s *LayerSpec, dim int, name func(string) string) (out [][]run) {
+	at := map[[3]*quant.Format]int{}
+	for _, r := range s.runs(l.opt.Apart || s.Stored == Separate) {
+		var formats [3]*quant.Format
+		for i, st := range s.stacks(dim, r.bank, name) {
+			formats[i] = l.c.Tensors[l.arch.inFile(l.c, st.spans(r.from, r.to)[0].name)].Format
+		}
+		if b, ok := at[formats]; ok && s.Stored == Separate && !l.opt.Apart {
+			out[b] = append(out[b], r)
+			continue
+		}
+		at[formats] = len(out)
+		out = append(out, []run{r})
+	}
+	return out
+}
+
 // banks loads the experts that a layer has, and no others: each run of neighbours is a bank by itself, so that nothing is copied on the way.
 func (l *loader) banks(s *LayerSpec, dim int, name func(string) string) (out []moe.Bank) {
 	if !l.opt.Apart && l.c.Kind == store.GGUF { // apart, another model of the mapping may read what this one does not
 		l.skip(s, dim, name)
 	}
-	for _, r := range s.runs(l.opt.Apart) {
+	for _, runs := range l.together(s, dim, name) {
 		var w [3]tensor.Mat
-		for i, st := range s.stacks(dim, r.bank, name) {
-			w[i] = l.load(l.joined(st, r.from, r.to))
+		for i, st := range s.stacks(dim, runs[0].bank, name) {
+			w[i] = l.load(l.joined(st, runs))
 		}
 		b := moe.Bank{Gate: w[0], Up: w[1], Down: w[2], Slot: slices.Repeat([]int32{-1}, s.Map.Physical())}
-		for p := range b.Slot {
-			if at := s.Map.Place(p); int(at.Bank) == r.bank && int(at.Row) >= r.from && int(at.Row) < r.to {
-				b.Slot[p] = at.Row - int32(r.from)
+		before := int32(0)
+		for _, r := range runs {
+			for p := range b.Slot {
+				if at := s.Map.Place(p); int(at.Bank) == r.bank && int(at.Row) >= r.from && int(at.Row) < r.to {
+					b.Slot[p] = before + at.Row - int32(r.from)
+				}
 			}
+			before += int32(r.to - r.from)
 		}
 		out = append(out, b)
 	}
@@ -251,28 +273,33 @@ func (l *loader) skip(s *LayerSpec, dim int, name func(string) string) {
 	}
 }
 
-// joined is experts from to to of a stack, joined in order.
-func (l *loader) joined(s stack, from, to int) tensor.Mat {
+// joined is runs of experts of a stack, joined in order; where formats differ, in F32.
+func (l *loader) joined(s stack, runs []run) tensor.Mat {
+	var spans []span
+	for _, r := range runs {
+		spans = append(spans, s.spans(r.from, r.to)...)
+	}
 	var all []byte
-	var m tensor.Mat
-	spans := s.spans(from, to)
+	var first *quant.Format
 	for i, sp := range spans {
 		one := l.part(sp, s.cols)
 		if l.err != nil || len(spans) == 1 {
 			return one
 		}
-		if i > 0 && one.Format != m.Format {
-			one = widened(one)
-			if m.Format != one.Format {
-				l.fail(fmt.Errorf("%w: expert tensors of %q differ in format: %s and %s", ErrAssumption, s.name, m.Format, one.Format))
-				return m
-			}
+		if i == 0 {
+			first = one.Format
 		}
-		m = one
+		if one.Format != first {
+			if first != quant.F32 {
+				before := widened(tensor.HostMat(s.name, first, i*s.rows, s.cols, all))
+				first, all = quant.F32, before.Raw()
+			}
+			one = widened(one)
+		}
 		all = append(all, one.Raw()...)
 		l.c.Release(one.Raw())
 	}
-	return tensor.HostMat(s.name, m.Format, (to-from)*s.rows, s.cols, all)
+	return tensor.HostMat(s.name, first, len(spans)*s.rows, s.cols, all)
 }
 
 // Left is the share that Load reads of a checkpoint's tensors of experts, by name. Other tensors, which it reads whole, are not listed.

@@ -176,7 +176,7 @@ func (l *loader) part(at span, cols int) tensor.Mat {
 		return tensor.Mat{}
 	}
 	m := tensor.HostMat(at.name, format, at.hi-at.lo, cols, aligned(data))
-	if len(data) > 0 && &m.Raw()[0] == &data[0] {
+	if len(data) > 0 && &m.Raw()[0] == &data[0] && !l.c.Packed(l.arch.inFile(l.c, at.name)) {
 		m.Buf = tensor.NewMapped(data)
 	}
 	return m

@@ -96,6 +96,9 @@ func (l *loader) sources(s *LayerSpec, dim int, name func(string) string) []expe
 		at := s.Map.Place(p)
 		for i, st := range s.stacks(dim, int(at.Bank), name) {
 			sp := st.spans(int(at.Row), int(at.Row)+1)[0]
+			if file := l.arch.inFile(l.c, sp.name); l.c.Packed(file) {
+				l.fail(fmt.Errorf("%w: %q is packed in several tensors: its experts must all be loaded", ErrAssumption, file))
+			}
 			data, format := l.bytes(sp, st.cols)
 			if l.err != nil {
 				return nil

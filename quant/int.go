@@ -4,3 +4,8 @@ package quant
 //
 // Layout: one value in 4 bytes, two's complement, little-endian.
 var I32 = register(Format{Name: "I32", Block: 1, Bytes: 4})
+
+// I64 holds shapes.
+//
+// Layout: one value in 8 bytes, two's complement, little-endian.
+var I64 = register(Format{Name: "I64", Block: 1, Bytes: 8})

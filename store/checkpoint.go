@@ -36,10 +36,12 @@ type Checkpoint struct {
 	Files   map[string][]byte // HF: the small files that are there, by name; empty for GGUF
 	Tensors map[string]Tensor // those in a format that Winnow reads, by name
 
-	refused map[string]error // tensors in other formats: the error that asking for one gives
-	size    int64            // bytes of all tensors
-	mapped  []mapping        // the files that are mapped
-	unmap   []func() error   // gives them back
+	refused map[string]error  // tensors in other formats: the error that asking for one gives
+	packed  map[string]packed // tensors that are made of several of the file's
+	pieces  map[string]Tensor // those
+	size    int64             // bytes of all tensors
+	mapped  []mapping         // the files that are mapped
+	unmap   []func() error    // gives them back
 }
 
 // Part is one file of weights.
@@ -54,7 +56,16 @@ type Tensor struct {
 	Name   string
 	Format *quant.Format // never nil
 	Shape  []int         // slowest first: the last dimension is contiguous, a whole number of blocks; empty for a single value
-	Data   []byte        // exactly the tensor, valid until Close; read-only; safetensors do not align it
+	Data   []byte        // exactly the tensor, valid until Close; read-only; safetensors do not align it. Of one that is packed Checkpoint.Tensor makes it
+}
+
+// Bytes is what the tensor takes in its format.
+func (t *Tensor) Bytes() int64 {
+	n := int64(1)
+	for _, d := range t.Shape {
+		n *= int64(d)
+	}
+	return n / int64(t.Format.Block) * int64(t.Format.Bytes)
 }
 
 // Open maps a GGUF file or a Hugging Face directory and checks its description, not its weights. Any file of a split GGUF opens the
@@ -105,6 +116,12 @@ func OpenBytes(name string, gguf []byte) (*Checkpoint, error) {
 // format that Winnow does not read.
 func (c *Checkpoint) Tensor(name string) (Tensor, error) {
 	if t, ok := c.Tensors[name]; ok {
+		if p, ok := c.packed[name]; ok {
+			return c.unpacked(t, p), nil
+		}
+		return t, nil
+	}
+	if t, ok := c.pieces[name]; ok {
 		return t, nil
 	}
 	if err, ok := c.refused[name]; ok {
@@ -116,11 +133,13 @@ func (c *Checkpoint) Tensor(name string) (Tensor, error) {
 // Has says whether the file holds the tensor, in whatever format.
 func (c *Checkpoint) Has(name string) bool {
 	_, ok := c.Tensors[name]
+	_, piece := c.pieces[name]
 	_, refused := c.refused[name]
-	return ok || refused
+	return ok || piece || refused
 }
 
-// Names lists all tensors of the file in alphabetical order, those in unsupported formats included.
+// Names lists all tensors of the file in alphabetical order, those in unsupported formats included, and those that it has packed in several
+// as one.
 func (c *Checkpoint) Names() []string {
 	names := slices.AppendSeq(make([]string, 0, len(c.Tensors)+len(c.refused)), maps.Keys(c.Tensors))
 	names = slices.AppendSeq(names, maps.Keys(c.refused))

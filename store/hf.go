@@ -43,23 +43,31 @@ func openHF(dir string) (c *Checkpoint, err error) {
 		}
 		c.Files[name] = raw
 	}
-	err = c.addWeights(filepath.Join(dir, hfWeights))
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err := c.addAllWeights(dir); err != nil {
 		return c, err
+	}
+	return c, c.addPacked()
+}
+
+// addAllWeights maps the files of weights.
+func (c *Checkpoint) addAllWeights(dir string) error {
+	err := c.addWeights(filepath.Join(dir, hfWeights))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	index := filepath.Join(dir, hfIndex)
 	raw, err := readSmall(index, hfMaxFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return c, &FileError{File: dir, Limit: "holds neither " + hfWeights + " nor " + hfIndex, Err: ErrFormat}
+		return &FileError{File: dir, Limit: "holds neither " + hfWeights + " nor " + hfIndex, Err: ErrFormat}
 	}
 	if err != nil {
-		return c, err
+		return err
 	}
 	where, err := parseIndex(raw)
 	if err != nil {
-		return c, &FileError{File: index, Limit: err.Error(), Err: ErrFormat}
+		return &FileError{File: index, Limit: err.Error(), Err: ErrFormat}
 	}
-	return c, c.addShards(dir, where)
+	return c.addShards(dir, where)
 }
 
 // addShards opens each file of an index (tensor name to file) and checks that every tensor is in the file it names.

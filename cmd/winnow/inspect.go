@@ -121,7 +121,7 @@ func (in *inspection) count(c *store.Checkpoint) {
 	for _, name := range c.Names() {
 		format, bytes := "unsupported", int64(0)
 		if t, ok := c.Tensors[name]; ok {
-			format, bytes = t.Format.Name, int64(len(t.Data))
+			format, bytes = t.Format.Name, t.Bytes()
 			values := int64(1)
 			for _, d := range t.Shape {
 				values *= int64(d)

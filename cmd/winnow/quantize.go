@@ -20,11 +20,15 @@ func quantizeVerb() *cobra.Command {
 	var to, policy, as, out string
 	var force bool
 	c := &cobra.Command{
-		Use:   "quantize MODEL (--to FORMAT | --policy POLICY.json) -o OUT.gguf",
+		Use:   "quantize MODEL (--to FORMAT | --policy POLICY.json) -o OUT",
 		Short: "Write a model in other number formats",
 		Long: `quantize writes a GGUF of another. --to Q4_K stores all matrices in one format, but embeddings and output at least in Q6_K; --policy does
 what winnow experts bits has chosen. Norms, routers and biases are F32. A tensor never becomes larger than it is in a quantised file, and
 rows that are no whole number of 256 values get a format of 32, which is said.
+
+A Hugging Face folder becomes a folder whose matrices are packed as compressed-tensors does (pack-quantized): --to q4_0 and q8_0 are 4 and 8 bits in
+groups of 32; a policy may also leave experts in f32, f16 or bf16. Other programs read it where all experts have one format; transformers and vLLM take
+experts of several widths for one.
 
 --as F32 writes the numbers that the formats leave as plain floats, so that formats can be measured that a GGUF has no type for, such as W2G32,
 W3G32 and W4G32. The file is no smaller.`,
@@ -66,8 +70,8 @@ W3G32 and W4G32. The file is no smaller.`,
 	f.StringVar(&to, "to", "", "one format of all matrices: Q8_0, Q6_K, Q5_K, Q4_K, Q3_K, Q2_K, IQ4_XS, IQ4_NL, MXFP4, ...")
 	f.StringVar(&policy, "policy", "", "file that says which tensors and experts get which format")
 	f.StringVar(&as, "as", "", "F32, F16 or BF16: what holds the numbers, in place of the formats")
-	f.StringVarP(&out, "output", "o", "", "file to write; nothing may be there")
-	f.BoolVar(&force, "force", false, "replace the file that is there, once the new one is whole")
+	f.StringVarP(&out, "output", "o", "", "file or folder to write; nothing may be there")
+	f.BoolVar(&force, "force", false, "replace the GGUF that is there, once the new one is whole")
 	c.MarkFlagsOneRequired("to", "policy")
 	c.MarkFlagsMutuallyExclusive("to", "policy")
 	if err := c.MarkFlagRequired("output"); err != nil {
