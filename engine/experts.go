@@ -175,3 +175,25 @@ func (e *Engine) Experts() []model.ExpertCounts {
 	defer e.mu.Unlock()
 	return slices.Clone(e.experts)
 }
+
+// ExpertBytes is model.Model's, between two steps; 0 once the engine is closed.
+func (e *Engine) ExpertBytes() int64 {
+	e.turn.Lock()
+	defer e.turn.Unlock()
+	if e.over() {
+		return 0
+	}
+	return e.model.ExpertBytes()
+}
+
+// ResizeExperts is model.Model's, between two steps: requests go on, and get the tokens that they would have got. ErrClosed: so is the engine.
+func (e *Engine) ResizeExperts(bytes int64) (int64, error) {
+	e.turn.Lock()
+	defer e.turn.Unlock()
+	if e.over() {
+		return 0, ErrClosed
+	}
+	e.tally.stale, e.tally.counted = true, time.Time{} // so that Experts says how many slots there are
+	e.loop.kick()
+	return e.model.ResizeExperts(bytes)
+}

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/winnow-llm/winnow/model"
@@ -8,13 +10,14 @@ import (
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// A model that has few of its experts in memory answers requests together as one that has all of them answers each alone.
-func TestResidentExpertsAreIndependent(t *testing.T) {
+// fewExperts is a model that has as few of its experts in memory as it runs with.
+func fewExperts(t *testing.T) *model.Model {
+	t.Helper()
 	c, err := store.Open("../model/testdata/qwen3_moe")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() { c.Close() })
 	limits := model.Limits{Rows: 24, Sequences: 6, Wanted: 6, Pages: 16, Context: 256}
 	var m *model.Model
 	for bytes := int64(1 << 10); m == nil || !m.ReadsExperts(); bytes += bytes / 8 { // the least that it runs with
@@ -26,7 +29,13 @@ func TestResidentExpertsAreIndependent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	defer m.Close()
+	t.Cleanup(m.Close)
+	return m
+}
+
+// A model that has few of its experts in memory answers requests together as one that has all of them answers each alone.
+func TestResidentExpertsAreIndependent(t *testing.T) {
+	m := fewExperts(t)
 	l := NewLoop()
 	defer l.Close()
 	e := l.Open(m, Options{Check: true, Queue: 16})
@@ -44,5 +53,53 @@ func TestResidentExpertsAreIndependent(t *testing.T) {
 	}
 	if misses == 0 {
 		t.Error("no expert was read")
+	}
+}
+
+// While requests run, the memory of experts becomes less and more all the time: the answers stay, to the bit, and nobody waits for ever.
+func TestExpertsAreResizedUnderLoad(t *testing.T) {
+	m := fewExperts(t)
+	least := m.ExpertBytes()
+	l := NewLoop()
+	defer l.Close()
+	e := l.Open(m, Options{Check: true, Queue: 16})
+	all := requests(8)
+	want := alone(t, all)
+	stop, stopped := make(chan struct{}), make(chan int)
+	go func() {
+		r, times := rand.New(rand.NewPCG(5, 6)), 0
+		defer func() { stopped <- times }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			bytes := least + r.Int64N(2*least)
+			if took, err := e.ResizeExperts(bytes); err != nil || took < least || took > bytes {
+				t.Errorf("%d bytes: %d, %v", bytes, took, err)
+				return
+			}
+			if took, err := e.ResizeExperts(least / 2); !errors.Is(err, model.ErrExpertBytes) || took < least {
+				t.Errorf("half of the least: %d, %v", took, err)
+				return
+			}
+			times++
+		}
+	}()
+	for range 3 {
+		for i, got := range together(t, e, all) {
+			if err := same(got, want[i]); err != nil {
+				t.Errorf("request %d: %v", i, err)
+			}
+		}
+	}
+	close(stop)
+	if times := <-stopped; times < 5 {
+		t.Errorf("resized %d times", times)
+	}
+	e.Close()
+	if _, err := e.ResizeExperts(least); !errors.Is(err, ErrClosed) || e.ExpertBytes() != 0 {
+		t.Errorf("a closed engine: %v", err)
 	}
 }

@@ -15,6 +15,8 @@ import (
 const (
 	mostTopK   = 1 << 10
 	mostLayers = 1 << 10
+
+	mostExpertMemory = 1 << 50 // bytes
 )
 
 // readExperts reads moe: with how few experts the tokens make do. Whether the model has experts shows later.
@@ -199,4 +201,41 @@ func (s *Server) experts(c *gin.Context) {
 		all.Models = append(all.Models, m)
 	}
 	s.answer(c, http.StatusOK, all)
+}
+
+// resizeExperts gives the experts of a model that reads them another amount of memory.
+func (s *Server) resizeExperts(c *gin.Context) {
+	body, err := s.body(c)
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	o, err := parseObject(body)
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	name, bytes := o.text("model"), o.integer("expert_memory", 1, mostExpertMemory)
+	if name == nil {
+		o.bad("model", "is missing")
+	}
+	if bytes == nil {
+		o.bad("expert_memory", "is missing: it is a number of bytes")
+	}
+	for _, other := range o.unseen() {
+		o.bad(fmt.Sprintf("%.64q", other), "is unknown: there are model and expert_memory")
+	}
+	if err := o.err(); err != nil {
+		s.fail(c, err)
+		return
+	}
+	took, err := s.pool.ResizeExperts(c.Request.Context(), *name, *bytes)
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	s.answer(c, http.StatusOK, struct {
+		Model string `json:"model"`
+		Bytes int64  `json:"expert_memory"`
+	}{*name, took})
 }

@@ -105,6 +105,7 @@ func New(pool *serve.Pool, opt Options) *Server {
 	r.GET("/ready", s.ready)
 	r.GET("/version", s.version)
 	r.GET("/debug/moe", s.experts)
+	r.POST("/debug/moe", s.resizeExperts)
 	r.GET("/metrics", gin.WrapH(s.telemetry.page))
 	s.routes = r
 	return s

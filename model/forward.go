@@ -182,5 +182,8 @@ func (m *Model) Close() {
 	for _, b := range m.loader.owned {
 		m.device.Free(b)
 	}
+	if r := m.loader.resident; r != nil {
+		r.free()
+	}
 	m.caches, m.selectors, m.sparse, m.scratch, m.batch, m.loader.owned = nil, nil, nil, scratch{}, nil, nil
 }

@@ -29,8 +29,10 @@ type resident struct {
 // room is the slots of layers whose experts are alike.
 type room struct {
 	kind   string
-	slots  *moe.Slots
+	slots  *moe.Slots    // nil where memory was given back and none could be had again
 	stacks [3]tensor.Mat // gate, up and down, of all slots
+	count  int           // slots
+	like   [3]tensor.Mat // an expert's matrices as they are brought to the device
 	rows   [3]int        // of an expert
 
 	experts, k []int // of its layers
@@ -76,11 +78,6 @@ func (l *loader) reside(s *Spec, m *Model) *resident {
 	if fits, err := r.divide(l.opt.ExpertBytes); err != nil || fits {
 		l.fail(err)
 		return nil
-	}
-	for _, rm := range r.rooms {
-		for _, stack := range rm.stacks {
-			l.owned = append(l.owned, stack.Buf)
-		}
 	}
 	r.buffers = make(chan []byte, readers)
 	for range readers {
@@ -129,7 +126,7 @@ func (r *resident) room(experts []expert) (*room, error) {
 		if err != nil {
 			return nil, err
 		}
-		rm.rows[i], rm.stacks[i] = w.Rows, r.like(w)
+		rm.rows[i], rm.like[i] = w.Rows, r.like(w)
 		rm.bytes += int64(one.Buf.Len())
 		r.device.Free(one.Buf)
 	}
@@ -145,8 +142,23 @@ func (r *resident) like(w tensor.Mat) tensor.Mat {
 	return w
 }
 
-// divide gives each room its share of the bytes, by what its experts take. It says so where all have room.
+// divide gives each room its share of the bytes. It says so where all experts have room.
 func (r *resident) divide(bytes int64) (fits bool, err error) {
+	counts, fits, err := r.shares(bytes)
+	if err != nil || fits {
+		return fits, err
+	}
+	for i, rm := range r.rooms {
+		if err := rm.furnish(r.device, counts[i]); err != nil {
+			r.free()
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// shares is how many slots each room gets of so many bytes, by what its experts take, and whether all experts would fit.
+func (r *resident) shares(bytes int64) (counts []int, fits bool, err error) {
 	var all, least int64
 	for _, rm := range r.rooms {
 		least += rm.bytes * int64(moe.LeastSlots(rm.experts, rm.k))
@@ -154,40 +166,51 @@ func (r *resident) divide(bytes int64) (fits bool, err error) {
 			all += rm.bytes * int64(n)
 		}
 	}
-	switch {
-	case bytes >= all:
-		return true, nil
-	case bytes < least:
-		return false, fmt.Errorf("%w: %d bytes, want %d at least", ErrExpertBytes, bytes, least)
+	if fits = bytes >= all; bytes < least && !fits {
+		return nil, false, fmt.Errorf("%w: %d bytes, want %d at least", ErrExpertBytes, bytes, least)
 	}
 	for _, rm := range r.rooms {
 		most := 0
 		for _, n := range rm.experts {
 			most += n
 		}
-		count := moe.LeastSlots(rm.experts, rm.k)
-		count += min(int((bytes-least)*int64(most)/all), most)
-		if rm.slots, err = moe.NewSlots(rm.experts, rm.k, count); err != nil {
-			return false, err
-		}
-		for i := range rm.stacks {
-			if rm.stacks[i], err = r.device.Stack(rm.stacks[i], count); err != nil {
-				r.free()
-				return false, err
-			}
-		}
+		more := max(0, min(bytes, all)-least)
+		counts = append(counts, moe.LeastSlots(rm.experts, rm.k)+min(int(more*int64(most)/all), most))
 	}
-	return false, nil
+	return counts, fits, nil
 }
 
-// free gives back the stacks that are there, after one could not be had.
+// furnish makes so many slots, which hold nothing, where there are none.
+func (rm *room) furnish(d tensor.Device, count int) error {
+	slots, err := moe.NewSlots(rm.experts, rm.k, count)
+	if err != nil {
+		return err
+	}
+	for i := range rm.stacks {
+		if rm.stacks[i], err = d.Stack(rm.like[i], count); err != nil {
+			rm.clear(d)
+			return err
+		}
+	}
+	rm.slots, rm.count = slots, count
+	return nil
+}
+
+// clear gives back what slots take.
+func (rm *room) clear(d tensor.Device) {
+	for i, stack := range rm.stacks {
+		if stack.Buf != nil {
+			d.Free(stack.Buf)
+		}
+		rm.stacks[i] = tensor.Mat{}
+	}
+	rm.slots, rm.count = nil, 0
+}
+
+// free gives back all slots.
 func (r *resident) free() {
 	for _, rm := range r.rooms {
-		for _, stack := range rm.stacks {
-			if stack.Buf != nil && rm.slots != nil {
-				r.device.Free(stack.Buf)
-			}
-		}
+		rm.clear(r.device)
 	}
 }
 

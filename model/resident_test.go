@@ -156,3 +156,99 @@ func TestResidentExpertsInBanks(t *testing.T) {
 		t.Error("experts of two banks: the logits differ")
 	}
 }
+
+// slotted counts what a device has given for stacks and not got back, and has no memory for more than so much.
+type slotted struct {
+	tensor.Device
+	sizes map[tensor.Buffer]int
+	held  int
+	most  int // 0 = any
+}
+
+func (d *slotted) Stack(w tensor.Mat, n int) (tensor.Mat, error) {
+	m, err := d.Device.Stack(w, n)
+	if err == nil && d.most > 0 && d.held+m.Buf.Len() > d.most {
+		d.Device.Free(m.Buf)
+		return tensor.Mat{}, errors.New("out of memory")
+	}
+	if err == nil {
+		d.sizes[m.Buf] = m.Buf.Len()
+		d.held += m.Buf.Len()
+	}
+	return m, err
+}
+
+func (d *slotted) Free(b tensor.Buffer) {
+	d.held -= d.sizes[b]
+	delete(d.sizes, b)
+	d.Device.Free(b)
+}
+
+// Between two steps slots become fewer and more, and the logits are those of a model whose experts are all loaded.
+func TestResizeExperts(t *testing.T) {
+	c, _ := demoFile(t)
+	for _, under := range append(devices(t), tensor.Reference()) {
+		want := stepped(loaded(t, c, under, model.Options{}))
+		d := &slotted{Device: under, sizes: map[tensor.Buffer]int{}}
+		m := loaded(t, c, d, model.Options{ExpertBytes: 26 * demoExpert * 11 / 10})
+		first := m.ExpertBytes()
+		sizes := []int64{22, 47, 1000, 30}
+		if under == tensor.Reference() {
+			sizes = sizes[3:]
+		}
+		for _, slots := range sizes {
+			took, err := m.ResizeExperts(slots * demoExpert * 11 / 10)
+			if err != nil || took != m.ExpertBytes() || int64(d.held) != took || (took > first) != (slots > 26) {
+				t.Errorf("%s: %d slots take %d bytes, the device gave %d: %v", d.Name(), slots, took, d.held, err)
+			}
+			if got := stepped(m); !slices.Equal(got, want) {
+				t.Errorf("%s: with some %d slots the logits are off by %g", d.Name(), slots, apart(got, want))
+			}
+		}
+		was := m.ExpertBytes()
+		if took, err := m.ResizeExperts(19 * demoExpert); !errors.Is(err, model.ErrExpertBytes) || took != was || m.ExpertBytes() != was {
+			t.Errorf("%s: room for 19 experts: %d bytes, %v", d.Name(), took, err)
+		}
+		d.most = int(was)
+		if took, err := m.ResizeExperts(48 * demoExpert * 2); err == nil || took != was {
+			t.Errorf("%s: more than the device has: %d bytes, %v", d.Name(), took, err)
+		}
+		if under != tensor.Reference() && !slices.Equal(stepped(m), want) {
+			t.Errorf("%s: after the device had no more the logits differ", d.Name())
+		}
+		if m.Close(); d.held != 0 {
+			t.Errorf("%s: %d bytes are not given back", d.Name(), d.held)
+		}
+	}
+	if _, err := loaded(t, c, tensor.Reference(), model.Options{}).ResizeExperts(1 << 30); !errors.Is(err, model.ErrAllLoaded) {
+		t.Errorf("a model without slots: %v", err)
+	}
+}
+
+// Where a device gives no memory at all after some was given back, steps fail and say so, until it does again.
+func TestResizeExpertsWithoutMemory(t *testing.T) {
+	c, _ := demoFile(t)
+	all := devices(t)
+	if len(all) == 0 {
+		t.Skip("slow")
+	}
+	want := stepped(loaded(t, c, all[0], model.Options{}))
+	d := &slotted{Device: all[0], sizes: map[tensor.Buffer]int{}}
+	m := loaded(t, c, d, model.Options{ExpertBytes: 26 * demoExpert * 11 / 10})
+	d.most = 1
+	if took, err := m.ResizeExperts(23 * demoExpert * 11 / 10); err == nil || took != 0 || d.held != 0 {
+		t.Errorf("no memory: %d bytes, %v", took, err)
+	}
+	failure := func() (err error) {
+		defer func() { err, _ = recover().(error) }()
+		stepped(m)
+		return nil
+	}()
+	if !errors.Is(failure, model.ErrExpertBytes) {
+		t.Errorf("a step without slots: %v", failure)
+	}
+	d.most = 0
+	if _, err := m.ResizeExperts(23 * demoExpert * 11 / 10); err != nil || !slices.Equal(stepped(m), want) {
+		t.Errorf("memory is there again: %v", err)
+	}
+}

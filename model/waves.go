@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -42,7 +43,7 @@ type ExpertTraffic struct {
 func (r *resident) layer(at int, ffn *moe.FFN, router tensor.Op) *waves {
 	w := r.layers[at]
 	w.ffn = *ffn
-	w.ffn.Banks = []moe.Bank{{Gate: w.room.stacks[0], Up: w.room.stacks[1], Down: w.room.stacks[2]}}
+	w.ffn.Banks = []moe.Bank{w.room.bank()}
 	if route, ok := router.(*moe.Route); ok && at > 0 {
 		r.layers[at-1].guess.next(w, route)
 	}
@@ -53,6 +54,10 @@ func (r *resident) layer(at int, ffn *moe.FFN, router tensor.Op) *waves {
 // of no use.
 func (w *waves) run(q tensor.Queue) {
 	if w.resident.queue.err != nil {
+		return
+	}
+	if slices.ContainsFunc(w.resident.rooms, func(rm *room) bool { return rm.slots == nil }) {
+		w.resident.queue.err = fmt.Errorf("%w: none could be had for slots", ErrExpertBytes)
 		return
 	}
 	w.guess.ask(q)
@@ -172,7 +177,10 @@ func (m *Model) ExpertTraffic() (out []ExpertTraffic) {
 		return nil
 	}
 	for i, w := range m.loader.resident.layers {
-		w.stats.Layer, w.stats.Slots = m.scratch.routing.totals[i].Layer, w.room.slots.Share(w.at)
+		w.stats.Layer, w.stats.Slots = m.scratch.routing.totals[i].Layer, 0
+		if w.room.slots != nil {
+			w.stats.Slots = w.room.slots.Share(w.at)
+		}
 		out = append(out, w.stats)
 	}
 	return out

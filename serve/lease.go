@@ -7,6 +7,7 @@ type Lease struct {
 	*Model
 	Loading time.Duration // how long its holder waited for it to load; 0 = it was there
 
+	slot    *slot
 	keep    *time.Duration
 	release func()
 }

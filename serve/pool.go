@@ -58,6 +58,7 @@ type Pool struct {
 	failures map[string]loadFailure // by Source.key
 	counters Counters               // those that only grow
 	unclosed error                  // the first failure to close a model
+	resizing sync.Mutex             // held while a model gets another size
 	busy     sync.WaitGroup         // leases, loads and closings
 }
 
@@ -118,6 +119,7 @@ func (p *Pool) Acquire(ctx context.Context, name string) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.slot = w.slot
 	l.release = sync.OnceFunc(func() { p.release(w.slot, l.keep) })
 	if l.Model, err = w.model.As(&source); err != nil {
 		l.Release()
