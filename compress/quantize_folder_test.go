@@ -204,3 +204,43 @@ func TestQuantizeFolderRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestBitsOfAFolder chooses formats for a folder within a budget and writes it.
+func TestBitsOfAFolder(t *testing.T) {
+	c := opened(t, fixture)
+	units, err := compress.Measure(t.Context(), c, nil, compress.Measurement{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values, bytes int64
+	kinds := map[compress.Kind]int{}
+	for _, u := range units {
+		values += u.Values
+		kinds[u.Kind]++
+	}
+	if kinds[compress.Expert] != 3*8 || kinds[compress.Attention] != 3*4 || len(kinds) != 2 {
+		t.Fatalf("units by kind: %v", kinds)
+	}
+	budget := values * 7 / 8
+	chosen, err := compress.Allocate(units, budget, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := compress.Policy(units, chosen, "ours")
+	policy.Model = c.Fingerprint()
+	packed := packedFolder(t, c, compress.Quantization{Policy: policy})
+	widths := map[string]int{}
+	for _, u := range units {
+		for _, name := range u.Names {
+			m := packed.Tensors[name]
+			bytes += m.Bytes()
+			widths[m.Format.Name]++
+		}
+	}
+	if bytes > budget || bytes < budget*9/10 || widths["Q4_0"] == 0 || widths["Q8_0"] == 0 || len(widths) != 2 {
+		t.Errorf("%d bytes of %d, formats %v", bytes, budget, widths)
+	}
+	if _, err := compress.Measure(t.Context(), packed, nil, compress.Measurement{}); !errors.Is(err, store.ErrUnsupported) {
+		t.Errorf("a packed folder: %v", err)
+	}
+}

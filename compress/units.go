@@ -38,14 +38,19 @@ const (
 // Candidates are the formats of units: of every number of bits the one with the least error.
 var Candidates = []*quant.Format{quant.Q2_K, quant.Q3_K, quant.Q4_K, quant.Q5_K, quant.Q6_K, quant.Q8_0}
 
-// Measure makes the units of a GGUF checkpoint and streams their weights through every format they may have. A profile weights errors by the
+// FolderCandidates are those of a Hugging Face folder, which holds no others: see quantizeFolder.
+var FolderCandidates = []*quant.Format{quant.Q4_0, quant.Q8_0}
+
+// Measure makes the units of a checkpoint and streams their weights through every format they may have. A profile weights errors by the
 // inputs of experts, if it has them, and units by how much they count; nil: every unit counts the same, by its error alone. An expert that
 // fewer than 256 tokens of it chose has, in each format, the median error of its layer's experts that more chose.
 //
-// ErrUnsupported: the checkpoint is no GGUF, or has its experts in banks already. ErrProfile: it is of another model.
+// ErrUnsupported: the checkpoint has its experts in banks already, or is a folder that is quantised. ErrProfile: it is of another model.
 func Measure(ctx context.Context, c *store.Checkpoint, p *Profile, m Measurement) ([]Unit, error) {
 	if m.Formats == nil {
-		m.Formats = Candidates
+		if m.Formats = Candidates; c.Kind != store.GGUF {
+			m.Formats = FolderCandidates
+		}
 	}
 	if m.Threads < 1 {
 		m.Threads = runtime.GOMAXPROCS(0)
@@ -94,7 +99,7 @@ var parts = []string{"gate", "up", "down"}
 // unitsOf finds the units of a checkpoint, by layer, kind and expert.
 func unitsOf(c *store.Checkpoint, p *Profile) (units []Unit, err error) {
 	if c.Kind != store.GGUF {
-		return nil, fmt.Errorf("%s: only a GGUF can be quantised: %w", c.Path, store.ErrUnsupported)
+		return folderUnits(c, p)
 	}
 	for _, name := range c.Names() {
 		if bankName.MatchString(name) {
@@ -162,11 +167,16 @@ func networks(c *store.Checkpoint, p *Profile, layer int, kind string) ([]Unit, 
 	if u.Kind != Expert {
 		return []Unit{u}, nil
 	}
-	units := make([]Unit, experts)
 	u.Values /= int64(experts)
-	seen := p.routed(layer)
+	return p.each(u, experts)
+}
+
+// each is a unit for every expert of a layer, of which u says what all have in common.
+func (p *Profile) each(u Unit, experts int) ([]Unit, error) {
+	units := make([]Unit, experts)
+	seen := p.routed(u.Layer)
 	if seen != nil && (len(seen.Usage) != experts || len(seen.Weight2) != experts) {
-		return nil, fmt.Errorf("%w: layer %d has %d experts, in the model %d", ErrProfile, layer, len(seen.Usage), experts)
+		return nil, fmt.Errorf("%w: layer %d has %d experts, in the model %d", ErrProfile, u.Layer, len(seen.Usage), experts)
 	}
 	for e := range units {
 		units[e] = u
@@ -196,7 +206,7 @@ func (m *Measurement) unit(c *store.Checkpoint, p *Profile, u *Unit) {
 	all := make([]store.Tensor, len(u.Names))
 	samples := make([]rowSample, len(u.Names))
 	for i, name := range u.Names {
-		if all[i] = c.Tensors[name]; u.Kind == Expert {
+		if all[i] = c.Tensors[name]; u.Kind == Expert && len(all[i].Shape) == 3 {
 			all[i] = part(all[i], u.Expert)
 		}
 		samples[i] = m.sample(all[i], p.columns(u, i))

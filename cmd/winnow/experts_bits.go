@@ -68,7 +68,7 @@ layers; importance, the layers that change most; uniform raises all at once. fre
 	f.StringVar(&b.policy, "policy", "ours", "who chooses: "+strings.Join(bitsPolicies, ", "))
 	f.StringVarP(&b.out, "output", "o", "", "file to write")
 	f.IntVar(&b.rows, "rows", 64, "rows of each matrix that are measured; 0 = all")
-	f.StringSliceVar(&b.among, "among", nil, "formats to choose from, with commas; those that no GGUF can hold are only to be measured")
+	f.StringSliceVar(&b.among, "among", nil, "formats to choose from, with commas; of a folder Q4_0 and Q8_0. Those that no GGUF can hold are only to be measured")
 	f.IntVar(&b.formats, "formats", 3, "most formats of a layer, 2 to 4, when ours chooses")
 	f.BoolVar(&b.bare, "no-floors", false, "let attention, shared experts and the layers at both ends have the smallest formats too: for comparison")
 	for _, name := range []string{"avg", "output"} {
