@@ -250,7 +250,7 @@ func (m *Model) Checkpoint() *store.Checkpoint { return m.checkpoint }
 // Context is the most tokens that a prompt and its answer have together, unless a request says otherwise.
 func (m *Model) Context() int { return m.window(&Generation{}) }
 
-// Memory is how many bytes its weights, cache and buffers take, as the device holds them.
+// Memory is how many bytes its weights, cache and buffers took, as the device held them, when it was opened; see Pool.ResizeExperts.
 func (m *Model) Memory() int64 { return m.memory }
 
 // Created is when it was opened.
