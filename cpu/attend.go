@@ -35,6 +35,8 @@ func stored(c *attention.Cache) int {
 		return C.WN_CACHE_F16
 	case quant.Q8_0:
 		return C.WN_CACHE_Q8_0
+	case quant.Q4_0:
+		return C.WN_CACHE_Q4_0
 	}
 	panic(fmt.Sprintf("winnow: bug: cpu: a cache of %s", c.Format))
 }

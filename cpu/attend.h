@@ -25,7 +25,7 @@ typedef struct wn_attend {
 	float scale;
 
 	int64_t padded; // dim, rounded up to whole strips
-	int64_t bytes; // of a number in the cache, without its scale
+	int64_t row; // bytes of a token's key or value in a head, without its scales
 	int64_t widest; // query heads of a key-value head, at most
 	int64_t span, cuts; // an item is one of the cuts of the queries that span rows have in the heads of a key-value head
 	int64_t items, most; // most: queries of an item

@@ -38,7 +38,7 @@ WN_INLINE int64_t WN(scale_floats)(const wn_attend *a) { return WN_PAGE * (a->di
 // bench_bytes is the memory that bench lays out.
 WN_INLINE int64_t WN(bench_bytes)(const wn_attend *a) {
 	int64_t n = a->most, floats = n * (2 * a->padded + WN_PAGE + WN(part_floats)(a)) + WN(panel_floats)(a) + WN_PAGE * a->padded;
-	if (a->kind == WN_CACHE_Q8_0) floats += 2 * WN(scale_floats)(a);
+	if (wn_packed(a->kind)) floats += 2 * WN(scale_floats)(a);
 	return (sizeof(WN(bench)) + n * sizeof(WN(query)) + 127) / 64 * 64 + (floats * 4 + 63) / 64 * 64;
 }
 
@@ -72,13 +72,13 @@ typedef struct WN(visit) {
 
 // average_strips adds p times values, a run of values that lie together at a time.
 static void WN(average_strips)(const wn_attend *a, WN(group) g, int64_t n, const WN(visit) *t, int64_t d) {
-	int64_t lo = g[0]->lo, hi = g[0]->hi, blocks = a->dim / WN_SHARED, row = a->dim * a->bytes;
+	int64_t lo = g[0]->lo, hi = g[0]->hi, blocks = a->dim / WN_SHARED, row = a->row;
 	for (int64_t u = lo / WN_STRIP_KEYS, end; u * WN_STRIP_KEYS < hi; u = end) {
 		for (end = u + 1; end < WN_STRIPS && t->v[end] == t->v[end - 1] + WN_STRIP_KEYS * row;) end++;
 		int64_t base = u * WN_STRIP_KEYS;
-		WN(strip) s = {.step = row, .part = WN_STRIP_KEYS, .next = t->next_k + u, .skip = d * WN_STRIP_KEYS * a->bytes,
-			.scale = t->value_scale + base * blocks + d / WN_SHARED, .blocks = blocks};
-		for (int w = 0; w < WN_WIDE(n); w++) s.at[w] = t->v[u] + (d + 16 * w) * a->bytes;
+		WN(strip) s = {.step = row, .part = WN_STRIP_KEYS, .next = t->next_k + u, .skip = WN_STRIP_KEYS * wn_row_bytes(a->kind, d),
+			.scale = t->value_scale + base * blocks + d / WN_SHARED, .blocks = blocks, .shift = wn_shift_of(d)};
+		for (int w = 0; w < WN_WIDE(n); w++) s.at[w] = t->v[u] + WN(value_at)(a, d + 16 * w);
 		WN(averages)[a->kind][n - 1](g, s, (WN(span)){wn_max(lo, base), wn_min(hi, end * WN_STRIP_KEYS), base, d, lo >= base});
 	}
 }
@@ -87,9 +87,9 @@ static void WN(average_strips)(const wn_attend *a, WN(group) g, int64_t n, const
 static void WN(pass_cache)(const wn_attend *a, WN(group) g, int64_t n, const WN(visit) *t) {
 	int64_t wide = WN_WIDE(n);
 	for (int64_t u = 0; u < WN_STRIPS; u += wide) {
-		WN(strip) s = {.step = WN_STRIP_KEYS * a->bytes, .rows = a->dim, .part = a->dim / wide, .next = t->v + u,
+		WN(strip) s = {.step = wn_packed(a->kind) ? WN_STRIP_KEYS : wn_row_bytes(a->kind, WN_STRIP_KEYS), .rows = a->dim, .part = a->dim / wide, .next = t->v + u,
 			.scale = t->key_scale + u * WN_STRIP_KEYS};
-		for (int64_t w = 0; w < wide; w++) s.at[w] = t->strip[u + w].k + t->strip[u + w].slot * a->dim * a->bytes;
+		for (int64_t w = 0; w < wide; w++) s.at[w] = t->strip[u + w].k + t->strip[u + w].slot * a->row;
 		WN(scores)[a->kind][n - 1](g, s, u * WN_STRIP_KEYS);
 	}
 	WN(soften)(g, n);
@@ -112,7 +112,7 @@ WN_INLINE void WN(fetch_strips)(const uint8_t *const *strip, int64_t size, int64
 
 // pass_panel runs one segment for any number of queries, through panels. What is in the cache moves there first.
 static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t count, const WN(visit) *t) {
-	int64_t lo = WN_PAGE, hi = 0, apart = 0, size = WN_STRIP_KEYS * a->dim * a->bytes, bytes = WN_STRIPS * size;
+	int64_t lo = WN_PAGE, hi = 0, apart = 0, size = WN_STRIP_KEYS * a->row, bytes = WN_STRIPS * size;
 	for (int64_t i = 0; i < count; i++) {
 		lo = wn_min(lo, g[i]->lo), hi = wn_max(hi, g[i]->hi);
 		apart |= (g[i]->lo ^ g[0]->lo) | (g[i]->hi ^ g[0]->hi);
@@ -152,7 +152,7 @@ static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_
 static void WN(widen_scales)(const wn_attend *a, const wn_strip *strip, float *keys, float *values) {
 	int64_t blocks = a->dim / WN_SHARED;
 	for (int64_t u = 0; u < WN_STRIPS; u++) {
-		const uint8_t *k = wn_scales(strip[u].k, a->dim) + 2 * strip[u].slot, *v = wn_scales(strip[u].v, a->dim) + 2 * strip[u].slot * blocks;
+		const uint8_t *k = wn_scales(strip[u].k, a->kind, a->dim) + 2 * strip[u].slot, *v = wn_scales(strip[u].v, a->kind, a->dim) + 2 * strip[u].slot * blocks;
 		for (int64_t i = 0; i < blocks; i++) {
 			v_store(keys + i * WN_PAGE + u * WN_STRIP_KEYS, v_load_f16(k + 2 * i * WN_PAGE));
 			v_store(values + (u * blocks + i) * 16, v_load_f16(v + 2 * i * 16));
@@ -165,7 +165,7 @@ static void WN(pass_over)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t
 	wn_segment s = wn_segment_of(a, l, i);
 	wn_strip strip[WN_STRIPS], next[WN_STRIPS];
 	WN(visit) t = {.key_scale = b->key_scale, .value_scale = b->value_scale};
-	int64_t row = a->dim * a->bytes;
+	int64_t row = a->row;
 	if (wn_strips_of(a, l, &s, strip)) {
 		t.strip = strip;
 	} else {
@@ -185,7 +185,7 @@ static void WN(pass_over)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t
 		t.v[u] = strip[u].v + strip[u].slot * row;
 		if (!t.next_k[u]) t.next_k[u] = t.v[u];
 	}
-	if (a->kind == WN_CACHE_Q8_0) WN(widen_scales)(a, strip, b->key_scale, b->value_scale);
+	if (wn_packed(a->kind)) WN(widen_scales)(a, strip, b->key_scale, b->value_scale);
 	for (int64_t j = 0; j < count; j += WN(TOGETHER)) WN(pass_cache)(a, g + j, wn_min(count - j, WN(TOGETHER)), &t);
 }
 
@@ -315,7 +315,7 @@ void WN(wn_attend)(wn_ctx *ctx, const wn_op *op) {
 	wn_attend a = {.q = p[0], .y = p[1], .k = p[2], .v = p[3], .pages = p[4], .seq = p[5], .pos = p[6], .tile = p[8], .sink = p[9],
 		.local = p[10], .block_at = p[11], .block_n = p[12], .blocks = p[13], .key_at = p[14], .key_n = p[15], .keys = p[16], .heads = d[1],
 		.kv = d[2], .dim = d[3], .groups = d[4], .columns = d[5], .stride = d[7], .kind = (int)d[6], .scale = op->f[0],
-		.padded = wn_parts(d[3], WN(COLUMNS)) * WN(COLUMNS), .bytes = d[6] == WN_CACHE_F32 ? 4 : d[6] == WN_CACHE_F16 ? 2 : 1, .rows = wn_live(ctx, p[7], d[0])};
+		.padded = wn_parts(d[3], WN(COLUMNS)) * WN(COLUMNS), .row = wn_row_bytes((int)d[6], d[3]), .rows = wn_live(ctx, p[7], d[0])};
 	if (a.rows == 0) return;
 	int apart = wn_arrange(&a, wn_threads(ctx));
 	a.work_bytes = WN(bench_bytes)(&a);

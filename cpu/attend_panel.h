@@ -1,5 +1,10 @@
 // Panels: 64 keys and their values as floats, made of strips that lie in the cache or of keys gathered one by one. See attend_kernel.h.
 
+// value_at is the first byte of 16 numbers of a value from dimension d on, see wn_shift_of.
+WN_INLINE int64_t WN(value_at)(const wn_attend *a, int64_t d) {
+	return wn_packed(a->kind) ? wn_byte_of(a->kind, d) : wn_row_bytes(a->kind, d);
+}
+
 // place_key is where 16 columns from column on of a panel of keys have their row d; place_value likewise for 16 dimensions of a value.
 WN_INLINE float *WN(place_key)(const wn_attend *a, float *k, int64_t d, int64_t column) {
 	return k + column / WN(COLUMNS) * WN(key_strip)(a) + d * WN(COLUMNS) + column % WN(COLUMNS);
@@ -17,26 +22,31 @@ static void WN(panel_keys)(const wn_attend *a, float *k, const wn_strip *strip) 
 }
 
 static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8_t *tile, int64_t slot) {
-	const uint8_t *row = tile + slot * a->dim * a->bytes, *scale = wn_scales(tile, a->dim) + 2 * slot * (a->dim / WN_SHARED);
+	const uint8_t *row = tile + slot * a->row;
 	int64_t d = 0;
-	if (a->kind == WN_CACHE_Q8_0) {
-		for (; d < a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), v_mul(v_load_i8(row + d), v_set(v_one_f16(scale + d / WN_SHARED * 2))));
+	if (wn_packed(a->kind)) {
+		const uint8_t *scale = wn_scales(tile, a->kind, a->dim) + 2 * slot * (a->dim / WN_SHARED);
+		for (; d < a->dim; d += 16) {
+			v16f codes = WN(codes16)(row + WN(value_at)(a, d), a->kind, wn_shift_of(d));
+			v_store(WN(place_value)(a, v, j, d), v_mul(codes, v_set(v_one_f16(scale + d / WN_SHARED * 2))));
+		}
 		return;
 	}
 	int f16 = a->kind == WN_CACHE_F16;
-	for (; d + 16 <= a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number16)(row + d * a->bytes, f16));
-	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + d * a->bytes, f16, wn_max(a->dim - d, 0)));
+	for (; d + 16 <= a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number16)(row + WN(value_at)(a, d), f16));
+	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + WN(value_at)(a, d), f16, wn_max(a->dim - d, 0)));
 }
 
 // gather_packed copies keys of one strip to their places in a packed tile.
 static void WN(gather_packed)(const wn_attend *a, uint8_t *to, const uint8_t *tile, const int32_t *key, int64_t from, int64_t end) {
-	uint8_t *scales = to + a->dim * WN_PAGE;
+	const uint8_t *scale = wn_scales(tile, a->kind, a->dim);
+	uint8_t *scales = to + a->row * WN_PAGE;
 	for (int64_t j = from; j < end; j++) {
-		const uint8_t *of = tile + wn_key_at(a->dim, key[j] % WN_PAGE);
-		for (int64_t d = 0; d < a->dim; d++) to[wn_key_at(a->dim, j) + d * WN_STRIP_KEYS] = of[d * WN_STRIP_KEYS];
+		const uint8_t *of = tile + wn_key_at(a->row, key[j] % WN_PAGE);
+		for (int64_t d = 0; d < a->row; d++) to[wn_key_at(a->row, j) + d * WN_STRIP_KEYS] = of[d * WN_STRIP_KEYS];
 	}
 	for (int64_t b = 0; b < a->dim / WN_SHARED; b++)
-		for (int64_t j = from; j < end; j++) memcpy(scales + 2 * (b * WN_PAGE + j), wn_scales(tile, a->dim) + 2 * (b * WN_PAGE + key[j] % WN_PAGE), 2);
+		for (int64_t j = from; j < end; j++) memcpy(scales + 2 * (b * WN_PAGE + j), scale + 2 * (b * WN_PAGE + key[j] % WN_PAGE), 2);
 }
 
 // gather_f16 copies keys i to end of a segment, which lie in one strip, to their places in a tile of binary16 numbers. What is at next is
@@ -59,9 +69,9 @@ static void WN(gather)(const wn_attend *a, WN(bench) *b, const wn_list *l, const
 		int64_t strip = s->key[i] / WN_STRIP_KEYS, at = wn_stored(a->kind, wn_tile_of(a, l, s->key[i] / WN_PAGE));
 		tile = a->k + at, values = a->v + at;
 		for (end = i + 1; end < s->hi && s->key[end] / WN_STRIP_KEYS == strip;) end++;
-		for (int64_t j = i; j < end; j++) WN(fetch)(values + s->key[j] % WN_PAGE * a->dim * a->bytes, a->dim * a->bytes, 0);
-		const uint8_t *keys = tile + strip * WN_STRIP_KEYS % WN_PAGE * a->dim * a->bytes;
-		if (a->kind == WN_CACHE_Q8_0) {
+		for (int64_t j = i; j < end; j++) WN(fetch)(values + s->key[j] % WN_PAGE * a->row, a->row, 0);
+		const uint8_t *keys = tile + strip * WN_STRIP_KEYS % WN_PAGE * a->row;
+		if (wn_packed(a->kind)) {
 			WN(gather_packed)(a, (uint8_t *)b->raw, tile, s->key, i, end);
 		} else if (a->kind == WN_CACHE_F16) {
 			if (end < s->hi) {

@@ -49,10 +49,11 @@ typedef struct WN(strip) {
 	int64_t step, rows, part, skip;
 	const float *scale; // of a packed tile, of the first column: from 32 rows of keys to the next it is a page of columns, from a value to the next
 	int64_t blocks; // scales
+	int shift; // of values whose codes have 4 bits: the lowest bit of those in the first vector
 } WN(strip);
 
 // What a pass reads: numbers of the cache, packed or not, or a panel. Kinds of the cache come first, as they are numbered.
-enum { WN(F32), WN(F16), WN(PACKED), WN(PANEL), WN(PACKED_VALUES) };
+enum { WN(F32), WN(F16), WN(Q8), WN(Q4), WN(PANEL), WN(Q8_VALUES), WN(Q4_VALUES) };
 
 // How a pass reads: how many queries, from where, how many vectors side by side.
 typedef struct WN(shape) {
@@ -61,15 +62,27 @@ typedef struct WN(shape) {
 
 // column16 reads 16 columns of row r of a strip, number w from its first on.
 WN_INLINE v16f WN(column16)(const WN(shape) c, const WN(strip) *s, int64_t r, int w) {
-	const uint8_t *at = s->at[w] + r * s->step;
-	if (c.kind == WN(PACKED)) return v_mul(v_load_i8(at), v_load(s->scale + r / WN_SHARED * WN_PAGE + 16 * w));
-	if (c.kind == WN(PACKED_VALUES)) return v_mul(v_load_i8(at), v_set(s->scale[r * s->blocks + w / 2]));
+	const uint8_t *at = s->at[w] + (c.kind == WN(Q4) ? wn_byte_of(WN_CACHE_Q4_0, r) : r) * s->step;
+	if (c.kind == WN(Q8)) return v_mul(v_load_i8(at), v_load(s->scale + r / WN_SHARED * WN_PAGE + 16 * w));
+	if (c.kind == WN(Q4)) return v_mul(v_load_i4(at, wn_shift_of(r)), v_load(s->scale + r / WN_SHARED * WN_PAGE + 16 * w));
+	if (c.kind == WN(Q8_VALUES)) return v_mul(v_load_i8(at), v_set(s->scale[r * s->blocks + w / 2]));
+	if (c.kind == WN(Q4_VALUES)) return v_mul(v_load_i4(at, s->shift + w % 2 * 4), v_set(s->scale[r * s->blocks + w / 2]));
 	return WN(number16)(at, c.kind == WN(F16));
+}
+
+// halves is how many half bytes a number takes, without its scale.
+WN_INLINE int WN(halves)(const int kind) {
+	switch (kind) {
+	case WN(F16): return 4;
+	case WN(Q8): case WN(Q8_VALUES): return 2;
+	case WN(Q4): case WN(Q4_VALUES): return 1;
+	}
+	return 8;
 }
 
 // product adds, to the sums of n queries, x[i][r] times row r of a strip wide vectors across, row after row.
 WN_INLINE void WN(product)(const WN(shape) c, WN(strip) s, const float *const *x, v16f (*sum)[4]) {
-	const int bytes = 16 * c.wide * (c.kind == WN(F16) ? 2 : c.kind == WN(PACKED) || c.kind == WN(PACKED_VALUES) ? 1 : 4);
+	const int bytes = 8 * c.wide * WN(halves)(c.kind);
 	for (int64_t r = 0, end; r < s.rows; r = end, s.next += c.kind != WN(PANEL)) {
 		const uint8_t *next = c.kind == WN(PANEL) ? s.at[0] : *s.next + s.skip;
 		end = wn_min(r + s.part, s.rows);
@@ -129,7 +142,7 @@ WN_INLINE void WN(average)(const WN(shape) c, WN(group) g, WN(strip) s, WN(span)
 	for (int w = 0; w < c.wide; w++) s.at[w] += before * s.step;
 	s.rows = t.to - t.from;
 	if (c.kind != WN(PANEL)) s.next += before / s.part;
-	if (c.kind == WN(PACKED_VALUES)) s.scale += before * s.blocks;
+	if (c.kind == WN(Q8_VALUES) || c.kind == WN(Q4_VALUES)) s.scale += before * s.blocks;
 	WN(product)(c, s, x, sum);
 #pragma GCC unroll 8
 	for (int i = 0; i < c.n; i++) {
@@ -148,7 +161,8 @@ typedef void WN(averager)(WN(group) g, WN(strip) s, WN(span) t);
 #define WN_PASSES(n) \
 	WN_PASS(n, f32, F32, F32, WN_WIDE(n)) \
 	WN_PASS(n, f16, F16, F16, WN_WIDE(n)) \
-	WN_PASS(n, packed, PACKED, PACKED_VALUES, WN_WIDE(n)) \
+	WN_PASS(n, q8, Q8, Q8_VALUES, WN_WIDE(n)) \
+	WN_PASS(n, q4, Q4, Q4_VALUES, WN_WIDE(n)) \
 	WN_PASS(n, panel, PANEL, PANEL, WN(STRIP))
 #if WN_SUMS == 8
 #define WN_LAST(name, kind) , WN(name##_7_##kind), WN(name##_8_##kind)
@@ -171,9 +185,9 @@ WN_PASSES(8)
 
 // Passes by what they read and the number of queries less one.
 static WN(scorer) *const WN(scores)[][WN(TOGETHER)] = {
-	WN_EVERY(score, f32), WN_EVERY(score, f16), WN_EVERY(score, packed), WN_EVERY(score, panel)};
+	WN_EVERY(score, f32), WN_EVERY(score, f16), WN_EVERY(score, q8), WN_EVERY(score, q4), WN_EVERY(score, panel)};
 static WN(averager) *const WN(averages)[][WN(TOGETHER)] = {
-	WN_EVERY(average, f32), WN_EVERY(average, f16), WN_EVERY(average, packed), WN_EVERY(average, panel)};
+	WN_EVERY(average, f32), WN_EVERY(average, f16), WN_EVERY(average, q8), WN_EVERY(average, q4), WN_EVERY(average, panel)};
 #undef WN_PASS
 #undef WN_PASSES
 #undef WN_EVERY

@@ -18,26 +18,38 @@ WN_INLINE void WN(put16)(uint8_t *to, int64_t step, v16f x, int64_t n, int f16) 
 	}
 }
 
-// put_block stores 32 numbers as codes, step apart, and a scale, as quant.Q8_0 rounds them: NaN is 0.
-WN_INLINE void WN(put_block)(uint8_t *to, int64_t step, uint8_t *scale, const float *x) {
-	v16f low = v_load(x), high = v_load(x + 16);
-	float most = v_most(v_max(v_abs(high), v_max(v_abs(low), v_zero()))), code[32];
+// codes_of rounds 32 numbers to codes from bottom to top with a scale, of which it stores the nearest that binary16 has. NaN is 0.
+WN_INLINE void WN(codes_of)(const float *x, float scale, float bottom, float top, uint8_t *at, float *code) {
 	uint16_t h[16];
-	v_store_f16(h, v_set(most / 127 < 65504 ? most / 127 : 65504));
-	memcpy(scale, h, 2);
+	v_store_f16(h, v_set(scale > 65504 ? 65504 : scale < -65504 ? -65504 : scale));
+	memcpy(at, h, 2);
 	float d = v_one_f16(h);
-	v16f inverse = v_set(d == 0 ? 0 : 1 / d), top = v_set(127), bottom = v_set(-127);
-	v_store(code, v_round(v_min(top, v_max(bottom, v_mul(low, inverse)))));
-	v_store(code + 16, v_round(v_min(top, v_max(bottom, v_mul(high, inverse)))));
-	for (int64_t i = 0; i < 32; i++) to[i * step] = code[i] == code[i] ? (uint8_t)(int8_t)code[i] : 0;
+	v16f inverse = v_set(d == 0 ? 0 : 1 / d);
+	for (int i = 0; i < 32; i += 16) v_store(code + i, v_round(v_min(v_set(top), v_max(v_set(bottom), v_mul(v_load(x + i), inverse)))));
+	for (int i = 0; i < 32; i++) code[i] = code[i] == code[i] ? code[i] : 0;
+}
+
+// put_block stores 32 numbers as codes, in bytes that are step apart, and a scale: as quant.Q8_0 rounds them, or as quant.RoundQ4_0 does.
+WN_INLINE void WN(put_block)(int kind, uint8_t *to, int64_t step, uint8_t *scale, const float *x) {
+	v16f low = v_load(x), high = v_load(x + 16), zero = v_zero();
+	float code[32], most = v_most(v_max(high, v_max(low, zero))), least = v_most(v_max(v_sub(zero, high), v_max(v_sub(zero, low), zero)));
+	if (kind == WN_CACHE_Q4_0) {
+		WN(codes_of)(x, (most >= least ? most : -least) / -8, -8, 7, scale, code);
+		for (int64_t i = 0; i < 16; i++) to[i * step] = (uint8_t)((int)code[i] + 8) | (uint8_t)(((int)code[i + 16] + 8) << 4);
+		return;
+	}
+	WN(codes_of)(x, (most >= least ? most : least) / 127, -127, 127, scale, code);
+	for (int64_t i = 0; i < 32; i++) to[i * step] = (uint8_t)(int8_t)code[i];
 }
 
 // put_packed stores a token of a head in its tiles of keys and values.
-static void WN(put_packed)(uint8_t *key, uint8_t *value, int64_t slot, int64_t dim, const float *const *row) {
-	uint8_t *key_scale = key + dim * 64, *value_scale = value + dim * 64 + 2 * slot * (dim / WN_SHARED);
-	for (int64_t d = 0, b = 0; d < dim; d += WN_SHARED, b++) {
-		WN(put_block)(key + wn_key_at(dim, slot) + d * WN_STRIP_KEYS, WN_STRIP_KEYS, key_scale + 2 * (b * 64 + slot), row[0] + d);
-		WN(put_block)(value + slot * dim + d, 1, value_scale + 2 * b, row[1] + d);
+static void WN(put_packed)(int kind, uint8_t *const *tile, int64_t slot, int64_t dim, const float *const *row) {
+	int64_t bytes = wn_row_bytes(kind, dim), block = wn_row_bytes(kind, WN_SHARED);
+	uint8_t *key = tile[0] + wn_key_at(bytes, slot), *value = tile[1] + slot * bytes;
+	uint8_t *key_scale = tile[0] + 64 * bytes + 2 * slot, *value_scale = tile[1] + 64 * bytes + 2 * slot * (dim / WN_SHARED);
+	for (int64_t d = 0; d < dim; d += WN_SHARED, key += block * WN_STRIP_KEYS, value += block, key_scale += 2 * 64, value_scale += 2) {
+		WN(put_block)(kind, key, WN_STRIP_KEYS, key_scale, row[0] + d);
+		WN(put_block)(kind, value, 1, value_scale, row[1] + d);
 	}
 }
 
@@ -51,10 +63,10 @@ static void WN(append_item)(void *arg, int64_t item, int worker) {
 	(void)worker;
 	for (int64_t r = first; r < last; r++) {
 		int64_t slot = pos[r] % 64, page = pages[seq[r] * op->d[3] + pos[r] / 64], tile = page * op->d[5] + head * dim * 64;
-		if (kind == WN_CACHE_Q8_0) {
+		if (wn_packed(kind)) {
 			const float *row[2] = {k + (r * heads + head) * dim, v + (r * heads + head) * dim};
 			int64_t at = wn_stored(kind, tile);
-			WN(put_packed)((uint8_t *)op->p[2] + at, (uint8_t *)op->p[3] + at, slot, dim, row);
+			WN(put_packed)(kind, (uint8_t *[2]){(uint8_t *)op->p[2] + at, (uint8_t *)op->p[3] + at}, slot, dim, row);
 			continue;
 		}
 		uint8_t *key = (uint8_t *)op->p[2] + (tile + wn_key_at(dim, slot)) * bytes, *value = (uint8_t *)op->p[3] + (tile + slot * dim) * bytes;

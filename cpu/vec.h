@@ -33,6 +33,7 @@
 #define v_load_bf16 WN(v_load_bf16)
 #define v_load_u8 WN(v_load_u8)
 #define v_load_i8 WN(v_load_i8)
+#define v_load_i4 WN(v_load_i4) // of 16 bytes the 4 bits from bit n on, n being 0 or 4, less 8
 #define v_even_bf16 WN(v_even_bf16) // the bfloat16 values in the low half of each lane
 #define v_odd_bf16 WN(v_odd_bf16) // in the high half
 #define v_floats WN(v_floats)

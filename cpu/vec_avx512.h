@@ -45,6 +45,11 @@ WN_INLINE float v_one_f16(const void *p) {
 WN_INLINE v16f v_load_bf16(const void *p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)); }
 WN_INLINE v16f v_load_u8(const void *p) { return v_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
 WN_INLINE v16f v_load_i8(const void *p) { return v_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
+WN_INLINE v16f v_load_i4(const void *p, int n) {
+	const v16f codes = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+	__m128i c = _mm_srl_epi16(_mm_loadu_si128(p), _mm_cvtsi32_si128(n)); // bits above the 4 are passed over
+	return _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(c), codes);
+}
 WN_INLINE v16f v_even_bf16(v16i a) { return _mm512_castsi512_ps(_mm512_slli_epi32(a, 16)); }
 WN_INLINE v16f v_odd_bf16(v16i a) { return _mm512_castsi512_ps(_mm512_and_si512(a, _mm512_set1_epi32((int)0xffff0000))); }
 WN_INLINE v16i v_int_zero(void) { return _mm512_setzero_si512(); }

@@ -95,6 +95,12 @@ WN_INLINE v16f v_load_i8(const void *p) {
 	int16x8_t a = vmovl_s8(vget_low_s8(c)), b = vmovl_high_s8(c);
 	return v_floats((v16i){{vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a), vmovl_s16(vget_low_s16(b)), vmovl_high_s16(b)}});
 }
+WN_INLINE v16f v_load_i4(const void *p, int n) {
+	uint8x16_t u = vandq_u8(vshlq_u8(vld1q_u8(p), vdupq_n_s8((int8_t)-n)), vdupq_n_u8(15));
+	int8x16_t c = vsubq_s8(vreinterpretq_s8_u8(u), vdupq_n_s8(8));
+	int16x8_t a = vmovl_s8(vget_low_s8(c)), b = vmovl_high_s8(c);
+	return v_floats((v16i){{vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a), vmovl_s16(vget_low_s16(b)), vmovl_high_s16(b)}});
+}
 #define WN_EVEN(u) vreinterpretq_f32_s32(vshlq_n_s32(u, 16))
 #define WN_ODD(u) vreinterpretq_f32_s32(vandq_s32(u, vdupq_n_s32((int32_t)0xffff0000)))
 WN_INLINE v16f v_even_bf16(v16i x) { return WN_EACH(v16f, WN_EVEN); }

@@ -133,6 +133,7 @@ func TestPrefixesOfOthers(t *testing.T) {
 		{base, 1, 0},
 		{model.Options{Limits: roomy, DType: model.Float32}, 0, 0},
 		{model.Options{Limits: roomy, KVType: "q8_0"}, 0, 0},
+		{model.Options{Limits: roomy, KVType: "q4_0"}, 0, 0},
 		{model.Options{Limits: roomy, DType: model.Native}, 0, 3},
 		{model.Options{Limits: roomy, Sparse: []model.Selection{{Name: "quest", Knobs: []float32{64}}}}, 0, 0},
 		{model.Options{Limits: roomy, Sparse: []model.Selection{{Name: "quest", Knobs: []float32{64}, Params: map[string]float64{"unit": 32}}}}, 0, 0},

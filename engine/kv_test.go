@@ -12,8 +12,14 @@ import (
 // Requests to a model whose cache is packed get in one batch, in chunks, after prefix hits and after preemptions the bits that they get
 // alone; and what the cache rounds matters.
 func TestPackedCachesAreIndependent(t *testing.T) {
+	for _, kv := range []string{"q8_0", "q4_0"} {
+		t.Run(kv, func(t *testing.T) { packedCachesAreIndependent(t, kv) })
+	}
+}
+
+func packedCachesAreIndependent(t *testing.T, kv string) {
 	packed := func(lim model.Limits) *engine.Engine {
-		return startAs(t, model.Options{Limits: lim, Sparse: sparse, KVType: "q8_0"})
+		return startAs(t, model.Options{Limits: lim, Sparse: sparse, KVType: kv})
 	}
 	single := model.Limits{Rows: 512, Sequences: 1, Wanted: 1, Pages: 8, Context: 512}
 	var all []engine.Request

@@ -9,7 +9,7 @@ import (
 )
 
 // kvTypes are the formats in which keys and values are cached, by what options call them.
-var kvTypes = []*quant.Format{quant.F32, quant.F16, quant.Q8_0}
+var kvTypes = []*quant.Format{quant.F32, quant.F16, quant.Q8_0, quant.Q4_0}
 
 // KV is the format in which keys and values of a model are cached: what KVType names, or where that is auto F16, or F32 with Float32.
 func (o *Options) KV() (*quant.Format, error) {
@@ -24,7 +24,7 @@ func (o *Options) KV() (*quant.Format, error) {
 			return f, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: kv_type %q, want one of auto, f32, f16 and q8_0", ErrAssumption, o.KVType)
+	return nil, fmt.Errorf("%w: kv_type %q, want one of auto, f32, f16, q8_0 and q4_0", ErrAssumption, o.KVType)
 }
 
 // shapes are those of the caches of all layers.

@@ -15,7 +15,7 @@ import (
 func TestKVTypes(t *testing.T) {
 	prints := map[string]bool{}
 	var sizes []int64
-	for _, kv := range []string{"f32", "f16", "q8_0"} {
+	for _, kv := range []string{"f32", "f16", "q8_0", "q4_0"} {
 		opt := model.Options{KVType: kv, Limits: limits}
 		m, err := model.Load(openDemo(t), model.Placement{Device: tensor.Reference()}, opt)
 		if err != nil {
@@ -29,7 +29,7 @@ func TestKVTypes(t *testing.T) {
 		sizes = append(sizes, size)
 		m.Close()
 	}
-	if len(prints) != 3 {
+	if len(prints) != 4 {
 		t.Errorf("fingerprints %v", prints)
 	}
 	spec, err := model.Describe(openDemo(t))
@@ -37,7 +37,7 @@ func TestKVTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := int64(spec.PageBytes(quant.F16)) * int64(limits.Pages)
-	if sizes[0]-sizes[1] != page || sizes[1]-sizes[2] != page*15/32 {
+	if sizes[0]-sizes[1] != page || sizes[1]-sizes[2] != page*15/32 || sizes[1]-sizes[3] != page*23/32 {
 		t.Errorf("models take %d bytes where the cache takes %d as f16", sizes, page)
 	}
 }

@@ -20,6 +20,32 @@ func decodeQ4_0(dst []float32, src []byte) {
 	}
 }
 
+// RoundQ4_0 encodes as Q4_0 what is rounded as it is made, without the search for the best scale: the value of largest magnitude, of two opposite
+// ones the positive, is on code -8, as in ggml, and the others are on the nearest ones. NaN becomes 0.
+func RoundQ4_0(dst []byte, src []float32) {
+	for range blocks("Q4_0", len(src), 32, len(dst), 18) {
+		in, b := src[:32:32], dst[:18:18]
+		var most, least float32
+		for _, v := range in {
+			if v == v {
+				most, least = max(most, v), min(least, v)
+			}
+		}
+		if most < -least {
+			most = least
+		}
+		d := scale(most / -8)
+		binary.LittleEndian.PutUint16(b, d)
+		inv := inverse(F16ToF32(d))
+		var c codes
+		for j, v := range in {
+			c[j] = uint8(nearest(v*inv, -8, 7) + 8)
+		}
+		c.nibbles(b[2:])
+		src, dst = src[32:], dst[18:]
+	}
+}
+
 var q4 = integers(-8, 7)
 
 func encodeQ4_0(dst []byte, src []float32) {

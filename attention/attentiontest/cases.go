@@ -62,10 +62,13 @@ func appends() []tensortest.Case {
 		}
 		cases = append(cases, Append(Batch{[]int{0, 5, 64, 127, 300}, []int{3, 1, 66, 1, 2}}, Heads{4, 4, 128, f}))
 	}
-	for _, n := range edges {
-		cases = append(cases, Append(one(n-1, 1), Heads{1, 1, 32, quant.Q8_0}), Append(one(0, n), Heads{2, 2, 96, quant.Q8_0}))
+	for _, f := range []*quant.Format{quant.Q8_0, quant.Q4_0} {
+		for _, n := range edges {
+			cases = append(cases, Append(one(n-1, 1), Heads{1, 1, 32, f}), Append(one(0, n), Heads{2, 2, 96, f}))
+		}
+		cases = append(cases, Append(Batch{[]int{0, 5, 64, 127, 300}, []int{3, 1, 66, 1, 2}}, Heads{4, 4, 128, f}))
 	}
-	return append(cases, Append(Batch{[]int{0, 5, 64, 127, 300}, []int{3, 1, 66, 1, 2}}, Heads{4, 4, 128, quant.Q8_0}))
+	return cases
 }
 
 // boundaries tries every edge as the end of a context and as the start of a step.
@@ -74,7 +77,7 @@ func boundaries() []tensortest.Case {
 	choices := []Choice{Full, FullByBlocks, FullBySink, Itself, Window(64), Window(65), Stream, Mixed(1), Mixed(2)}
 	for _, f := range formats(32) {
 		small, odd := 8, 24
-		if f == quant.Q8_0 {
+		if packed(f) {
 			small, odd = 32, 96
 		}
 		for _, c := range choices {
@@ -95,6 +98,7 @@ func shapes() []tensortest.Case {
 				cases = append(cases, Attend(one(66, 2), Heads{heads, 1, dim, f}, Mixed(1)))
 			}
 			cases = append(cases, Attend(one(66, 2), Heads{heads, 1, 32 * (1 + dim%3), quant.Q8_0}, Mixed(1)))
+			cases = append(cases, Attend(one(66, 2), Heads{heads, 1, 32 * (1 + dim%3), quant.Q4_0}, Mixed(1)))
 		}
 	}
 	for _, dim := range []int{8, 24, 32, 40, 64, 80, 96, 100, 128, 192, 256} {
@@ -126,7 +130,7 @@ func shared() []tensortest.Case {
 	var cases []tensortest.Case
 	for _, f := range formats(32) {
 		h, odd := Heads{8, 2, 32, f}, 20
-		if f == quant.Q8_0 {
+		if packed(f) {
 			odd = 96
 		}
 		for _, each := range []int{1, 2, 8} {
@@ -163,6 +167,7 @@ func Large() []tensortest.Case {
 		Attend(one(4095, 1), h, Full),
 		Attend(one(4095, 1), Heads{32, 8, 128, quant.F32}, Full),
 		Attend(one(4095, 1), Heads{32, 8, 128, quant.Q8_0}, Full),
+		Attend(one(4095, 1), Heads{32, 8, 128, quant.Q4_0}, Full),
 		Attend(one(4095, 1), Heads{16, 16, 128, quant.F16}, Full),
 		Attend(one(4095, 1), h, Mixed(8)),
 		Attend(Batch{[]int{900, 1000, 1100, 1200}, []int{1, 1, 1, 1}}, h, Full),
@@ -184,7 +189,7 @@ func Drawn(r *rand.Rand) tensortest.Case {
 		b.Past, b.Rows = append(b.Past, r.IntN(400)), append(b.Rows, 1+r.IntN(40))
 	}
 	kv := 1 + r.IntN(4)
-	h := Heads{kv * (1 + r.IntN(8)), kv, 1 + r.IntN(140), []*quant.Format{quant.F32, quant.F16, quant.Q8_0}[r.IntN(3)]}
+	h := Heads{kv * (1 + r.IntN(8)), kv, 1 + r.IntN(140), []*quant.Format{quant.F32, quant.F16, quant.Q8_0, quant.Q4_0}[r.IntN(4)]}
 	if f := formats(h.Dim); !slices.Contains(f, h.Format) {
 		h.Dim = 32 * (1 + h.Dim%8)
 	}
@@ -196,7 +201,7 @@ func Drawn(r *rand.Rand) tensortest.Case {
 func Coverage(t testing.TB, d tensor.Device) {
 	t.Helper()
 	for _, n := range append(slices.Clone(edges), 1000, 3000) {
-		for _, h := range []Heads{{6, 2, 40, quant.F32}, {6, 2, 40, quant.F16}, {6, 2, 32, quant.Q8_0}, {6, 2, 64, quant.Q8_0}} {
+		for _, h := range []Heads{{6, 2, 40, quant.F32}, {6, 2, 40, quant.F16}, {6, 2, 32, quant.Q8_0}, {6, 2, 64, quant.Q8_0}, {6, 2, 64, quant.Q4_0}} {
 			want := output(t, d, Attend(one(n-1, 1), h, Full))
 			for _, c := range []Choice{FullByBlocks, FullBySink} {
 				if !bytes.Equal(want, output(t, d, Attend(one(n-1, 1), h, c))) {

@@ -149,7 +149,7 @@ func gates() []tensortest.Case {
 			}
 			cases = append(cases, GateQueries(prompt, Heads{3, 1, dim, quant.F32}, Gate{3, dim, nil}))
 		}
-		cases = append(cases, GateKeys(prompt, Heads{4, 2, 128, quant.F16}, Gate{2, 128, f}), GateKeys(prompt, Heads{4, 2, 96, quant.Q8_0}, Gate{2, 128, f}), GateQueries(prompt, Heads{8, 2, 128, quant.F32}, Gate{2, 128, f}))
+		cases = append(cases, GateKeys(prompt, Heads{4, 2, 128, quant.F16}, Gate{2, 128, f}), GateKeys(prompt, Heads{4, 2, 96, quant.Q8_0}, Gate{2, 128, f}), GateKeys(prompt, Heads{4, 2, 64, quant.Q4_0}, Gate{2, 128, f}), GateQueries(prompt, Heads{8, 2, 128, quant.F32}, Gate{2, 128, f}))
 	}
 	blocks := append(TilesOf(0, 0, 900, 1, Own), TilesOf(1, 640, 1200, 1, Own)...)
 	for _, kv := range []int{1, 3} {

@@ -108,8 +108,11 @@ func minferences() []tensortest.Case {
 		odd := Grouped{Heads: Heads{3, 1, 5, f}, Size: 128, Room: Room{3, 64, 20}}.spans(3)
 		cases = append(cases, SelectMInference(odd, 100, 1), SelectMInference(odd, 0, 1000))
 	}
-	packed := Grouped{Heads: Heads{4, 2, 32, quant.Q8_0}, Size: 128, Room: Room{4, 64, 300}}.spans(0.5)
-	return append(cases, SelectMInference(packed, 60, 120))
+	for _, f := range []*quant.Format{quant.Q8_0, quant.Q4_0} {
+		packed := Grouped{Heads: Heads{4, 2, 32, f}, Size: 128, Room: Room{4, 64, 300}}.spans(0.5)
+		cases = append(cases, SelectMInference(packed, 60, 120))
+	}
+	return cases
 }
 
 // SelectFlexPrefill plans blocks by the share of attention that they hold.
@@ -132,6 +135,9 @@ func flexprefills() []tensortest.Case {
 		odd := Grouped{Heads: Heads{3, 1, 5, f}, Size: 128, Room: Room{3, 64, 20}}.spans(0)
 		cases = append(cases, SelectFlexPrefill(odd, 1, 0.1, 0.2), SelectFlexPrefill(odd, 3, 1, 0.91))
 	}
-	packed := Grouped{Heads: Heads{4, 2, 32, quant.Q8_0}, Size: 128, Room: Room{4, 64, 3}}.spans(0.45)
-	return append(cases, SelectFlexPrefill(packed, 1, 0, 0.3), SelectFlexPrefill(packed, 1, 0.1, 0.47))
+	for _, f := range []*quant.Format{quant.Q8_0, quant.Q4_0} {
+		packed := Grouped{Heads: Heads{4, 2, 32, f}, Size: 128, Room: Room{4, 64, 3}}.spans(0.45)
+		cases = append(cases, SelectFlexPrefill(packed, 1, 0, 0.3), SelectFlexPrefill(packed, 1, 0.1, 0.47))
+	}
+	return cases
 }

@@ -69,7 +69,7 @@ func (p *past) place(w *tensortest.World) (*attention.Cache, *attention.Layout) 
 // cache is that of the second of two layers, of which every bit is set, NaN in all formats.
 func (p *past) cache(pages int) *attention.Cache {
 	h, first := p.heads, 3
-	if h.Format == quant.Q8_0 {
+	if packed(h.Format) {
 		first = 64
 	}
 	layers := []attention.Shape{{Heads: 1, Dim: first, Format: h.Format}, {Heads: h.KV, Dim: h.Dim, Format: h.Format}}
@@ -134,21 +134,34 @@ type spot struct {
 // put stores a key and a value. Fractions stay exact: where numbers are packed, they have a scale that the cache would not choose.
 func put(c *attention.Cache, s spot, key, value []float32) {
 	c.Put(s.page, s.head, s.slot, key, value)
-	if c.Format != quant.Q8_0 || slices.ContainsFunc(key, func(v float32) bool { return v*4 != float32(int8(v*4)) }) {
+	least, most, row := float32(-128), float32(127), c.Dim
+	if c.Format == quant.Q4_0 {
+		least, most, row = -8, 7, c.Dim/2
+	}
+	if !packed(c.Format) || slices.ContainsFunc(key, func(v float32) bool { return v*4 != min(max(float32(int(v*4)), least), most) }) {
 		return
 	}
 	tile := c.K.Raw()[c.Format.RowBytes(c.Tile(s.page, s.head)):]
 	for d, v := range key {
-		tile[attention.KeyAt(c.Dim, s.slot, d)] = byte(int8(v * 4))
-		scale := tile[c.Dim*attention.PageTokens+2*(d/32*attention.PageTokens+s.slot):]
+		code := byte(int8(v * 4))
+		at := attention.KeyAt(row, s.slot, d)
+		if c.Format == quant.Q4_0 {
+			at = attention.KeyAt(row, s.slot, d/32*16+d%16)
+			code = tile[at]&(0xf0>>(d/16%2*4)) | (code+8)<<(d/16%2*4)
+		}
+		tile[at] = code
+		scale := tile[row*attention.PageTokens+2*(d/32*attention.PageTokens+s.slot):]
 		scale[0], scale[1] = 0, 0x34 // 1/4
 	}
 }
 
+// packed says whether a cache has codes with scales.
+func packed(f *quant.Format) bool { return f == quant.Q8_0 || f == quant.Q4_0 }
+
 // formats are those of caches whose heads have so many values.
 func formats(dim int) []*quant.Format {
 	if dim%32 == 0 {
-		return []*quant.Format{quant.F32, quant.F16, quant.Q8_0}
+		return []*quant.Format{quant.F32, quant.F16, quant.Q8_0, quant.Q4_0}
 	}
 	return []*quant.Format{quant.F32, quant.F16}
 }

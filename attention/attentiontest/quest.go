@@ -137,7 +137,7 @@ func quests() []tensortest.Case {
 	var cases []tensortest.Case
 	for _, unit := range []int{16, 32, 64} {
 		for _, n := range edges {
-			cases = append(cases, KeyBounds(one(n/2, n), Heads{2, 2, 96, quant.Q8_0}, unit))
+			cases = append(cases, KeyBounds(one(n/2, n), Heads{2, 2, 96, quant.Q8_0}, unit), KeyBounds(one(n/2, n), Heads{2, 2, 64, quant.Q4_0}, unit))
 		}
 	}
 	for _, f := range []*quant.Format{quant.F32, quant.F16} {

@@ -71,7 +71,7 @@ func probes() []tensortest.Case {
 	var cases []tensortest.Case
 	for _, n := range edges {
 		for _, c := range []Choice{Full, Mixed(2)} {
-			cases = append(cases, Probe(one(n-1, 1), Heads{4, 2, 32, quant.Q8_0}, c), Probe(one(n, 3), Heads{4, 4, 96, quant.Q8_0}, c))
+			cases = append(cases, Probe(one(n-1, 1), Heads{4, 2, 32, quant.Q8_0}, c), Probe(one(n, 3), Heads{4, 4, 96, quant.Q8_0}, c), Probe(one(n, 2), Heads{4, 2, 64, quant.Q4_0}, c))
 		}
 	}
 	for _, f := range []*quant.Format{quant.F32, quant.F16} {

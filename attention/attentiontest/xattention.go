@@ -21,7 +21,7 @@ func SelectXAttention(b Runs, stride, cut int, gamma float32) tensortest.Case {
 // whole stride.
 func antidiagonals() []tensortest.Case {
 	var cases []tensortest.Case
-	for _, h := range []Heads{{4, 2, 8, quant.F16}, {3, 3, 5, quant.F32}, {7, 2, 24, quant.F16}, {1, 1, 16, quant.F32}, {4, 2, 32, quant.Q8_0}} {
+	for _, h := range []Heads{{4, 2, 8, quant.F16}, {3, 3, 5, quant.F32}, {7, 2, 24, quant.F16}, {1, 1, 16, quant.F32}, {4, 2, 32, quant.Q8_0}, {4, 2, 32, quant.Q4_0}} {
 		small := Runs{h, append(groups(0, 1, 0, 5, Own), groups(1, 1, 10, 11, 0.75)...), Room{0, 11, 1}}
 		small.Runs = append(small.Runs, TilesOf(1, 11*page, 11*page+40, 1, Own), TilesOf(2, 3*page, 3*page+7, 1, Own), TilesOf(3, 3*page, 4*page, 0, Own))
 		large := Runs{h, append(groups(0, 2, 0, 6, Own), groups(1, 2, 8, 10, 0.75)...), Room{0, 5, 1}}
