@@ -22,41 +22,32 @@ type Attend struct {
 
 // Reference scores every listed key, then takes the softmax in float64 and sums the values.
 func (o *Attend) Reference() {
-	y, c := o.Y.F32(), o.Cache
-	seq, pos, pages := o.Layout.Seq.I32(), o.Layout.Pos.I32(), o.Layout.Pages[o.Lane]
-	var keys, tiles []int
+	y, c, past := o.Y.F32(), o.Cache, o.past()
 	for i := range tensor.Live(o.Layout.Rows, o.Q.Rows) {
-		table := pages.I32()[int(seq[i])*pages.Cols:]
 		for h := range o.Heads {
-			keys, tiles = keys[:0], tiles[:0]
-			o.Plan.keys(o.Plan.row(i, h, o.Heads), int(pos[i]), func(k int) {
-				keys = append(keys, k%PageTokens)
-				tiles = append(tiles, c.Tile(table[k/PageTokens], h*c.Heads/o.Heads))
-			})
 			at := (i*o.Heads + h) * c.Dim
-			o.head(o.Q.F32()[at:at+c.Dim], y[at:at+c.Dim], keys, tiles)
+			o.head(o.Q.F32()[at:at+c.Dim], y[at:at+c.Dim], past, past.keys(i, h))
 		}
 	}
 }
 
-// head attends with one query over keys, each a slot in a page tile.
-func (o *Attend) head(q, y []float32, keys, tiles []int) {
-	c, scores, top := o.Cache, make([]float64, len(keys)), math.Inf(-1)
-	key, value := c.key(), c.value()
-	for n, slot := range keys {
+// head attends with one query over keys.
+func (o *Attend) head(q, y []float32, past *past, keys []pastKey) {
+	scores, top := make([]float64, len(keys)), math.Inf(-1)
+	for n, k := range keys {
 		for d, v := range q {
-			scores[n] += float64(v) * float64(key(tiles[n], slot, d))
+			scores[n] += float64(v) * float64(past.key(k, d))
 		}
 		scores[n] *= float64(o.Scale)
 		top = max(top, scores[n])
 	}
 	var total float64
 	out := make([]float64, len(q))
-	for n, slot := range keys {
+	for n, k := range keys {
 		p := math.Exp(scores[n] - top)
 		total += p
 		for d := range out {
-			out[d] += p * float64(value(tiles[n], slot, d))
+			out[d] += p * float64(past.value(k, d))
 		}
 	}
 	for d := range y {
@@ -67,6 +58,9 @@ func (o *Attend) head(q, y []float32, keys, tiles []int) {
 // Operands lists queries, cache, plan and layout, then the outputs.
 func (o *Attend) Operands() (in, out []*tensor.Mat) {
 	in = append([]*tensor.Mat{&o.Q, &o.Cache.K, &o.Cache.V}, o.Plan.operands()...)
+	if p := o.Cache.Pruned; p != nil {
+		in = append(in, &p.K, &p.V, &o.Layout.Dense)
+	}
 	return append(in, o.Layout.operands(o.Lane)...), []*tensor.Mat{&o.Y}
 }
 

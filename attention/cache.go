@@ -22,6 +22,7 @@ type Cache struct {
 	Heads  int           // key-value heads
 	Dim    int           // values a head
 	Stride int           // values of a page in all layers, keys and values
+	Pruned *Pruned       // pages that are full and no row's own; nil where these are as the others
 }
 
 // Tile is where the tile of a page and head starts, in values: the same in K and in V.
@@ -31,10 +32,19 @@ func (c *Cache) Tile(page int32, head int) int { return int(page)*c.Stride + hea
 type Shape struct {
 	Heads, Dim int
 	Format     *quant.Format // of keys and values: F32, F16, or Q8_0 or Q4_0 where dim is a multiple of 32
+	Keep       int           // numbers of a token that pruned pages keep; 0 = there are none
 }
 
 // PageBytes is what one page takes in one layer, keys and values.
 func (s Shape) PageBytes() int { return 2 * s.Format.RowBytes(s.values()) }
+
+// PrunedBytes is what one pruned page takes in one layer, keys and values; 0 where there are none.
+func (s Shape) PrunedBytes() int {
+	if s.Keep == 0 {
+		return 0
+	}
+	return 2 * s.Heads * prunedTile(s.Dim, s.Keep)
+}
 
 // values are the keys of one page, or its values.
 func (s Shape) values() int { return s.Heads * s.Dim * PageTokens }
@@ -78,7 +88,7 @@ type Append struct {
 // Reference stores token by token.
 func (o *Append) Reference() {
 	k, v, c := o.K.F32(), o.V.F32(), o.Cache
-	seq, pos, pages := o.Layout.Seq.I32(), o.Layout.Pos.I32(), o.Layout.Pages[o.Lane]
+	seq, pos, pages := o.Layout.Seq.I32(), o.Layout.Pos.I32(), *o.Own()
 	for i := range tensor.Live(o.Layout.Rows, o.K.Rows) {
 		page, slot := pages.I32()[int(seq[i])*pages.Cols+int(pos[i])/PageTokens], int(pos[i])%PageTokens
 		for h := range c.Heads {
@@ -88,10 +98,18 @@ func (o *Append) Reference() {
 	}
 }
 
+// Own is where the rows' own pages lie.
+func (o *Append) Own() *tensor.Mat {
+	if o.Cache.Pruned != nil {
+		return &o.Layout.Dense
+	}
+	return &o.Layout.Pages[o.Lane]
+}
+
 // Operands lists keys, values and layout, then the cache.
 func (o *Append) Operands() (in, out []*tensor.Mat) {
 	out = []*tensor.Mat{&o.Cache.K, &o.Cache.V}
-	return append(append([]*tensor.Mat{&o.K, &o.V}, o.Layout.operands(o.Lane)...), out...), out
+	return append(append([]*tensor.Mat{&o.K, &o.V, o.Own()}, o.Layout.operands(o.Lane)[1:]...), out...), out
 }
 
 // Cost counts the rows read and what is stored of them.

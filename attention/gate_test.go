@@ -72,7 +72,7 @@ func TestGateOfTwoKeysAPage(t *testing.T) {
 // The same by the ops: pages hold the two keys 32 times, and turn 32 times as slowly.
 func TestGateOfWholePages(t *testing.T) {
 	column := func(v ...int32) tensor.Mat { return tensor.FromI32(len(v), 1, v) }
-	caches, err := NewCaches(tensor.Reference(), 3, []Shape{{1, 4, quant.F32}})
+	caches, err := NewCaches(tensor.Reference(), 3, []Shape{{Heads: 1, Dim: 4, Format: quant.F32}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestRatioCountsTheCausalArea(t *testing.T) {
 }
 
 func TestGatesOfOtherWidths(t *testing.T) {
-	caches, err := NewCaches(tensor.Reference(), 1, []Shape{{1, 8, quant.F16}})
+	caches, err := NewCaches(tensor.Reference(), 1, []Shape{{Heads: 1, Dim: 8, Format: quant.F16}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestGatesMustBeThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	caches, err := NewCaches(tensor.Reference(), 8, []Shape{{2, 4, quant.F16}})
+	caches, err := NewCaches(tensor.Reference(), 8, []Shape{{Heads: 2, Dim: 4, Format: quant.F16}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ type Layout struct {
 	Past   tensor.Mat   // sequences x 1, I32
 	Prompt tensor.Mat   // sequences x 1, I32: tokens of the prompt; those at later positions were generated
 	Pages  []tensor.Mat // sequences x pages, I32: one page table a lane, logical page -> page of the cache; most models have one lane
+	Dense  tensor.Mat   // sequences x pages, I32: where pages are pruned, logical page -> page of the cache, of those that the step's rows are in
 	State  tensor.Mat   // sequences x 1, I32: slot of carried state (recurrent layers), -1 = none
 	Seq    tensor.Mat   // rows x 1, I32: the row's sequence; follows from Start
 	Pos    tensor.Mat   // rows x 1, I32: the row's position, Past[seq] + row - Start[seq]; follows from Start and Past

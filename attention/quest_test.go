@@ -61,7 +61,7 @@ func TestQuestRefusesWhatItCannotKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	caches, err := NewCaches(tensor.Reference(), 8, []Shape{{2, 8, quant.F16}, {2, 8, quant.F16}, {2, 8, quant.F16}})
+	caches, err := NewCaches(tensor.Reference(), 8, []Shape{{Heads: 2, Dim: 8, Format: quant.F16}, {Heads: 2, Dim: 8, Format: quant.F16}, {Heads: 2, Dim: 8, Format: quant.F16}})
 	if err != nil {
 		t.Fatal(err)
 	}

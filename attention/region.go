@@ -10,8 +10,12 @@ type Region struct {
 	Bytes  int // of a part
 }
 
-// Regions are those of a layer's keys and of its values.
+// Regions are those of a layer's keys and of its values: of full pages, where these are pruned.
 func (c *Cache) Regions() []Region {
+	if p := c.Pruned; p != nil {
+		size := c.Heads * prunedTile(c.Dim, p.Keep)
+		return []Region{{p.K.Buf, p.K.Off, p.Stride, size}, {p.V.Buf, p.V.Off, p.Stride, size}}
+	}
 	size, stride := c.Format.RowBytes(c.Heads*c.Dim*PageTokens), c.Format.RowBytes(c.Stride)
 	return []Region{{c.K.Buf, c.K.Off, stride, size}, {c.V.Buf, c.V.Off, stride, size}}
 }

@@ -14,6 +14,8 @@ func (s Shape) Check() error {
 	switch {
 	case s.Format != quant.F32 && s.Format != quant.F16 && packings[s.Format] == nil:
 		panic(fmt.Sprintf("winnow: bug: attention: a cache of %s", s.Format))
+	case s.Keep != 0 && (s.Format != quant.F16 || s.Dim%16 != 0 || s.Keep > s.Dim):
+		return fmt.Errorf("heads of %d values in %s of which pages keep %d, where they are to be F16 and a multiple of 16", s.Dim, s.Format, s.Keep)
 	case packings[s.Format] != nil && s.Dim%shared != 0:
 		return fmt.Errorf("heads of %d values in %s, of which %d share a scale", s.Dim, s.Format, shared)
 	}

@@ -40,7 +40,7 @@ type Config struct {
 
 	DType   string `koanf:"dtype" help:"native computes in the file's formats, f32 widens weights and rounds nothing"`
 	Context int    `koanf:"context" help:"longest sequence in tokens; 0 = as the model says, within the cache"`
-	KVType  string `koanf:"kv_type" help:"how keys and values are cached: f32, f16, q8_0 or q4_0; auto = f16, or f32 where dtype is f32"`
+	KVType  string `koanf:"kv_type" help:"how keys and values are cached: f32, f16, q8_0, q4_0, or pruned: mustafar-50 or mustafar-70; auto = f16, or f32 where dtype is f32"`
 	// Names as llama.cpp has them.
 	RopeScaling  string  `koanf:"rope_scaling" help:"how models read more tokens than they were made for: none, linear, dynamic or yarn; empty = as the model says"`
 	RopeScale    float64 `koanf:"rope_scale" help:"by how much rope_scaling makes their context longer, 1 or more"`
@@ -175,7 +175,7 @@ func (c *Config) check() error {
 		{"cpu", c.CPU, []string{"auto", "amx", "avx512", "avx2", "dotprod", "neon", "go"}},
 		{"numa", c.NUMA, []string{"distribute", Off}},
 		{"dtype", c.DType, []string{"native", "f32"}},
-		{"kv_type", c.KVType, []string{"auto", "f32", "f16", "q8_0", "q4_0"}},
+		{"kv_type", c.KVType, []string{"auto", "f32", "f16", "q8_0", "q4_0", "mustafar-50", "mustafar-70"}},
 		{"speculative", c.Speculative, []string{"off", "ngram", "always"}},
 		{"log_format", c.LogFormat, []string{"text", "json"}},
 	} {

@@ -23,6 +23,10 @@ func fillAttend(e *entry, o *attention.Attend) {
 	e.operands(o.Q, o.Y, c.K, c.V, pages, l.Seq, l.Pos, l.Rows, p.Tile, p.Sink, p.Local,
 		p.BlockAt, p.BlockN, p.Blocks, p.KeyAt, p.KeyN, p.Keys)
 	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Groups, pages.Cols, stored(c), c.Stride)
+	if p := c.Pruned; p != nil {
+		e.operands(l.Dense, p.K, p.V)
+		e.numbers(p.Keep, p.Stride)
+	}
 	e.floats(o.Scale)
 }
 

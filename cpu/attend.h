@@ -22,6 +22,9 @@ typedef struct wn_attend {
 	const int32_t *pages, *seq, *pos;
 	int64_t rows, heads, kv, dim, groups, columns, stride; // columns: of the page table; stride: numbers from page to page
 	int kind; // how the cache stores numbers
+	const int32_t *own; // where pages are pruned, the page table of those that are not; else NULL
+	const uint8_t *pruned_k, *pruned_v;
+	int64_t keep, pruned_stride; // numbers of a token; bytes from page to page
 	float scale;
 
 	int64_t padded; // dim, rounded up to whole strips
@@ -39,7 +42,7 @@ typedef struct wn_attend {
 // What one row reads in one head: sink pages, then blocks, then single keys by 64, then the pages of the local range.
 typedef struct wn_list {
 	int64_t sinks, blocks, keys, gathers, total; // gathers: segments of single keys; total: segments
-	const int32_t *block, *key, *table;
+	const int32_t *block, *key, *table, *own;
 	int64_t local, pos, head; // head: of keys and values
 } wn_list;
 
@@ -59,6 +62,7 @@ typedef struct wn_segment {
 	const uint8_t *k, *v;
 	const int32_t *key;
 	int64_t lo, hi;
+	int pruned; // the tiles are
 } wn_segment;
 
 // Where some neighbours of a segment lie that begin a strip: their page's tiles, and the slot of the first.
@@ -75,6 +79,7 @@ static inline wn_list wn_list_of(const wn_attend *a, int64_t row, int64_t head) 
 	int64_t r = wn_plan_row_of(a, row, head);
 	wn_list l = {.sinks = a->sink[r] / WN_PAGE, .local = a->local[r], .pos = a->pos[row], .head = head * a->kv / a->heads};
 	l.table = a->pages + a->seq[row] * a->columns;
+	if (a->own) l.own = a->own + a->seq[row] * a->columns;
 	if (a->block_at) l.block = a->blocks + a->block_at[r], l.blocks = a->block_n[r];
 	if (a->key_at) l.key = a->keys + a->key_at[r], l.keys = a->key_n[r];
 	l.gathers = (l.keys + WN_PAGE - 1) / WN_PAGE;
@@ -116,7 +121,15 @@ static inline int64_t wn_splits_of(const wn_list *l) { return (l->total + WN_SPL
 
 // wn_tile_of is the offset, in numbers, of a page's tile for the list's head: the same among keys and among values.
 static inline int64_t wn_tile_of(const wn_attend *a, const wn_list *l, int64_t page) {
-	return l->table[page] * a->stride + l->head * a->dim * WN_PAGE;
+	return (l->own ? l->own : l->table)[page] * a->stride + l->head * a->dim * WN_PAGE;
+}
+
+// wn_is_pruned says whether a list's row reads a page pruned: all but its own.
+static inline int wn_is_pruned(const wn_list *l, int64_t page) { return l->own && page != l->pos / WN_PAGE; }
+
+// wn_pruned_of is the offset, in bytes, of a page's pruned tile for the list's head.
+static inline int64_t wn_pruned_of(const wn_attend *a, const wn_list *l, int64_t page) {
+	return l->table[page] * a->pruned_stride + l->head * WN_PAGE * (2 * a->keep + a->dim / 8);
 }
 
 static inline wn_segment wn_segment_of(const wn_attend *a, const wn_list *l, int64_t i) {
@@ -135,14 +148,20 @@ static inline wn_segment wn_segment_of(const wn_attend *a, const wn_list *l, int
 			s.hi = wn_min(l->pos + 1 - page * WN_PAGE, WN_PAGE);
 		}
 	}
+	if (wn_is_pruned(l, page)) {
+		int64_t at = wn_pruned_of(a, l, page);
+		s.k = a->pruned_k + at, s.v = a->pruned_v + at, s.pruned = 1;
+		return s;
+	}
 	int64_t at = wn_stored(a->kind, wn_tile_of(a, l, page));
 	s.k = a->k + at, s.v = a->v + at;
 	return s;
 }
 
 // wn_strips_of finds the strips that a segment consists of, the last one again where there are less than in a page. Single keys need not be
-// strips: then it says 0.
+// strips, and those of pruned tiles are none: then it says 0.
 static inline int wn_strips_of(const wn_attend *a, const wn_list *l, const wn_segment *s, wn_strip *strip) {
+	if (s->pruned || (s->key && l->own)) return 0;
 	for (int64_t u = 0; !s->key && u < WN_STRIPS; u++) strip[u] = (wn_strip){s->k, s->v, u * WN_STRIP_KEYS};
 	if (!s->key) return 1;
 	if (s->hi % WN_STRIP_KEYS) return 0;

@@ -1,5 +1,5 @@
-// Attend: p = q, y, k, v, pages, seq, pos, n, tile, sink, local, block at, block n, blocks, key at, key n, keys; d = rows, heads, kv heads, dim,
-// plan groups, columns of the page table, how the cache stores numbers, its stride; f = scale. An item is a number of rows in the
+// Attend: p = q, y, k, v, pages, seq, pos, n, tile, sink, local, block at, block n, blocks, key at, key n, keys, dense pages, pruned k, pruned v; d = rows, heads, kv heads, dim,
+// plan groups, columns of the page tables, how the cache stores numbers, its stride, numbers that pruned pages keep, their stride; f = scale. An item is a number of rows in the
 // query heads of one key-value head or in some of them, or when there are few rows, one split of that. Rows and heads of an item that read the
 // same keys share passes over them, which is found out as it runs. Single keys that fill strips are read as they lie, others are gathered.
 //
@@ -26,6 +26,7 @@ typedef struct WN(bench) {
 	float *whole; // the same number of merged results
 	float *k, *v; // panels
 	uint16_t *raw; // 64 gathered keys as a tile stores them
+	float *whole_k, *whole_v; // panels of a page of which single keys are read, where pages are pruned
 	float *key_scale, *value_scale; // of the packed tiles that a pass reads: dim/32 x 64, 64 x dim/32
 } WN(bench);
 
@@ -39,6 +40,7 @@ WN_INLINE int64_t WN(scale_floats)(const wn_attend *a) { return WN_PAGE * (a->di
 WN_INLINE int64_t WN(bench_bytes)(const wn_attend *a) {
 	int64_t n = a->most, floats = n * (2 * a->padded + WN_PAGE + WN(part_floats)(a)) + WN(panel_floats)(a) + WN_PAGE * a->padded;
 	if (wn_packed(a->kind)) floats += 2 * WN(scale_floats)(a);
+	if (a->own) floats += WN(panel_floats)(a);
 	return (sizeof(WN(bench)) + n * sizeof(WN(query)) + 127) / 64 * 64 + (floats * 4 + 63) / 64 * 64;
 }
 
@@ -57,6 +59,8 @@ static WN(bench) *WN(bench_of)(const wn_attend *a, int worker) {
 	b->raw = (uint16_t *)(b->v + a->padded / WN(COLUMNS) * WN(value_strip)(a));
 	b->key_scale = (float *)b->raw + WN_PAGE * a->padded;
 	b->value_scale = b->key_scale + WN(scale_floats)(a);
+	b->whole_k = (float *)b->raw + WN_PAGE * a->padded; // instead of scales
+	b->whole_v = b->whole_k + WN_PAGE / WN(COLUMNS) * WN(key_strip)(a);
 	return b;
 }
 
@@ -168,6 +172,10 @@ static void WN(pass_over)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t
 	int64_t row = a->row;
 	if (wn_strips_of(a, l, &s, strip)) {
 		t.strip = strip;
+	} else if (s.pruned) {
+		WN(unpack)(a, b->k, b->v, s.k, s.v);
+	} else if (l->own) {
+		WN(gather_own)(a, b, l, &s);
 	} else {
 		WN(gather)(a, b, l, &s);
 	}
@@ -199,7 +207,7 @@ static void WN(step)(const wn_attend *a, WN(bench) *b, int64_t i) {
 		const wn_list *l = &b->bundle[b->query[q].bundle].list;
 		if (i >= l->total) continue;
 		wn_segment own = wn_segment_of(a, l, i);
-		if (count && (own.k != s.k || own.key != s.key || (own.key && (own.hi != s.hi || l->table != shared->table)))) {
+		if (count && (own.k != s.k || own.key != s.key || (own.key && (own.hi != s.hi || l->table != shared->table || (l->own && l->pos / WN_PAGE != shared->pos / WN_PAGE))))) {
 			WN(pass_over)(a, b, together, count, shared, i);
 			count = 0;
 		}
@@ -316,6 +324,7 @@ void WN(wn_attend)(wn_ctx *ctx, const wn_op *op) {
 		.local = p[10], .block_at = p[11], .block_n = p[12], .blocks = p[13], .key_at = p[14], .key_n = p[15], .keys = p[16], .heads = d[1],
 		.kv = d[2], .dim = d[3], .groups = d[4], .columns = d[5], .stride = d[7], .kind = (int)d[6], .scale = op->f[0],
 		.padded = wn_parts(d[3], WN(COLUMNS)) * WN(COLUMNS), .row = wn_row_bytes((int)d[6], d[3]), .rows = wn_live(ctx, p[7], d[0])};
+	a.own = p[17], a.pruned_k = p[18], a.pruned_v = p[19], a.keep = d[8], a.pruned_stride = d[9];
 	if (a.rows == 0) return;
 	int apart = wn_arrange(&a, wn_threads(ctx));
 	a.work_bytes = WN(bench_bytes)(&a);

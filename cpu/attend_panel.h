@@ -90,3 +90,46 @@ static void WN(gather)(const wn_attend *a, WN(bench) *b, const wn_list *l, const
 	for (int64_t u = 0; u < WN_STRIPS; u++) strip[u] = (wn_strip){(const uint8_t *)b->raw, NULL, u * WN_STRIP_KEYS};
 	if (a->kind != WN_CACHE_F32) WN(panel_keys)(a, b->k, strip);
 }
+
+// unpack makes panels of pruned tiles.
+static void WN(unpack)(const wn_attend *a, float *to_k, float *to_v, const uint8_t *k, const uint8_t *v) {
+	const uint8_t *bits = k + 2 * WN_PAGE * a->keep;
+	for (int64_t d = 0; d < a->dim; d++) {
+		for (int64_t j = 0; j < WN_PAGE; j += 16, bits += 2) {
+			unsigned mask = bits[0] | (unsigned)bits[1] << 8;
+			v_store(WN(place_key)(a, to_k, d, j), v_load_kept(k, mask));
+			k += 2 * __builtin_popcount(mask);
+		}
+	}
+	bits = v + 2 * WN_PAGE * a->keep;
+	for (int64_t j = 0; j < WN_PAGE; j++) {
+		for (int64_t d = 0; d < a->dim; d += 16, bits += 2) {
+			unsigned mask = bits[0] | (unsigned)bits[1] << 8;
+			v_store(WN(place_value)(a, to_v, j, d), v_load_kept(v, mask));
+			v += 2 * __builtin_popcount(mask);
+		}
+	}
+}
+
+// gather_own is gather where pages are pruned, but for the row's own: a page of which keys are read is unpacked as a whole.
+static void WN(gather_own)(const wn_attend *a, WN(bench) *b, const wn_list *l, const wn_segment *s) {
+	float *k = b->whole_k, *v = b->whole_v;
+	for (int64_t i = 0, page = -1; i < s->hi; i++) {
+		if (s->key[i] / WN_PAGE != page) {
+			page = s->key[i] / WN_PAGE;
+			if (wn_is_pruned(l, page)) {
+				int64_t at = wn_pruned_of(a, l, page);
+				WN(unpack)(a, k, v, a->pruned_k + at, a->pruned_v + at);
+			} else {
+				int64_t at = wn_stored(a->kind, wn_tile_of(a, l, page));
+				wn_strip strip[WN_STRIPS];
+				for (int64_t u = 0; u < WN_STRIPS; u++) strip[u] = (wn_strip){a->k + at, a->v + at, u * WN_STRIP_KEYS};
+				WN(panel_keys)(a, k, strip);
+				for (int64_t j = 0; j < WN_PAGE; j++) WN(panel_value)(a, v, j, a->v + at, j);
+			}
+		}
+		int64_t slot = s->key[i] % WN_PAGE;
+		for (int64_t d = 0; d < a->dim; d++) *WN(place_key)(a, b->k, d, i) = *WN(place_key)(a, k, d, slot);
+		for (int64_t d = 0; d < a->dim; d++) *WN(place_value)(a, b->v, i, d) = *WN(place_value)(a, v, slot, d);
+	}
+}

@@ -38,6 +38,7 @@ var kernels = table(
 	on(fillLinear),
 	on(fillNorm),
 	on(fillProbe),
+	on(fillPrune),
 	on(fillRope),
 	on(fillRoute),
 	on(fillRouteTree),

@@ -30,6 +30,7 @@
 #define v_load_f16 WN(v_load_f16)
 #define v_store_f16 WN(v_store_f16) // ties to even
 #define v_one_f16 WN(v_one_f16) // the one binary16 number at p, as a float
+#define v_load_kept WN(v_load_kept) // of 16 lanes those of a mask, from binary16 numbers that follow each other; the others are 0. Reads 32 bytes
 #define v_load_bf16 WN(v_load_bf16)
 #define v_load_u8 WN(v_load_u8)
 #define v_load_i8 WN(v_load_i8)

@@ -71,6 +71,12 @@ WN_INLINE v16f v_load_i8(const void *p) {
 	__m128i c = _mm_loadu_si128(p);
 	return v_floats((v16i){_mm256_cvtepi8_epi32(c), _mm256_cvtepi8_epi32(_mm_srli_si128(c, 8))});
 }
+WN_INLINE v16f v_load_kept(const void *p, unsigned mask) {
+	uint16_t from[16], t[16] = {0};
+	memcpy(from, p, sizeof from);
+	for (const uint16_t *x = from; mask; mask &= mask - 1) t[__builtin_ctz(mask)] = *x++;
+	return v_load_f16(t);
+}
 WN_INLINE v16f v_load_i4(const void *p, int n) {
 	__m128i c = _mm_and_si128(_mm_srl_epi16(_mm_loadu_si128(p), _mm_cvtsi32_si128(n)), _mm_set1_epi8(15));
 	c = _mm_sub_epi8(c, _mm_set1_epi8(8));

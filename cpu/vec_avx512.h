@@ -45,6 +45,7 @@ WN_INLINE float v_one_f16(const void *p) {
 WN_INLINE v16f v_load_bf16(const void *p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)); }
 WN_INLINE v16f v_load_u8(const void *p) { return v_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
 WN_INLINE v16f v_load_i8(const void *p) { return v_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
+WN_INLINE v16f v_load_kept(const void *p, unsigned mask) { return _mm512_maskz_expand_ps((__mmask16)mask, v_load_f16(p)); }
 WN_INLINE v16f v_load_i4(const void *p, int n) {
 	const v16f codes = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
 	__m128i c = _mm_srl_epi16(_mm_loadu_si128(p), _mm_cvtsi32_si128(n)); // bits above the 4 are passed over

@@ -95,6 +95,12 @@ WN_INLINE v16f v_load_i8(const void *p) {
 	int16x8_t a = vmovl_s8(vget_low_s8(c)), b = vmovl_high_s8(c);
 	return v_floats((v16i){{vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a), vmovl_s16(vget_low_s16(b)), vmovl_high_s16(b)}});
 }
+WN_INLINE v16f v_load_kept(const void *p, unsigned mask) {
+	uint16_t from[16], t[16] = {0};
+	memcpy(from, p, sizeof from);
+	for (const uint16_t *x = from; mask; mask &= mask - 1) t[__builtin_ctz(mask)] = *x++;
+	return v_load_f16(t);
+}
 WN_INLINE v16f v_load_i4(const void *p, int n) {
 	uint8x16_t u = vandq_u8(vshlq_u8(vld1q_u8(p), vdupq_n_s8((int8_t)-n)), vdupq_n_u8(15));
 	int8x16_t c = vsubq_s8(vreinterpretq_s8_u8(u), vdupq_n_s8(8));

@@ -32,6 +32,7 @@ func TestDraftsLeaveNothingInPages(t *testing.T) {
 		"packed":   {KVType: "q8_0", Sparse: []model.Selection{quest}},
 		"sidecars": {Sparse: many},
 		"f32":      {KVType: "f32", Sparse: []model.Selection{quest}},
+		"pruned":   {KVType: "mustafar-50"},
 		"gates": {
 			Sparse: []model.Selection{{Name: "seer_decode", Knobs: []float32{64}}}, Gates: []*model.Gates{randomGates(t, model.SeerDecode)},
 		},

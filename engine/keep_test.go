@@ -82,6 +82,7 @@ func TestPrefixesOutliveTheEngine(t *testing.T) {
 		kv    string
 	}{
 		"plain":     {},
+		"pruned":    {nil, nil, "mustafar-70"},
 		"packed":    {[]model.Selection{quest}, &model.Reading{Decode: "quest"}, "q8_0"},
 		"sidecars":  {[]model.Selection{quest}, &model.Reading{Decode: "quest"}, ""},
 		"selectors": {sparse, &model.Reading{Prefill: "streaming", Decode: "streaming"}, ""},
@@ -134,6 +135,8 @@ func TestPrefixesOfOthers(t *testing.T) {
 		{model.Options{Limits: roomy, DType: model.Float32}, 0, 0},
 		{model.Options{Limits: roomy, KVType: "q8_0"}, 0, 0},
 		{model.Options{Limits: roomy, KVType: "q4_0"}, 0, 0},
+		{model.Options{Limits: roomy, KVType: "mustafar-50"}, 0, 0},
+		{model.Options{Limits: roomy, KVType: "mustafar-70"}, 0, 0},
 		{model.Options{Limits: roomy, DType: model.Native}, 0, 3},
 		{model.Options{Limits: roomy, Sparse: []model.Selection{{Name: "quest", Knobs: []float32{64}}}}, 0, 0},
 		{model.Options{Limits: roomy, Sparse: []model.Selection{{Name: "quest", Knobs: []float32{64}, Params: map[string]float64{"unit": 32}}}}, 0, 0},

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 
@@ -12,19 +13,29 @@ import (
 // Requests to a model whose cache is packed get in one batch, in chunks, after prefix hits and after preemptions the bits that they get
 // alone; and what the cache rounds matters.
 func TestPackedCachesAreIndependent(t *testing.T) {
-	for _, kv := range []string{"q8_0", "q4_0"} {
+	for _, kv := range []string{"q8_0", "q4_0", "mustafar-50", "mustafar-70"} {
 		t.Run(kv, func(t *testing.T) { packedCachesAreIndependent(t, kv) })
 	}
 }
 
 func packedCachesAreIndependent(t *testing.T, kv string) {
 	packed := func(lim model.Limits) *engine.Engine {
-		return startAs(t, model.Options{Limits: lim, Sparse: sparse, KVType: kv})
+		opt := model.Options{Limits: lim, KVType: kv}
+		if !strings.HasPrefix(kv, "mustafar") { // selectors read no pruned pages
+			opt.Sparse = sparse
+		}
+		return startAs(t, opt)
 	}
 	single := model.Limits{Rows: 512, Sequences: 1, Wanted: 1, Pages: 8, Context: 512}
 	var all []engine.Request
 	for i := range 6 {
-		all = append(all, engine.Request{Prompt: long(330 + i%3), MaxTokens: 120, Alternatives: 3, Reads: &readings[i%2*4]})
+		r := engine.Request{Prompt: long(330 + i%3), MaxTokens: 120, Alternatives: 3}
+		if !strings.HasPrefix(kv, "mustafar") {
+			r.Reads = &readings[i%2*4]
+		} else {
+			r.Prompt[0] += int32(i % 2)
+		}
+		all = append(all, r)
 	}
 	want := make([][]engine.Token, len(all))
 	for i, r := range all {

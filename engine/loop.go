@@ -34,6 +34,7 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 		opt.Queue = defaultQueue
 	}
 	e := &Engine{loop: l, model: m, check: opt.Check, scheduler: newScheduler(m.Limits(), opt.Queue)}
+	e.scheduler.pool.dense = newDense(m.DensePages())
 	e.scheduler.pace.whole = m.ReadsExperts()
 	e.scheduler.drafts.how = opt.Draft
 	e.unique = newUnique(opt.MaxUnique, m.Spec())

@@ -20,6 +20,8 @@ type pool struct {
 	spills bool      // pages have names that hold outside of this pool, and what is evicted is lost only when somebody has seen it
 	names  []pageID  // of roots
 	lost   []spilled // evicted, and not yet overwritten
+
+	dense dense // places of pages that are not pruned, where full ones are
 }
 
 // page is what the pool knows of one page.
@@ -79,7 +81,10 @@ func (p *pool) hold(id int32) {
 // drop takes one holder away. The last one leaves the page idle where the prefix tree knows it, else free.
 func (p *pool) drop(id int32) {
 	g := &p.pages[id]
-	switch g.holders--; {
+	if g.holders--; g.holders == 0 {
+		p.dense.close(id)
+	}
+	switch {
 	case g.holders < 0:
 		panic(fmt.Sprintf("winnow: bug: engine: page %d is dropped by more than hold it", id))
 	case g.holders > 0:
@@ -136,6 +141,9 @@ func (p *pool) check(held []*sequence) error {
 		if g.holders != holders[id] || roles[id] != 1 {
 			return fmt.Errorf("page %d counts %d holders of %d and has %d roles", id, g.holders, holders[id], roles[id])
 		}
+	}
+	if err := p.checkDense(); err != nil {
+		return err
 	}
 	return p.checkTree(age)
 }

@@ -233,6 +233,7 @@ func (s *scheduler) fill(step *model.Step, plan []advance) {
 		step.IDs = append(step.IDs, a.draft...)
 		step.Past = append(step.Past, int32(q.computed))
 		step.Pages = append(step.Pages, q.pages)
+		step.Dense = append(step.Dense, s.pool.dense.open(q, a.rows))
 		step.Prompts, step.Policies = append(step.Prompts, int32(q.prompt)), append(step.Policies, q.policy)
 		step.Wishes = append(step.Wishes, q.wish)
 		wished = wished || q.wish != nil
@@ -273,7 +274,9 @@ func (s *scheduler) commit(ids []int32) {
 		}
 		row, a.got = row+a.want, len(sampled)
 		if !q.gone {
+			from := q.computed
 			q.advance(a.rows-a.rejected(), sampled)
+			s.pool.dense.shut(q, from)
 			if q.lookup != nil {
 				q.lookup.judge(sampled, &s.drafts.held)
 			}

@@ -18,6 +18,7 @@ type Step struct {
 	Start []int32                        // sequences+1
 	Past  []int32                        // sequences
 	Pages [][]int32                      // sequences: logical page -> page of the cache
+	Dense [][]int32                      // sequences: of a cache that prunes full pages, logical page -> dense page, from the page of the first row on
 	Want  []int32                        // rows whose logits are wanted, ascending
 	Draws [][tensor.SampleDraws]int32    // per wanted row, for Sample; empty when nothing is sampled
 	Param [][tensor.SampleParams]float32 // per wanted row, for Sample
@@ -43,7 +44,7 @@ type Edit struct {
 
 // Reset empties the step and keeps its memory.
 func (s *Step) Reset() {
-	s.IDs, s.Past, s.Pages, s.Want = s.IDs[:0], s.Past[:0], s.Pages[:0], s.Want[:0]
+	s.IDs, s.Past, s.Pages, s.Dense, s.Want = s.IDs[:0], s.Past[:0], s.Pages[:0], s.Dense[:0], s.Want[:0]
 	s.Draws, s.Param, s.Edits, s.Start = s.Draws[:0], s.Param[:0], s.Edits[:0], append(s.Start[:0], 0)
 	s.Prompts, s.Policies, s.Wishes = s.Prompts[:0], s.Policies[:0], s.Wishes[:0]
 	s.Pool, s.PoolStart, s.Sums = s.Pool[:0], append(s.PoolStart[:0], 0), s.Sums[:0]
@@ -125,7 +126,14 @@ func newBatch(d tensor.Device, opt *Options, spec *Spec) (*Batch, error) {
 		}
 	}
 	b.Sample.Logits, b.Sample.N = b.Logits, b.Wanted
-	var err error
+	kv, err := opt.KV()
+	if err == nil && kv.Pruned > 0 {
+		b.Layout.Dense, err = tensor.NewMat(d, quant.I32, lim.Sequences, pages)
+	}
+	if err != nil {
+		b.free(d)
+		return nil, fmt.Errorf("batch: %w", err)
+	}
 	if b.Pooled, err = newPooled(d, lim, spec.Dim); err != nil {
 		b.free(d)
 		return nil, err
@@ -163,6 +171,12 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	write(q, b.Layout.Start, s.Start)
 	write(q, b.Layout.Past, s.Past)
 	write(q, b.Layout.Pages[0], b.table[:len(s.Past)*width])
+	if b.Layout.Dense.Present() {
+		for i, own := range s.Dense {
+			copy(b.table[i*width : (i+1)*width][s.Past[i]/attention.PageTokens:], own)
+		}
+		write(q, b.Layout.Dense, b.table[:len(s.Past)*width])
+	}
 	write(q, b.Layout.Seq, b.seq)
 	write(q, b.Layout.Pos, b.pos)
 	write(q, b.Layout.Rows, []int32{int32(len(s.IDs))})
@@ -226,7 +240,7 @@ func read[T int32 | float32](q tensor.Queue, m tensor.Mat, v []T) {
 // free gives the batch's memory back to its device.
 func (b *Batch) free(d tensor.Device) {
 	for _, m := range []tensor.Mat{
-		b.IDs, b.Want, b.Wanted, b.Layout.Start, b.Layout.Past, b.Layout.Prompt, b.Layout.Pages[0], b.Layout.Seq, b.Layout.Pos, b.Layout.Rows,
+		b.IDs, b.Want, b.Wanted, b.Layout.Start, b.Layout.Past, b.Layout.Prompt, b.Layout.Pages[0], b.Layout.Dense, b.Layout.Seq, b.Layout.Pos, b.Layout.Rows,
 		b.Logits, b.Sample.Params, b.Sample.Draws, b.Sample.Start, b.Sample.Edits, b.Sample.Biases, b.Sample.IDs, b.Sample.Best,
 		b.Sample.Probs,
 	} {

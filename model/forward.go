@@ -157,7 +157,7 @@ func (m *Model) Fingerprint() string {
 		}
 		print += " " + m.selectors[l.Window].Caps.Fingerprint
 	}
-	print += " kv:" + m.caches[0].Format.Name
+	print += " kv:" + m.kv().String()
 	if o := m.opt.Overlay.Fingerprint(); o != "" {
 		print += " experts:" + o
 	}

@@ -15,7 +15,7 @@ import (
 func TestKVTypes(t *testing.T) {
 	prints := map[string]bool{}
 	var sizes []int64
-	for _, kv := range []string{"f32", "f16", "q8_0", "q4_0"} {
+	for _, kv := range []string{"f32", "f16", "q8_0", "q4_0", "mustafar-50", "mustafar-70"} {
 		opt := model.Options{KVType: kv, Limits: limits}
 		m, err := model.Load(openDemo(t), model.Placement{Device: tensor.Reference()}, opt)
 		if err != nil {
@@ -29,14 +29,14 @@ func TestKVTypes(t *testing.T) {
 		sizes = append(sizes, size)
 		m.Close()
 	}
-	if len(prints) != 4 {
+	if len(prints) != 6 {
 		t.Errorf("fingerprints %v", prints)
 	}
 	spec, err := model.Describe(openDemo(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := int64(spec.PageBytes(quant.F16)) * int64(limits.Pages)
+	page := int64(spec.PageBytes(model.KV{Format: quant.F16})) * int64(limits.Pages)
 	if sizes[0]-sizes[1] != page || sizes[1]-sizes[2] != page*15/32 || sizes[1]-sizes[3] != page*23/32 {
 		t.Errorf("models take %d bytes where the cache takes %d as f16", sizes, page)
 	}
@@ -44,7 +44,7 @@ func TestKVTypes(t *testing.T) {
 
 // A format that does not exist, and one that has no room for the heads of the model, are refused by name.
 func TestBadKVTypes(t *testing.T) {
-	for want, kv := range map[string]string{`kv_type "q4"`: "q4", `kv_type "q8_0": layer 0: heads of 16 values`: "q8_0"} {
+	for want, kv := range map[string]string{`kv_type "q4"`: "q4", `kv_type "q8_0": layer 0: heads of 16 values`: "q8_0", `kv_type "mustafar-60"`: "mustafar-60"} {
 		c, err := store.Open("testdata/llama_tied")
 		if err != nil {
 			t.Fatal(err)
@@ -53,5 +53,14 @@ func TestBadKVTypes(t *testing.T) {
 		if !errors.Is(err, model.ErrAssumption) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", kv, err, want)
 		}
+	}
+}
+
+// Selectors score no pruned pages, which is said when a model is loaded.
+func TestPrunedPagesHaveNoSelectors(t *testing.T) {
+	opt := model.Options{KVType: "mustafar-50", Limits: limits, Sparse: []model.Selection{{Name: "quest"}}}
+	_, err := model.Load(openDemo(t), model.Placement{Device: tensor.Reference()}, opt)
+	if !errors.Is(err, model.ErrAssumption) || !strings.Contains(err.Error(), `kv_type "mustafar-50": selectors`) {
+		t.Errorf("%v", err)
 	}
 }

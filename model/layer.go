@@ -143,7 +143,11 @@ func (l *loader) attention(s *LayerSpec, m *Model, out *layer, name func(string)
 		&tensor.Rope{X: qHeads, Angles: angles, N: lay.Rows, Heads: s.Heads, Pairs: s.Rope.Pairs},
 		&tensor.Rope{X: kHeads, Angles: angles, N: lay.Rows, Heads: s.KVHeads, Pairs: s.Rope.Pairs})
 	cache := m.caches[i]
-	out.keep = append([]tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}, reads.keep...)
+	out.keep = []tensor.Op{&attention.Append{K: k, V: v, Cache: cache, Layout: lay}}
+	if cache.Pruned != nil {
+		out.keep = append(out.keep, &attention.Prune{Cache: cache, Layout: lay})
+	}
+	out.keep = append(out.keep, reads.keep...)
 	out.choose, out.receipts = reads.choose, reads.receipts
 	out.attend = attention.Attend{
 		Q: q, Y: att, Cache: cache, Plan: reads.plan, Layout: lay, Heads: s.Heads, Scale: s.Scale,
@@ -171,12 +175,24 @@ func (l *loader) caches(s *Spec) (out []*attention.Cache) {
 		l.fail(err)
 		return nil
 	}
-	out, err = attention.NewCaches(l.device, l.opt.Limits.Pages, layers)
+	pages := l.opt.Limits.Pages
+	if layers[0].Keep > 0 {
+		pages = l.opt.Limits.dense()
+	}
+	out, err = attention.NewCaches(l.device, pages, layers)
 	if err != nil {
 		l.fail(err)
 		return nil
 	}
 	l.owned = append(l.owned, out[0].K.Buf)
+	if layers[0].Keep > 0 {
+		buf, err := attention.AddPruned(l.device, l.opt.Limits.Pages, layers, out)
+		if err != nil {
+			l.fail(err)
+			return nil
+		}
+		l.owned = append(l.owned, buf)
+	}
 	return out
 }
 

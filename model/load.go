@@ -24,7 +24,7 @@ const (
 // Options are what a caller decides about a model it loads.
 type Options struct {
 	DType        DType  // "" = Native
-	KVType       string // how keys and values are cached: auto, f32, f16, q8_0 or q4_0; "" = auto. See KV
+	KVType       string // how keys and values are cached: auto, f32, f16, q8_0, q4_0, mustafar-50 or mustafar-70; "" = auto. See KV
 	Limits       Limits
 	Rope         RopeScaling  // by which sequences may be longer
 	Overlay      *moe.Overlay // which experts there are; nil = those of the checkpoint. Its bits say nothing here: formats stay the file's

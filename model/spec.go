@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/moe"
-	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
 	"github.com/winnow-llm/winnow/tensor"
 )
@@ -190,13 +188,26 @@ func (l *LayerSpec) check() error {
 	return nil
 }
 
-// PageBytes is what one page of the cache takes in all layers together, for keys and values of a format.
-func (s *Spec) PageBytes(kv *quant.Format) int {
+// PageBytes is what one page of the cache takes in all layers together; where full pages are pruned, one that is.
+func (s *Spec) PageBytes(kv KV) int {
 	total := 0
-	for _, l := range s.Layers {
-		total += attention.Shape{Heads: l.KVHeads, Dim: l.HeadDim, Format: kv}.PageBytes()
+	for i := range s.Layers {
+		shape := kv.shape(&s.Layers[i])
+		if kv.Pruned > 0 {
+			total += shape.PrunedBytes()
+		} else {
+			total += shape.PageBytes()
+		}
 	}
 	return total
+}
+
+// DenseBytes is what the cache takes, where full pages are pruned, for the pages that are not; else nothing.
+func (s *Spec) DenseBytes(kv KV, lim Limits) int64 {
+	if kv.Pruned == 0 {
+		return 0
+	}
+	return int64(lim.dense()) * int64(s.PageBytes(KV{Format: kv.Format}))
 }
 
 // MoE says whether any layer has experts.

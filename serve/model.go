@@ -209,7 +209,8 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 		return model.Limits{}, err
 	}
 	page := int64(spec.PageBytes(cache))
-	most := int(min(opt.CacheBytes/page, 1<<24)) // pages that fit
+	whole := spec.DenseBytes(cache, model.Limits{Rows: opt.Rows, Sequences: opt.Sequences})
+	most := int(min(max(opt.CacheBytes-whole, 0)/page, 1<<24)) // pages that fit
 	context := opt.Context
 	if context <= 0 {
 		context = min(spec.Context, mostContext, most*pageTokens)
@@ -219,7 +220,7 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 	case context > spec.Context:
 		return model.Limits{}, fmt.Errorf("a context of %d tokens is asked for, the model was made for %d", context, spec.Context)
 	case context < 2 || pages > most:
-		return model.Limits{}, fmt.Errorf("a context of %d tokens takes %d bytes of cache, %d are allowed", max(context, 2), int64(max(pages, 1))*page, opt.CacheBytes)
+		return model.Limits{}, fmt.Errorf("a context of %d tokens takes %d bytes of cache, %d are allowed", max(context, 2), int64(max(pages, 1))*page+whole, opt.CacheBytes)
 	}
 	wanted := opt.Sequences
 	if opt.Draft.On() {

@@ -118,7 +118,7 @@ func TestOpen(t *testing.T) {
 	if u := m.Usage(); u.PagesTotal != 32*16 || m.Engine().Context() != 2048 {
 		t.Errorf("%+v, context %d", u, m.Engine().Context())
 	}
-	page := int64(m.spec.PageBytes(quant.F32))
+	page := int64(m.spec.PageBytes(model.KV{Format: quant.F32}))
 	for name, c := range map[string]struct {
 		opt  Options
 		want string

@@ -114,7 +114,7 @@ func TestRefusalsNameTheTrouble(t *testing.T) {
 		{"bench demo -p -1", "-1 tokens"},
 		{"run demo --cpu sse", "want one of auto, amx, avx512, avx2, dotprod, neon, go"},
 		{"run demo --dtype f64", "want one of native, f32"},
-		{"run demo --kv-type q4", "want one of auto, f32, f16, q8_0, q4_0"},
+		{"run demo --kv-type q4", "want one of auto, f32, f16, q8_0, q4_0, mustafar-50, mustafar-70"},
 		{"run demo", "no prompt"},
 		{"run demo --format json hello", "cannot be held to a format"},
 		{"run demo --temperature 3 hello", "not a number from 0 to 2"},

@@ -109,7 +109,8 @@ func (m *machine) scorer(name string, n int) (*serve.Model, error) {
 	opt := m.options()
 	pages := (n + attention.PageTokens - 1) / attention.PageTokens
 	opt.Context, opt.Sequences, opt.Rows = n, scoredRows, max(opt.Rows, scoredRows)
-	opt.CacheBytes = int64(pages) * int64(spec.PageBytes(quant.F32)) // enough for smaller formats too
+	room := model.Limits{Rows: opt.Rows, Sequences: opt.Sequences}
+	opt.CacheBytes = int64(pages)*int64(spec.PageBytes(model.KV{Format: quant.F32})) + spec.DenseBytes(model.KV{Format: quant.F16, Pruned: 50}, room) // enough for smaller formats too
 	return m.opened(serve.Open(name, c, opt))
 }
 
