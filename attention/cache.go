@@ -12,9 +12,8 @@ import (
 //
 // Layout: of each page K holds, head after head, a tile of four strips of 16 keys, each of dim rows by 16 columns: keys are transposed, so that
 // the scores of 16 keys come out of one pass over a strip, and a strip lies together, so that few of a page's keys can be read without the
-// others. V holds a tile of 64 rows by dim columns. From a page to the next are Stride values, in which the
-// other layers have the same page: a buffer is pages x layers x (keys, values). How a tile stores its numbers is in stored.go
-// and packed.go.
+// others. V holds a tile of 64 rows by dim columns. From a page to the next are Stride values, in which the other layers have the same page: a
+// buffer is pages x layers x (keys, values). How a tile stores its numbers is in stored.go and packed.go.
 type Cache struct {
 	K      tensor.Mat    // at least (pages-1)*stride + heads*dim*64 values, as rows x 64; where packed rows x 17 words of I32 in Q8_0, x 9 in Q4_0
 	V      tensor.Mat    // likewise, rows x 64

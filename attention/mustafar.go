@@ -11,16 +11,16 @@ import (
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// Pruned is a layer's pruned pages (Mustafar, Joo et al. 2025, arXiv 2505.22913): of each token's key and value in a head, those Keep numbers that have the largest
-// magnitudes are kept, of equals those of lower dimensions, and the others read as 0. A row reads its own page as it is and all pages before it
-// pruned, whoever computes it and in whatever steps, so a page that was found in a cache is continued from as if it had been computed. That
-// differs from the paper, where a prompt reads nothing pruned, and where the last 32 tokens at least are not.
+// Pruned is a layer's pruned pages (Mustafar, Joo et al. 2025, arXiv 2505.22913): of each token's key and value in a head, those Keep numbers that
+// have the largest magnitudes are kept, of equals those of lower dimensions, and the others read as 0. A row reads its own page as it is and all
+// pages before it pruned, whoever computes it and in whatever steps, so a page that was found in a cache is continued from as if it had been
+// computed. That differs from the paper, where a prompt reads nothing pruned, and where the last 32 tokens at least are not.
 //
 // Layout: a tile is 64*Keep numbers, binary16, and then a bit for each number that there would be in a tile of the cache, 1 where it is kept. The
 // numbers are those that are kept, in the order of the bits. Bits are words of 64, the lowest first: those of keys are a word for each dimension,
-// with the page's tokens in order; those of values follow each other token after token, each with
-// its dimensions in order. From a page to the next are
-// Stride bytes, in which the other layers have the same page; a head's tile follows the one before. A tile takes 64*(2*Keep + dim/8) bytes.
+// with the page's tokens in order; those of values follow each other token after token, each with its
+// dimensions in order. From a page to the next are Stride bytes, in which the other layers have the same page; a head's tile follows the one
+// before. A tile takes 64*(2*Keep + dim/8) bytes.
 type Pruned struct {
 	K      tensor.Mat // (pages-1)*stride + heads*tile bytes at least, seen as I32, rows x 16
 	V      tensor.Mat // likewise

@@ -138,6 +138,42 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// In the same memory a cache has more pages where full ones are pruned, those that are not included.
+func TestPrunedPagesAreMore(t *testing.T) {
+	m := open(t, demo.Name, Options{})
+	page := int64(m.spec.PageBytes(model.KV{Format: quant.F16}))
+	last := 0
+	for _, kv := range []string{"f16", "mustafar-50", "mustafar-70"} {
+		opt := Options{CacheBytes: 260 * page, KVType: kv, Context: 2048, Rows: 128}.filled()
+		limits, err := fit(&m.spec, opt)
+		if err != nil || limits.Pages <= last {
+			t.Fatalf("%s: %d pages after %d, %v", kv, limits.Pages, last, err)
+		}
+		last = limits.Pages
+		net := opt.network(limits)
+		most, err := m.spec.BufferBytes(net)
+		if err != nil {
+			t.Fatal(err)
+		}
+		net.Limits.Pages = 1
+		one, err := m.spec.BufferBytes(net)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cache, err := net.KV()
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := most - one + int64(m.spec.PageBytes(cache)) + m.spec.DenseBytes(cache, limits)
+		if took > opt.CacheBytes || took < opt.CacheBytes-page {
+			t.Errorf("%s: %d of %d bytes are taken", kv, took, opt.CacheBytes)
+		}
+	}
+	if last < 260*3/2 {
+		t.Errorf("%d pages where there were 260", last)
+	}
+}
+
 // A folder and a GGUF file of the same model give the same vocabulary, prompts and answers.
 func TestTwins(t *testing.T) {
 	for _, pair := range [][2]string{{"demo-moe", "demo-moe/model.gguf"}, {"stories260k", "stories260k/model.gguf"}} {
