@@ -85,6 +85,13 @@ static inline void wn_mask_storeu_ps(float *p, unsigned mask, simde__m512 a) {
 		if (mask >> i & 1) p[i] = x.lane[i];
 }
 
+static inline simde__m512 wn_maskz_expand_ps(unsigned mask, simde__m512 a) {
+	wn_halves from = {.f = a}, x = {.lane = {0}};
+	for (int i = 0, n = 0; i < 16; i++)
+		if (mask >> i & 1) x.lane[i] = from.lane[n++];
+	return x.f;
+}
+
 #define _mm512_cvtepi32_ps wn_cvtepi32_ps
 #define _mm512_cvtps_epi32 wn_cvtps_epi32
 #define _mm512_cvtepu8_epi32 wn_cvtepu8_epi32
@@ -98,5 +105,6 @@ static inline void wn_mask_storeu_ps(float *p, unsigned mask, simde__m512 a) {
 #define _mm512_cvtps_ph(a, rounding) wn_cvtps_ph(a)
 #define _mm512_maskz_loadu_ps wn_maskz_loadu_ps
 #define _mm512_mask_storeu_ps wn_mask_storeu_ps
+#define _mm512_maskz_expand_ps wn_maskz_expand_ps
 
 #endif

@@ -20,7 +20,7 @@ static void WN(keep_bits)(const uint16_t *x, int64_t dim, int64_t keep, uint64_t
 		if (n >= keep) least = tried;
 	}
 	for (int64_t d = 0; d < dim; d++) keep -= (x[d] & 0x7fff) > least;
-	memset(bits, 0, wn_parts(dim, 64) * 8);
+	for (int64_t w = 0; 64 * w < dim; w++) bits[w] = 0;
 	for (int64_t d = 0; d < dim; d++) {
 		int equal = (x[d] & 0x7fff) == least && keep > 0;
 		if ((x[d] & 0x7fff) > least || equal) bits[d / 64] |= (uint64_t)1 << d % 64;
