@@ -61,6 +61,7 @@ func (o *Attend) Operands() (in, out []*tensor.Mat) {
 	if p := o.Cache.Pruned; p != nil {
 		in = append(in, &p.K, &p.V, &o.Layout.Dense)
 	}
+	in = append(in, &o.Cache.All, &o.Layout.Lanes)
 	return append(in, o.Layout.operands(o.Lane)...), []*tensor.Mat{&o.Y}
 }
 
@@ -84,7 +85,7 @@ func (o *Attend) Cost() (bytes, flops int64) {
 				continue // the next row reads all that this one does
 			}
 			o.Plan.pages(r, int(pos[i]), func(page int, keys uint64) {
-				seen[o.Cache.Tile(table[page], h*o.Cache.Heads/o.Heads)] |= keys
+				seen[o.Layout.tile(o.Cache, table[page], h*o.Cache.Heads/o.Heads)] |= keys
 			})
 		}
 	}

@@ -22,6 +22,8 @@ type Cache struct {
 	Dim    int           // values a head
 	Stride int           // values of a page in all layers, keys and values
 	Pruned *Pruned       // pages that are full and no row's own; nil where these are as the others
+	Base   int           // of them, those of the layers before
+	All    tensor.Mat    // tiles x words of one, I32: the tiles of all layers, where these are alike; else absent
 }
 
 // Tile is where the tile of a page and head starts, in values: the same in K and in V.
@@ -65,11 +67,11 @@ func NewCaches(d tensor.Device, pages int, layers []Shape) (caches []*Cache, err
 	if err != nil {
 		return nil, fmt.Errorf("a cache of %d pages: %w", pages, err)
 	}
-	at := 0
+	at, all := 0, allTiles(buf, pages, layers)
 	for _, s := range layers {
 		n := (pages-1)*stride + s.values()
 		k, v := view(f, buf, f.RowBytes(at), n), view(f, buf, f.RowBytes(at+s.values()), n)
-		c := &Cache{K: k, V: v, Format: f, Heads: s.Heads, Dim: s.Dim, Stride: stride}
+		c := &Cache{K: k, V: v, Format: f, Heads: s.Heads, Dim: s.Dim, Stride: stride, Base: at, All: all}
 		at += 2 * s.values()
 		caches = append(caches, c)
 	}

@@ -57,6 +57,13 @@ func newDuo(k *Kind, e *Env, s Setting) (*Selector, error) {
 	caps := Caps{ChunkAlign: 1, Fingerprint: fmt.Sprint(k.fingerprint(s), ",whole=", s.Whole)}
 	sel := prepared(e, caps, func(layer int) tensor.Op { return ops[layer] })
 	sel.owned = owned
+	sel.Keeps = func(layer int, knob float32) []Keep {
+		keeps := rangeKeeps(e, sink, turned(knob, ops[layer].Recent))
+		for _, h := range s.Whole[layer] {
+			keeps[h] = Everything()
+		}
+		return keeps
+	}
 	return sel, nil
 }
 

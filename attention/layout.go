@@ -16,8 +16,9 @@ type Layout struct {
 	Start  tensor.Mat   // sequences+1 x 1, I32
 	Past   tensor.Mat   // sequences x 1, I32
 	Prompt tensor.Mat   // sequences x 1, I32: tokens of the prompt; those at later positions were generated
-	Pages  []tensor.Mat // sequences x pages, I32: one page table a lane, logical page -> page of the cache; most models have one lane
+	Pages  []tensor.Mat // sequences x pages, I32: one page table a lane, logical page -> page of the cache, or a row of Lanes; most models have one lane
 	Dense  tensor.Mat   // sequences x pages, I32: where pages are pruned, logical page -> page of the cache, of those that the step's rows are in
+	Lanes  tensor.Mat   // rows x layers*heads, I32: where tiles lie whose pages are no pages any more; absent where there are none
 	State  tensor.Mat   // sequences x 1, I32: slot of carried state (recurrent layers), -1 = none
 	Seq    tensor.Mat   // rows x 1, I32: the row's sequence; follows from Start
 	Pos    tensor.Mat   // rows x 1, I32: the row's position, Past[seq] + row - Start[seq]; follows from Start and Past

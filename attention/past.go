@@ -12,15 +12,15 @@ type past struct {
 
 // pastKey is a key that a row reads.
 type pastKey struct {
-	tile, slot int
+	tile, slot int       // of the whole cache
 	pruned     *unpacked // the tile, where that is pruned; else nil
 }
 
 // past is the past of a batch in host memory.
 func (o *Attend) past() *past {
-	l := o.Layout
+	l, whole := o.Layout, o.Cache.whole()
 	p := &past{
-		o: o, keyOf: o.Cache.key(), valueOf: o.Cache.value(), unpacked: map[int]*unpacked{},
+		o: o, keyOf: whole.key(), valueOf: whole.value(), unpacked: map[int]*unpacked{},
 		seq: l.Seq.I32(), pos: l.Pos.I32(), table: l.Pages[o.Lane].I32(),
 	}
 	if o.Cache.Pruned != nil {
@@ -37,9 +37,9 @@ func (p *past) keys(row, head int) (out []pastKey) {
 		page := k / PageTokens
 		switch {
 		case c.Pruned == nil:
-			out = append(out, pastKey{tile: c.Tile(p.table[from+page], kv), slot: k % PageTokens})
+			out = append(out, pastKey{tile: o.Layout.tile(c, p.table[from+page], kv), slot: k % PageTokens})
 		case page == pos/PageTokens:
-			out = append(out, pastKey{tile: c.Tile(p.own[int(p.seq[row])*o.Layout.Dense.Cols+page], kv), slot: k % PageTokens})
+			out = append(out, pastKey{tile: c.Tile(p.own[int(p.seq[row])*o.Layout.Dense.Cols+page], kv) + c.Base, slot: k % PageTokens})
 		default:
 			at := c.Pruned.tile(c, p.table[from+page], kv)
 			if p.unpacked[at] == nil {

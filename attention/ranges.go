@@ -1,6 +1,10 @@
 package attention
 
-import "github.com/winnow-llm/winnow/tensor"
+import (
+	"slices"
+
+	"github.com/winnow-llm/winnow/tensor"
+)
 
 // SelectRanges plans by position alone: the first keys and the last ones. Both ranges are whole pages, so every row of a page has the
 // same plan, in whatever step it is computed.
@@ -40,6 +44,19 @@ func (o *SelectRanges) Operands() (in, out []*tensor.Mat) {
 func (o *SelectRanges) Cost() (bytes, flops int64) {
 	n := int64(o.Plan.rows())
 	return 24 * n, n
+}
+
+// rangeKeeps is what the key-value heads of a layer read that have a sink and so many recent keys.
+func rangeKeeps(e *Env, sink int, recent float32) []Keep {
+	return slices.Repeat([]Keep{{Sink: sink / PageTokens, Recent: wholePages(int(recent)) / PageTokens}}, e.KV())
+}
+
+// turned is what a knob is turned to, or where that is NaN the selector's own.
+func turned(knob, own float32) float32 {
+	if knob != knob {
+		return own
+	}
+	return knob
 }
 
 // prepared is a selector of an Env whose plan one op a layer fills.

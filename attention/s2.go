@@ -2,6 +2,7 @@ package attention
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor"
@@ -43,6 +44,9 @@ func newS2(k *Kind, e *Env, s Setting) (*Selector, error) {
 	}
 	sel := prepared(e, Caps{ChunkAlign: 1, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op { return ops[layer] })
 	sel.owned = owned
+	sel.Keeps = func(layer int, knob float32) []Keep {
+		return s2Keeps(e, s2Columns(k, e, s, layer), ops[layer].Stride, int(turned(knob, ops[layer].Local))-1)
+	}
 	return sel, nil
 }
 
@@ -68,6 +72,21 @@ func s2Columns(k *Kind, e *Env, s Setting, layer int) []int32 {
 		columns[g] = int32((stride - shift%stride) % stride)
 	}
 	return columns
+}
+
+// s2Keeps is what key-value heads read whose plan groups have these first columns, and so many pages before a row's own.
+func s2Keeps(e *Env, columns []int32, stride, recent int) []Keep {
+	keeps := make([]Keep, e.KV())
+	for g, column := range columns {
+		k := &keeps[g*e.Heads/e.Plan.Groups*e.KV()/e.Heads]
+		switch {
+		case column < 0:
+			*k = Everything()
+		case !slices.Contains(k.Columns, column):
+			*k = Keep{Stride: stride, Columns: append(k.Columns, column), Recent: max(0, recent)}
+		}
+	}
+	return keeps
 }
 
 // onDevice is numbers in a column of a device.

@@ -16,6 +16,10 @@ type Selector struct {
 	Plan   *Plan
 	Layers []Steps // by layer; empty where every layer does the same
 
+	// Keeps is what the key-value heads of a layer read, where the knob is turned so far, or NaN for the selector's own; nil where that does not
+	// follow from positions alone.
+	Keeps func(layer int, knob float32) []Keep
+
 	Sidecars []Sidecar       // what Append keeps up to date
 	every    []tensor.Op     // Select of every layer, where Layers is empty
 	owned    []tensor.Buffer // sidecars and scratch

@@ -14,7 +14,9 @@ var _ = register(Kind{
 
 func newStreaming(k *Kind, e *Env, s Setting) (*Selector, error) {
 	sink := wholePages(k.param(s, "sink"))
-	return prepared(e, Caps{ChunkAlign: 1, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
+	sel := prepared(e, Caps{ChunkAlign: 1, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectRanges{Layout: e.Layout, Plan: e.Plan, Serves: s.Number, Sink: sink, Recent: k.knob(s, layer)}
-	}), nil
+	})
+	sel.Keeps = func(layer int, knob float32) []Keep { return rangeKeeps(e, sink, turned(knob, k.knob(s, layer))) }
+	return sel, nil
 }

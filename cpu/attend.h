@@ -19,8 +19,9 @@ typedef struct wn_attend {
 	float *y;
 	const uint8_t *k, *v;
 	const int32_t *tile, *sink, *local, *block_at, *block_n, *blocks, *key_at, *key_n, *keys;
-	const int32_t *pages, *seq, *pos;
+	const int32_t *pages, *lanes, *seq, *pos; // lanes: from the layer's own columns on
 	int64_t rows, heads, kv, dim, groups, columns, stride; // columns: of the page table; stride: numbers from page to page
+	int64_t wide, base; // columns of lanes; numbers of a page before the layer's
 	int kind; // how the cache stores numbers
 	const int32_t *own; // where pages are pruned, the page table of those that are not; else NULL
 	const uint8_t *pruned_k, *pruned_v;
@@ -119,9 +120,12 @@ static inline int64_t wn_bundles(const wn_attend *a, const wn_item *t, wn_bundle
 
 static inline int64_t wn_splits_of(const wn_list *l) { return (l->total + WN_SPLIT - 1) / WN_SPLIT; }
 
-// wn_tile_of is the offset, in numbers, of a page's tile for the list's head: the same among keys and among values.
+// wn_tile_of is the offset, in numbers, of a page's tile for the list's head: the same among keys and among values. It may lie before the
+// layer's own first tile, see attention/lanes.go.
 static inline int64_t wn_tile_of(const wn_attend *a, const wn_list *l, int64_t page) {
-	return (l->own ? l->own : l->table)[page] * a->stride + l->head * a->dim * WN_PAGE;
+	int64_t at = (l->own ? l->own : l->table)[page], tile = a->dim * WN_PAGE;
+	if (at < 0 && a->lanes) return a->lanes[(-1 - at) * a->wide + l->head] * tile - a->base;
+	return at * a->stride + l->head * tile;
 }
 
 // wn_is_pruned says whether a list's row reads a page pruned: all but its own.

@@ -1,5 +1,6 @@
-// Attend: p = q, y, k, v, pages, seq, pos, n, tile, sink, local, block at, block n, blocks, key at, key n, keys, dense pages, pruned k, pruned v; d = rows, heads, kv heads, dim,
-// plan groups, columns of the page tables, how the cache stores numbers, its stride, numbers that pruned pages keep, their stride; f = scale. An item is a number of rows in the
+// Attend: p = q, y, k, v, pages, seq, pos, n, tile, sink, local, block at, block n, blocks, key at, key n, keys, lanes, dense pages, pruned k, pruned v; d = rows,
+// heads, kv heads, dim, plan groups, columns of the page tables, how the cache stores numbers, its stride, columns of lanes, the layer's base, numbers that pruned
+// pages keep, their stride; f = scale. An item is a number of rows in the
 // query heads of one key-value head or in some of them, or when there are few rows, one split of that. Rows and heads of an item that read the
 // same keys share passes over them, which is found out as it runs. Single keys that fill strips are read as they lie, others are gathered.
 //
@@ -321,10 +322,10 @@ void WN(wn_attend)(wn_ctx *ctx, const wn_op *op) {
 	void *const *p = op->p;
 	const int64_t *d = op->d;
 	wn_attend a = {.q = p[0], .y = p[1], .k = p[2], .v = p[3], .pages = p[4], .seq = p[5], .pos = p[6], .tile = p[8], .sink = p[9],
-		.local = p[10], .block_at = p[11], .block_n = p[12], .blocks = p[13], .key_at = p[14], .key_n = p[15], .keys = p[16], .heads = d[1],
-		.kv = d[2], .dim = d[3], .groups = d[4], .columns = d[5], .stride = d[7], .kind = (int)d[6], .scale = op->f[0],
+		.local = p[10], .block_at = p[11], .block_n = p[12], .blocks = p[13], .key_at = p[14], .key_n = p[15], .keys = p[16], .lanes = p[17], .heads = d[1],
+		.kv = d[2], .dim = d[3], .groups = d[4], .columns = d[5], .stride = d[7], .wide = d[8], .base = d[9], .kind = (int)d[6], .scale = op->f[0],
 		.padded = wn_parts(d[3], WN(COLUMNS)) * WN(COLUMNS), .row = wn_row_bytes((int)d[6], d[3]), .rows = wn_live(ctx, p[7], d[0])};
-	a.own = p[17], a.pruned_k = p[18], a.pruned_v = p[19], a.keep = d[8], a.pruned_stride = d[9];
+	a.own = p[18], a.pruned_k = p[19], a.pruned_v = p[20], a.keep = d[10], a.pruned_stride = d[11];
 	if (a.rows == 0) return;
 	int apart = wn_arrange(&a, wn_threads(ctx));
 	a.work_bytes = WN(bench_bytes)(&a);

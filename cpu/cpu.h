@@ -32,7 +32,7 @@ struct wn_op {
 #define WN_OTHER_OPS(X, variant) \
 	X(add, variant) X(angles, variant) X(append, variant) X(attend, variant) X(count, variant) X(dispatch, variant) \
 	X(embed, variant) X(gate_keys, variant) X(gate_queries, variant) X(gather, variant) X(glu, variant) \
-	X(key_bounds, variant) X(norm, variant) X(probe, variant) X(prune, variant) X(rope, variant) X(route, variant) X(sample, variant) \
+	X(key_bounds, variant) X(move_tiles, variant) X(norm, variant) X(probe, variant) X(prune, variant) X(rope, variant) X(route, variant) X(sample, variant) \
 	X(route_tree, variant) X(select_anchor, variant) X(select_flexprefill, variant) X(select_minference, variant) \
 	X(select_pages, variant) X(select_quest, variant) X(select_ranges, variant) X(select_s2, variant) X(select_window, variant) \
 	X(select_xattention, variant) X(sum, variant) X(tally, variant)

@@ -36,6 +36,7 @@ var kernels = table(
 	on(fillGather),
 	on(fillKeyBounds),
 	on(fillLinear),
+	on(fillMoveTiles),
 	on(fillNorm),
 	on(fillProbe),
 	on(fillPrune),

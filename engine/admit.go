@@ -21,12 +21,9 @@ func (s *scheduler) admit() {
 			i++
 			continue
 		}
-		if s.missing(q) > 0 {
+		if !s.lodge(q) {
 			s.pool.release(q)
 			return
-		}
-		for len(q.pages) < q.room() {
-			s.take(q)
 		}
 		if q.preempted == 0 {
 			s.counts.Prompt += int64(q.prompt)
@@ -64,7 +61,8 @@ func (s *scheduler) unclaimed(q *sequence) int {
 // missing is how many pages there are too few to admit a sequence: those of its tokens and its next one, and one more for each that goes
 // before it and will grow into one, so that who is admitted is not preempted at once.
 func (s *scheduler) missing(q *sequence) int {
-	need := q.room() - len(q.pages)
+	own, packed := q.lacks()
+	need := own + packed
 	for _, r := range s.running {
 		if r.before(q) && len(r.pages) < pagesOf(r.limit-1) {
 			need++
@@ -95,7 +93,7 @@ func (s *scheduler) outrank() {
 	theirs := 0 // pages of those that would make room
 	lower := len(s.running)
 	for ; lower > 0 && s.running[lower-1].priority > q.priority; lower-- {
-		theirs += len(s.running[lower-1].pages)
+		theirs += s.running[lower-1].holds()
 	}
 	if lower == len(s.running) || lower >= s.limits.Sequences || s.crowded(q, s.running[:lower]) {
 		return

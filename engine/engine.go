@@ -69,17 +69,19 @@ func (e *Engine) Context() int { return e.scheduler.context() }
 // likes: tokens wait for him. Ranging again asks again.
 func (e *Engine) Generate(ctx context.Context, r Request) iter.Seq2[Token, error] {
 	return func(yield func(Token, error) bool) {
-		err := r.check(e.model.Spec().Vocab, e.Context())
+		lanes, context := e.laned(&r)
+		err := r.check(e.model.Spec().Vocab, context)
 		if err != nil {
 			yield(Token{}, err)
 			return
 		}
 		r.Alternatives = min(r.Alternatives, e.model.Spec().Vocab) // there are no more ids than that
-		q := newSequence(&r, e.Context())
+		q := newSequence(&r, context)
 		if err := cmp.Or(e.wish(q, r.Experts), e.read(q, r.Reads), e.count(q, &r)); err != nil {
 			yield(Token{}, err)
 			return
 		}
+		q.retains(lanes)
 		e.foretell(q, &r)
 		leave, err := e.enter(ctx, q)
 		if err != nil {

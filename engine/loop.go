@@ -37,6 +37,12 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	e.scheduler.pool.dense = newDense(m.DensePages())
 	e.scheduler.pace.whole = m.ReadsExperts()
 	e.scheduler.drafts.how = opt.Draft
+	for row := m.LaneRows() - 1; row > 0; row-- {
+		e.scheduler.pool.rows = append(e.scheduler.pool.rows, int32(row))
+	}
+	if e.check {
+		m.Prove()
+	}
 	e.unique = newUnique(opt.MaxUnique, m.Spec())
 	e.scheduler.crowd = e.unique.crowd(e.scheduler.limits.Sequences)
 	e.root = e.scheduler.pool.root(m.Fingerprint())
@@ -109,6 +115,10 @@ func (e *Engine) step() bool {
 	planned, chunk := e.begin()
 	saved := e.keeper != nil && e.keep(e.leaves, 0) > 0
 	started := time.Now()
+	if err := e.pack(); err != nil && planned {
+		e.end(&e.work, nil, err)
+		return true
+	}
 	if planned {
 		e.model.Batch().Fill(e.model.Queue(), &e.work)
 		e.model.Forward(e.model.Batch())

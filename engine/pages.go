@@ -12,6 +12,7 @@ import (
 type pool struct {
 	pages []page
 	free  []int32    // a stack
+	rows  []int32    // of the model's lanes, those that nobody has: a stack
 	idle  *list.List // of int32, the least recently held first
 
 	tree  map[prefixKey]int32 // what the full pages hold -> page, see prefix.go
@@ -29,6 +30,7 @@ type page struct {
 	holders int           // sequences whose page tables have it
 	key     *prefixKey    // under which the prefix tree has it; nil when it is not there
 	idle    *list.Element // its place among the idle pages; nil when it is not idle
+	kids    []int32       // pages whose keys have it as their parent
 	name    pageID        // of what it holds, while it has a key; see pool.spills
 	depth   int           // pages before it; likewise
 }
@@ -90,6 +92,7 @@ func (p *pool) drop(id int32) {
 	case g.holders > 0:
 	case g.key != nil:
 		g.idle = p.idle.PushBack(id)
+		p.touch(id)
 	default:
 		p.free = append(p.free, id)
 	}
@@ -99,7 +102,16 @@ func (p *pool) drop(id int32) {
 // eviction eats a prefix from its end.
 func (p *pool) release(q *sequence) {
 	for i := len(q.pages) - 1; i >= 0; i-- {
-		p.drop(q.pages[i])
+		if q.pages[i] >= 0 {
+			p.drop(q.pages[i])
+		}
+	}
+	if x := q.lanes; x != nil {
+		for _, id := range x.packed {
+			p.drop(id)
+		}
+		p.rows = append(p.rows, x.rows...)
+		x.clear()
 	}
 	q.pages, q.sealed, q.computed = q.pages[:0], 0, 0
 }
@@ -108,10 +120,24 @@ func (p *pool) release(q *sequence) {
 func (p *pool) check(held []*sequence) error {
 	holders := make([]int, len(p.pages))
 	for _, q := range held {
+		parted := false
 		for i, id := range q.pages {
+			if parted = parted || id < 0; id < 0 {
+				continue
+			}
 			holders[id]++
-			if key := p.pages[id].key; i < q.sealed && (key == nil || *key != p.key(q, i)) {
+			if key := p.pages[id].key; !parted && i < q.sealed && (key == nil || *key != p.key(q, i)) {
 				return fmt.Errorf("page %d is sealed by its holder and unknown to the tree", id)
+			}
+		}
+		if q.lanes != nil {
+			if err := q.checkLanes(); err != nil {
+				return err
+			}
+			for _, id := range q.lanes.packed {
+				if holders[id]++; p.pages[id].key != nil {
+					return fmt.Errorf("page %d is packed and known to the tree", id)
+				}
 			}
 		}
 		if q.sealed > q.computed/attention.PageTokens || len(q.pages) < pagesOf(q.computed) {

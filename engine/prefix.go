@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/winnow-llm/winnow/attention"
 )
@@ -10,8 +11,9 @@ import (
 // prefixKey names a full page by what it holds: its own tokens, after everything that its parent's chain holds. The keys form a
 // tree whose paths from a root are the cached prefixes. Keys are compared in full, so no two prefixes are ever taken for one.
 //
-// A parent outlives its children: whoever holds a page holds its parent, and releases it later, so that the least recently held idle
-// page never has a child. A number in a key therefore always means the page that it meant when the key was made.
+// A parent outlives its children's keys: whoever holds a page holds its parent, and releases it later, so that the least recently held idle
+// page has no idle child. Only who gives pages back while he runs, see lanes, may hold a page and not its parent; when that is taken for other
+// tokens, what comes after it is forgotten too. A number in a key therefore always means the page that it meant when the key was made.
 type prefixKey struct {
 	parent int32 // page that holds the tokens before, or a root
 	// variant is that of the sequences whose page it is, beside a root: tokens that make do with fewer experts, or read fewer keys, have other
@@ -56,9 +58,15 @@ func (p *pool) parent(q *sequence, i int) int32 {
 // are. It says how many. The sequence's own pages there, still empty, go back.
 func (p *pool) adopt(q *sequence) int {
 	from := q.computed
-	for q.computed == q.sealed*attention.PageTokens && q.computed+q.unit() <= q.adoptable() && p.adoptUnit(q) {
+	for q.computed == q.sealed*attention.PageTokens && q.computed+q.unit() <= q.adoptable() && p.spares(q) && p.adoptUnit(q) {
 	}
 	return q.computed - from
+}
+
+// spares says whether pages are left to take when a sequence holds what it finds in the tree. One that will give most of it back may find
+// more than there is room for at once.
+func (p *pool) spares(q *sequence) bool {
+	return q.lanes == nil || p.available() > q.lanes.chunk+2
 }
 
 // adoptUnit takes the pages of a sequence's next unit from the tree, if it has them all.
@@ -90,6 +98,9 @@ func (p *pool) adoptUnit(q *sequence) bool {
 // the place of ours, which holds the same bits.
 func (p *pool) seal(q *sequence) {
 	for ; (q.sealed+1)*attention.PageTokens <= min(q.computed, q.shareable()); q.sealed++ {
+		if q.sealed > 0 && (q.pages[q.sealed-1] < 0 || p.pages[q.pages[q.sealed-1]].key == nil) {
+			return // what came before was given back, and then forgotten
+		}
 		key, own := p.key(q, q.sealed), q.pages[q.sealed]
 		if twin, ok := p.tree[key]; ok {
 			p.hold(twin)
@@ -99,18 +110,56 @@ func (p *pool) seal(q *sequence) {
 		}
 		p.tree[key] = own
 		p.pages[own].key = &key
+		if int(key.parent) < len(p.pages) {
+			up := &p.pages[key.parent]
+			up.kids = append(up.kids, own)
+		}
 		if p.spills {
 			p.pages[own].name, p.pages[own].depth = p.nameAfter(p.name(key.parent), &key), q.sealed
 		}
 	}
 }
 
-// forget takes an idle page out of the tree.
+// forget takes an idle page out of the tree, with all that comes after it.
 func (p *pool) forget(id int32) {
 	g := &p.pages[id]
-	delete(p.tree, *g.key)
+	if parent := g.key.parent; int(parent) < len(p.pages) {
+		up := &p.pages[parent]
+		up.kids = slices.DeleteFunc(up.kids, func(kid int32) bool { return kid == id })
+	}
 	p.idle.Remove(g.idle)
-	g.key, g.idle = nil, nil
+	g.idle = nil
+	p.cut(id)
+}
+
+// cut takes a page out of the tree, and all that comes after it: those of these that nobody holds become free.
+func (p *pool) cut(id int32) {
+	g := &p.pages[id]
+	for _, kid := range g.kids {
+		k := &p.pages[kid]
+		if k.idle != nil {
+			if p.spills {
+				p.lost = append(p.lost, p.spilled(kid))
+			}
+			p.idle.Remove(k.idle)
+			k.idle, p.free = nil, append(p.free, kid)
+		}
+		p.cut(kid)
+	}
+	delete(p.tree, *g.key)
+	g.key, g.kids = nil, nil
+}
+
+// touch makes the idle pages before one that became idle the later ones to be taken.
+func (p *pool) touch(id int32) {
+	for {
+		parent := p.pages[id].key.parent
+		if int(parent) >= len(p.pages) || p.pages[parent].idle == nil {
+			return
+		}
+		p.idle.MoveToBack(p.pages[parent].idle)
+		id = parent
+	}
 }
 
 // checkTree proves that the tree and the pages name each other and that every parent outlives its children. Age orders the idle pages, the
@@ -130,7 +179,7 @@ func (p *pool) checkTree(age map[int32]int) error {
 			continue
 		}
 		up := p.pages[parent]
-		if up.key == nil || g.holders > 0 && up.holders == 0 || up.idle != nil && age[parent] < age[int32(id)] {
+		if up.key == nil || !slices.Contains(up.kids, int32(id)) || g.idle != nil && up.idle != nil && age[parent] < age[int32(id)] {
 			return fmt.Errorf("page %d may outlive its parent %d", id, parent)
 		}
 	}

@@ -15,6 +15,7 @@ type SparseStats struct {
 	Least         float64  // of a probe; 1 where there was none
 	Budget        int      // keys that decoding keeps by now; 0 where its selector has no budget
 	Fallbacks     []string // what was changed for the sake of recall, and why
+	Held, Freed   int      // pages of the cache that it has, and those that it needs no more, since no head reads in them: both together are its tokens'
 }
 
 // Recall is the share of the softmax that the probed tokens read, the mean; 1 where there was none.

@@ -44,7 +44,7 @@ func (s *scheduler) ahead(q *sequence, most int) (ids []pageID) {
 	}
 	name, unit := s.pool.name(s.pool.parent(q, q.sealed)), q.unit()/attention.PageTokens
 	for len(ids) == 0 || len(ids)+unit <= most {
-		if (q.sealed+len(ids)+unit)*attention.PageTokens > q.adoptable() {
+		if to := q.sealed + len(ids) + unit; to*attention.PageTokens > q.adoptable() || to > len(q.pages) {
 			return ids
 		}
 		for n := range unit {

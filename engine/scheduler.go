@@ -27,6 +27,8 @@ type scheduler struct {
 	drafted int // tokens of the plan that are drafted
 	counts  Counters
 
+	packings []packing // what is to be done before the plan's step
+
 	stored  func(pageID) bool // whether a page is kept outside; nil where none are
 	restore *restore          // under way; nil when none is
 }
@@ -80,6 +82,7 @@ func inserted(list []*sequence, q *sequence) []*sequence {
 // nobody else is admitted.
 func (s *scheduler) next() []advance {
 	s.plan, s.drafted = s.plan[:0], 0
+	s.packAll()
 	if len(s.chunk) > 0 {
 		s.single()
 		s.draft()
@@ -168,7 +171,7 @@ func (s *scheduler) share() {
 			rows = min(rows, max(q.seen-q.computed, 0)+1+spare)
 			spare -= max(q.wanted(rows)-1, 0)
 		}
-		if rows = q.stretch(rows); rows == 0 {
+		if rows = q.stretch(q.filled(rows)); rows == 0 {
 			continue
 		}
 		s.give(q, rows)
@@ -181,7 +184,10 @@ func (s *scheduler) give(q *sequence, rows int) {
 	s.plan = append(s.plan, advance{seq: q, rows: rows, want: q.wanted(rows)})
 }
 
-func (s *scheduler) take(q *sequence) {
+func (s *scheduler) take(q *sequence) { q.pages = append(q.pages, s.page()) }
+
+// page takes a page of the pool, which has one.
+func (s *scheduler) page() int32 {
 	id, evicted, ok := s.pool.take()
 	if !ok {
 		panic("winnow: bug: engine: no page where one was promised")
@@ -189,7 +195,7 @@ func (s *scheduler) take(q *sequence) {
 	if evicted {
 		s.counts.Evicted++
 	}
-	q.pages = append(q.pages, id)
+	return id
 }
 
 // adopt lets a running sequence use what another one computed since.
@@ -282,6 +288,9 @@ func (s *scheduler) commit(ids []int32) {
 			}
 			q.held = q.every && a.want > 0
 			s.seal(q)
+			if q.reads != nil {
+				q.reads.stats.Held, q.reads.stats.Freed = q.holds(), len(q.pages)-q.holds()
+			}
 			s.counts.Generated += int64(a.got)
 			s.counts.Drafted += int64(len(a.draft))
 			s.counts.Accepted += int64(len(a.draft) - a.rejected())

@@ -19,7 +19,8 @@ type sequence struct {
 	computed int     // tokens whose keys and values are in pages
 	limit    int     // tokens it may come to have; the last one generated is never computed
 
-	pages  []int32 // logical page -> page of the pool; at least those of the computed tokens
+	pages  []int32 // logical page -> page of the pool, or a row of lanes, which is below 0; at least those of the computed tokens
+	lanes  *lanes  // of one that gives pages back while it runs; nil where all are kept
 	sealed int     // leading pages that the prefix tree knows: full, computed and shareable
 	root   int32   // of the prefix tree: sequences with different selectors share nothing
 

@@ -139,11 +139,15 @@ func TestReadingsAreReceipted(t *testing.T) {
 	if s := read(model.Reading{Prefill: "streaming", PrefillKnob: &all}); s.Read != s.Visible || s.Probes != 1 || s.Mass != 1 || s.Least != 1 {
 		t.Errorf("a window that has everything: %+v", s)
 	}
-	few := read(model.Reading{Prefill: "streaming", Decode: "streaming"})
-	if few.Read >= few.Visible/2 || few.Probes != 3 || few.Recall() >= 1 || few.Recall() < few.Least || few.Least <= 0 || few.Budget != 0 {
+	few := read(model.Reading{Prefill: "streaming", Decode: "streaming", Whole: true})
+	if few.Read >= few.Visible/2 || few.Probes != 3 || few.Recall() >= 1 || few.Recall() < few.Least || few.Least <= 0 || few.Budget != 0 || few.Freed != 0 || few.Held != 22 {
 		t.Errorf("64 keys, a page and a sink: %+v", few)
 	}
 	if u := e.Usage(); u.Probes != 4 || u.KeysVisible < few.Visible || u.Doubled != 0 {
 		t.Errorf("%+v", u.Selected)
+	}
+	least := read(model.Reading{Prefill: "streaming", Decode: "streaming"})
+	if least.Probes != 0 || least.Recall() != 1 || least.Read >= least.Visible || least.Held != 3 || least.Freed != 19 {
+		t.Errorf("a page and a sink are kept: %+v", least)
 	}
 }

@@ -78,6 +78,7 @@ type Selected struct {
 	Probes      int64   // tokens of which the rest was looked at too
 	ProbedMass  float64 // of the softmax over all keys, the share of those that were read, summed over Probes
 	Doubled     int64   // times that a budget was doubled since a probe had found too little
+	PagesFreed  int64   // pages that sequences gave back while they ran, since no row was to read them whole
 }
 
 // Histograms say how long steps take and what their consumers notice of it.

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"github.com/winnow-llm/winnow/attention"
@@ -17,7 +18,7 @@ type Step struct {
 	IDs   []int32                        // rows: token ids
 	Start []int32                        // sequences+1
 	Past  []int32                        // sequences
-	Pages [][]int32                      // sequences: logical page -> page of the cache
+	Pages [][]int32                      // sequences: logical page -> page of the cache, or a row of lanes, see attention.LanesEntry
 	Dense [][]int32                      // sequences: of a cache that prunes full pages, logical page -> dense page, from the page of the first row on
 	Want  []int32                        // rows whose logits are wanted, ascending
 	Draws [][tensor.SampleDraws]int32    // per wanted row, for Sample; empty when nothing is sampled
@@ -79,6 +80,7 @@ type Batch struct {
 	tiles    tiles
 	receipts receipts
 	limits   Limits
+	laned    bool    // a page table of the step has a row of lanes
 	seq      []int32 // scratch of Fill, as all below
 	pos      []int32
 	table    []int32
@@ -156,7 +158,7 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	if len(s.IDs) > b.limits.Rows || len(s.Past) > b.limits.Sequences || len(s.Want) > b.limits.Wanted {
 		panic(fmt.Sprintf("winnow: bug: model: step of %d rows, %d sequences, %d wanted beyond %+v", len(s.IDs), len(s.Past), len(s.Want), b.limits))
 	}
-	b.seq, b.pos = b.seq[:0], b.pos[:0]
+	b.seq, b.pos, b.laned = b.seq[:0], b.pos[:0], false
 	width := b.Layout.Pages[0].Cols
 	for i, past := range s.Past {
 		for row := s.Start[i]; row < s.Start[i+1]; row++ {
@@ -164,6 +166,7 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 			b.pos = append(b.pos, past+row-s.Start[i])
 		}
 		copy(b.table[i*width:(i+1)*width], s.Pages[i])
+		b.laned = b.laned || slices.ContainsFunc(s.Pages[i], func(entry int32) bool { return entry < 0 })
 	}
 	write(q, b.IDs, s.IDs)
 	write(q, b.Want, s.Want)
@@ -213,7 +216,7 @@ func (b *Batch) fillEdits(q tensor.Queue, s *Step) {
 
 // column is what a step's columns are made of: 32-bit numbers.
 type column interface {
-	int32 | float32 | [tensor.SampleDraws]int32 | [tensor.SampleParams]float32 | [tensor.EditColumns]int32
+	int32 | float32 | [2]int32 | [tensor.SampleDraws]int32 | [tensor.SampleParams]float32 | [tensor.EditColumns]int32
 }
 
 func write[T column](q tensor.Queue, m tensor.Mat, v []T) {

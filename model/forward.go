@@ -25,6 +25,8 @@ type Model struct {
 	pool      []tensor.Op                 // sums of hidden states
 	selectors map[int]*attention.Selector // by window
 	sparse    *sparse                     // selectors that requests may ask for; nil where there are none
+	lanes     lanes                       // where they leave tiles of pages that are freed
+	proves    bool                        // see Prove
 	caches    []*attention.Cache          // one a layer
 	loader    *loader
 
@@ -69,6 +71,7 @@ func (m *Model) Part(b *Batch, from int, more func(next int) bool) (to int) {
 			if len(b.tiles.in) > 1 {
 				each(q, l.receipts)
 			}
+			m.prove(b, to/2)
 			q.Run(&l.attend)
 			q.Run(&l.attnOut)
 			q.Run(&l.addAttn)

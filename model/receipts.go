@@ -20,7 +20,7 @@ const (
 func (p *Policy) probed(pos, prompt int) bool {
 	selector, _ := p.at(pos, prompt)
 	switch {
-	case selector == 0:
+	case selector == 0, p.Kept != nil && pos >= p.KeptFrom: // the rest may not be there any more
 		return false
 	case pos < prompt:
 		return pos%promptProbes == promptProbes-1

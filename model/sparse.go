@@ -104,6 +104,7 @@ func (l *loader) sparse(s *Spec, m *Model) *sparse {
 			return sp
 		}
 	}
+	l.lanes(sp, m)
 	return sp
 }
 
@@ -146,6 +147,7 @@ type Reading struct {
 	// DecodeFrom is the position from which on generated tokens read by Decode; those before read everything.
 	DecodeFrom int
 	Recall     float32 // share of the softmax that is meant to be read; 0 = nobody says
+	Whole      bool    // keep all pages, also those that no row is to read any more: then what was left out can be looked at
 }
 
 // ReadingError says what of a Reading a model cannot do.
@@ -171,6 +173,9 @@ type Policy struct {
 	Tail   int    // so many tokens at the prompt's end are planned otherwise than where the prompt goes on
 	Align  int    // how many neighbouring tokens of a prompt are planned together
 	Cached string // tells apart sequences whose prompts leave other values in the cache; "" = everything is read
+
+	Kept     *attention.Retention // what is kept of the past, see Model.Retained; nil = everything
+	KeptFrom int                  // once so many tokens are computed
 }
 
 // Turn is what a knob is turned to from a position on.

@@ -22,7 +22,7 @@ func Run(t *testing.T, d tensor.Device) {
 
 // Cases are small, and cover page boundaries, ragged batches, head shapes and plans.
 func Cases() []tensortest.Case {
-	return slices.Concat(windows(), ranges(), appends(), boundaries(), shapes(), ragged(), receipts(), anchors(), antidiagonals(), s2s(), minferences(), flexprefills(), quests(), gates(), shared(), pruned())
+	return slices.Concat(windows(), ranges(), appends(), boundaries(), shapes(), ragged(), receipts(), anchors(), antidiagonals(), s2s(), minferences(), flexprefills(), quests(), gates(), shared(), pruned(), lanes())
 }
 
 // edges are context lengths at which a page begins or ends.

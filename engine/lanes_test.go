@@ -1,0 +1,79 @@
+package engine_test
+
+import (
+	"fmt"
+	"reflect"
+	"sync"
+	"testing"
+
+	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/model"
+)
+
+// laned are selectors whose heads are known to read few pages, in the ways that they leave tiles behind: one page in four of each head, in all
+// layers and in every other one; those of query heads; pages that nobody reads; and all of that for a part of the heads.
+var laned = map[string]model.Selection{
+	"heads of keys":    {Name: "s2", Knobs: []float32{2}, Params: map[string]float64{"stride": 4, "dense_every": 0, "kv": 1}},
+	"every other":      {Name: "s2", Knobs: []float32{2}, Params: map[string]float64{"stride": 4, "dense_every": 2, "kv": 1}},
+	"heads of queries": {Name: "s2", Knobs: []float32{1}, Params: map[string]float64{"stride": 8, "dense_every": 3}},
+	"one dense head":   {Name: "s2", Knobs: []float32{1, 2, 1, 3, 2, 1}, Params: map[string]float64{"stride": 3, "dense_every": 0, "kv": 1, "dense_heads": 1}},
+	"streaming":        {Name: "streaming", Knobs: []float32{64}, Params: map[string]float64{"sink": 64}},
+}
+
+// reading are the ways to read by a selector of laned, all pages kept or not.
+func reading(name string, whole bool) []model.Reading {
+	knob := float32(3)
+	return []model.Reading{
+		{Prefill: name, Decode: name, Whole: whole},
+		{Decode: name, Whole: whole},
+		{Decode: name, DecodeFrom: 700, Whole: whole},
+		{Prefill: name, Decode: name, DecodeKnob: &knob, Whole: whole},
+	}
+}
+
+// Who gives pages back gets the bits of who keeps them: alone, in chunks, among others, after a hit and after preemptions. What is freed
+// is NaN here, and whoever reads it panics.
+func TestLanesChangeNothing(t *testing.T) {
+	for name, s := range laned {
+		t.Run(name, func(t *testing.T) {
+			ask := func(i int, whole bool) engine.Request {
+				r := reading(s.Name, whole)[i%4]
+				return engine.Request{Prompt: long(600 + i), MaxTokens: 150, Alternatives: 3, Reads: &r}
+			}
+			sel := []model.Selection{s}
+			open := func(lim model.Limits) *engine.Engine { return startAs(t, model.Options{Limits: lim, Sparse: sel}) }
+			ample := open(model.Limits{Rows: 1024, Sequences: 1, Wanted: 1, Pages: 16, Context: 1024})
+			want := make([][]engine.Token, 4)
+			var err error
+			for i := range want {
+				if want[i], err = answer(ample, ask(i, true)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if u := ample.Usage(); u.PagesFreed > 0 {
+				t.Fatalf("%d pages were freed of who keeps all", u.PagesFreed)
+			}
+			few := open(model.Limits{Rows: 100, Sequences: 4, Wanted: 4, Pages: 16, Context: 1024})
+			check := func(how string, e *engine.Engine, i int) {
+				if got, err := answer(e, ask(i, false)); err != nil || !reflect.DeepEqual(got, want[i]) {
+					t.Errorf("%s, reading %d: %v, %d tokens, other than with all pages", how, i, err, len(got))
+				}
+			}
+			for i := range want {
+				check("after a hit", ample, i)
+				check("in chunks", few, i)
+			}
+			for round := 0; round < 2 || round < 10 && few.Usage().Preempted == 0 && name != "streaming"; round++ {
+				var wait sync.WaitGroup
+				for i := range want {
+					wait.Go(func() { check(fmt.Sprint("among others, round ", round), few, i) })
+					wait.Go(func() { check(fmt.Sprint("beside itself, round ", round), few, i) })
+				}
+				wait.Wait()
+			}
+			if u := few.Usage(); u.PagesFreed == 0 || u.Preempted == 0 && name != "streaming" || u.Cached == 0 {
+				t.Errorf("%d pages were freed, %d preempted, %d tokens found", u.PagesFreed, u.Preempted, u.Cached)
+			}
+		})
+	}
+}
