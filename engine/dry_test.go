@@ -22,6 +22,10 @@ type dry struct {
 
 	outside map[pageID][]slot // pages that are kept; nil = none are
 	whims   *rand.Rand        // keeps and reads some pages late, or not at all; nil = all at once
+
+	tiles map[int32][]slot  // by place, those of pages that were given back
+	lanes map[int32][]int32 // by row, places; none = all pages are kept
+	heads int32             // places of a page
 }
 
 type slot struct {
@@ -39,6 +43,7 @@ func (d *dry) plan() ([]advance, error) {
 	d.restored()
 	plan := slices.Clone(d.next())
 	d.spill()
+	d.pack()
 	if err := d.compute(&d.work, plan); err != nil || !fresh || len(d.chunk) == 0 {
 		return plan, err
 	}
@@ -59,12 +64,20 @@ func (d *dry) compute(step *model.Step, plan []advance) error {
 		}
 		for j, id := range step.IDs[from:to] {
 			*d.at(q, q.computed+j) = slot{id, int32(q.computed + j), q.root}
+			d.unpack(q.pages[(q.computed+j)/attention.PageTokens])
 		}
 	}
 	for _, a := range plan { // after all writes, so that a page that two write to shows
 		q := a.seq
 		for i, id := range slices.Concat(q.tokens, a.draft)[:q.computed+a.rows] {
-			if want, got := (slot{id, int32(i), q.root}), *d.at(q, i); got != want {
+			want := slot{id, int32(i), q.root}
+			if q.pages[i/attention.PageTokens] < 0 {
+				if err := d.packed(q, i, want); err != nil {
+					return err
+				}
+				continue
+			}
+			if got := *d.at(q, i); got != want {
 				return fmt.Errorf("page %d holds %+v where %+v is meant", q.pages[i/attention.PageTokens], got, want)
 			}
 		}

@@ -12,12 +12,16 @@ import (
 // TestRandomTraffic lets requests come, advance and leave at random, in engines of all small sizes, and proves the books after every
 // move. Every request that is not aborted must get the tokens that it would get alone.
 func TestRandomTraffic(t *testing.T) {
-	var restored, drafted, accepted int64
+	var restored, drafted, accepted, freed int64
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			lim := model.Limits{Rows: 1 + r.IntN(200), Sequences: 1 + r.IntN(6), Wanted: 1 + r.IntN(12), Pages: 1 + r.IntN(9)}
 			lim.Context = 64 * (1 + r.IntN(lim.Pages+1))
+			if seed%5 < 2 {
+				lim.Pages += 4
+				lim.Context = 64*lim.Pages + r.IntN(500)
+			}
 			d := newDry(lim, 1+r.IntN(8))
 			d.crowd = r.IntN(4)
 			if seed%3 == 0 {
@@ -25,6 +29,9 @@ func TestRandomTraffic(t *testing.T) {
 			}
 			if seed%2 == 1 {
 				d.keepOutside(r)
+			}
+			if seed%5 < 2 {
+				d.openLanes(8 + r.IntN(40))
 			}
 			open := map[*sequence]bool{}
 			for range 400 {
@@ -48,7 +55,7 @@ func TestRandomTraffic(t *testing.T) {
 				}
 				randomStep(t, r, d, open)
 			}
-			restored += d.counts.Restored
+			restored, freed = restored+d.counts.Restored, freed+d.counts.PagesFreed
 			drafted, accepted = drafted+d.counts.Drafted, accepted+d.counts.Accepted
 			if u := d.usage(); u.Running+u.Waiting+u.PagesUsed > 0 || len(open) > 0 {
 				t.Fatalf("%d requests left: %+v", len(open), u)
@@ -57,6 +64,9 @@ func TestRandomTraffic(t *testing.T) {
 	}
 	if restored < 100 {
 		t.Errorf("%d pages were restored", restored)
+	}
+	if freed < 400 {
+		t.Errorf("%d pages were given back", freed)
 	}
 	if accepted < 1000 || drafted-accepted < 1000 {
 		t.Errorf("%d tokens were drafted, %d of them held", drafted, accepted)
@@ -85,6 +95,9 @@ func randomRequest(r *rand.Rand, d *dry) *sequence {
 			return nil
 		}
 		return q
+	}
+	if d.lanes != nil && r.IntN(3) > 0 {
+		return d.randomLanes(r, prompt)
 	}
 	ask := Request{Prompt: prompt, MaxTokens: r.IntN(100) - 1, Alternatives: -1, Priority: r.IntN(3)}
 	if d.drafts.how.On() { // what will come, but for some of it
