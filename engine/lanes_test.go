@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"sync"
@@ -75,5 +76,63 @@ func TestLanesChangeNothing(t *testing.T) {
 				t.Errorf("%d pages were freed, %d preempted, %d tokens found", u.PagesFreed, u.Preempted, u.Cached)
 			}
 		})
+	}
+}
+
+// A prompt that is longer than all pages together is served where its heads read few of them, and its pages stay few while it grows.
+func TestLanesServeWhatPagesDoNotHold(t *testing.T) {
+	s := []model.Selection{{Name: "s2", Knobs: []float32{2}, Params: map[string]float64{"stride": 4, "dense_every": 0, "kv": 1}}}
+	ask := func(whole bool) engine.Request {
+		return engine.Request{Prompt: long(3000), MaxTokens: 300, Alternatives: 3, Reads: &model.Reading{Prefill: "s2", Decode: "s2", Whole: whole}}
+	}
+	lim := model.Limits{Rows: 256, Sequences: 2, Wanted: 2, Pages: 64, Context: 4096}
+	want, err := answer(startAs(t, model.Options{Limits: lim, Sparse: s}), ask(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lim.Pages = 25
+	e := startAs(t, model.Options{Limits: lim, Sparse: s})
+	if _, err := answer(e, ask(true)); !errors.Is(err, engine.ErrContext) {
+		t.Errorf("3000 tokens in 25 pages of 64: %v", err)
+	}
+	for _, how := range []string{"alone", "after a hit"} {
+		if got, err := answer(e, ask(false)); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, %d tokens, other than with all pages", how, err, len(got))
+		}
+	}
+	most := 0
+	for tok, err := range e.Generate(t.Context(), ask(false)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := tok.Stats; s != nil && s.Sparse != nil {
+			if most = max(most, s.Sparse.Held); tok.Finish != "" {
+				t.Logf("%d tokens: %d pages, %d freed", s.Prompt+s.Generated, s.Sparse.Held, s.Sparse.Freed)
+			}
+		}
+	}
+	if u := e.Usage(); most > 17 || u.Cached == 0 || u.PagesUsed != 0 {
+		t.Errorf("%d pages were held, %d tokens found, %d pages are left", most, u.Cached, u.PagesUsed)
+	}
+}
+
+// What a sequence gave back stays in the prefix tree, whole, for others: also for those that read everything.
+func TestLanesLeavePrefixesWhole(t *testing.T) {
+	s := []model.Selection{laned["every other"]}
+	ask := func(r *model.Reading) engine.Request {
+		return engine.Request{Prompt: long(1000), MaxTokens: 80, Alternatives: 3, Reads: r}
+	}
+	lim := model.Limits{Rows: 256, Sequences: 2, Wanted: 2, Pages: 40, Context: 2048}
+	want, err := answer(startAs(t, model.Options{Limits: lim, Sparse: s}), ask(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := startAs(t, model.Options{Limits: lim, Sparse: s})
+	if _, err := answer(e, ask(&model.Reading{Decode: "s2"})); err != nil || e.Usage().PagesFreed == 0 {
+		t.Fatal(err, e.Usage().PagesFreed)
+	}
+	got, err := answer(e, ask(nil))
+	if u := e.Usage(); err != nil || !reflect.DeepEqual(got, want) || u.Cached != 960 {
+		t.Errorf("%v, %d tokens, %d of the prompt found", err, len(got), u.Cached)
 	}
 }
