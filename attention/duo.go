@@ -16,7 +16,7 @@ import (
 // everything, or sinks and recent keys, in whole pages. Which does what has been learnt for the model and is in its pattern. The defaults
 // are those of the published deployment.
 var _ = register(Kind{
-	Name: "duo", Phases: Prefill | Decode,
+	Name: "duo", Phases: Prefill | Decode, Placed: true,
 	Knob: Knob{Name: "recent", Default: 256, Min: 0, Max: 1 << 24, What: "how many keys before its page a streaming head reads, rounded up to pages"},
 	Params: []Knob{
 		{Name: "sink", Default: 64, Min: 0, Max: 1 << 20, What: "how many of the first keys a streaming head reads, rounded up to pages"},

@@ -15,7 +15,7 @@ import (
 // The knob is local, not stride: a head has learnt which columns are its own, and another stride would give it others, while a longer
 // local range only adds to what it reads.
 var _ = register(Kind{
-	Name: "s2", Phases: Prefill | Decode,
+	Name: "s2", Phases: Prefill | Decode, Placed: true,
 	Knob: Knob{Name: "local", Default: 16, Min: 1, Max: 1 << 20, What: "how many pages a row reads up to its own, which counts"},
 	Params: []Knob{
 		{Name: "stride", Default: 8, Min: 1, Max: 1 << 20, What: "how many pages lie from one column of a head to the next"},

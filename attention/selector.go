@@ -73,6 +73,7 @@ type Kind struct {
 	// Knob is the number that trades speed for recall. A request may turn it, and a profile has one for every layer.
 	Knob   Knob
 	Params []Knob // further numbers, fixed when the model is loaded
+	Placed bool   // its selectors go by positions alone and have Keeps
 	New    func(k *Kind, e *Env, s Setting) (*Selector, error)
 }
 

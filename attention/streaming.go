@@ -4,7 +4,7 @@ import "github.com/winnow-llm/winnow/tensor"
 
 // Attention sinks and recent keys (StreamingLLM, Xiao et al. 2024, arXiv 2309.17453), both in whole pages.
 var _ = register(Kind{
-	Name: "streaming", Phases: Prefill | Decode,
+	Name: "streaming", Phases: Prefill | Decode, Placed: true,
 	Knob: Knob{Name: "recent", Default: 1024, Min: 0, Max: 1 << 24, What: "how many keys before its page a row reads, rounded up to pages"},
 	Params: []Knob{
 		{Name: "sink", Default: 64, Min: 0, Max: 1 << 20, What: "how many of the first keys are read, rounded up to pages"},

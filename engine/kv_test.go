@@ -31,7 +31,9 @@ func packedCachesAreIndependent(t *testing.T, kv string) {
 	for i := range 6 {
 		r := engine.Request{Prompt: long(330 + i%3), MaxTokens: 120, Alternatives: 3}
 		if !strings.HasPrefix(kv, "mustafar") {
-			r.Reads = &readings[i%2*4]
+			reads := readings[i%2*4]
+			reads.Whole = true // so that pages are short
+			r.Reads = &reads
 		} else {
 			r.Prompt[0] += int32(i % 2)
 		}

@@ -58,6 +58,12 @@ func (e *Engine) laned(r *Request) (*lanes, int) {
 	return x, most
 }
 
+// ContextOf is how many tokens a sequence may have that reads so, and whose prompt has so many: Context, or more where it gives pages back.
+func (e *Engine) ContextOf(r *model.Reading, prompt int) int {
+	_, context := e.laned(&Request{Prompt: make([]int32, prompt), Reads: r})
+	return context
+}
+
 // newLanes are the lanes of a sequence that keeps and has computed nothing.
 func newLanes(keep *attention.Retention, from int, lim *model.Limits) *lanes {
 	x := &lanes{keep: keep, from: from, heads: len(keep.Heads), chunk: 1}

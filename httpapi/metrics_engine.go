@@ -110,6 +110,7 @@ var figures = []figure{
 	selected("winnow.sparse.keys_visible", "Keys that these tokens would have read without selectors", func(s *serve.Selected) float64 { return s.KeysVisible }),
 	selected("winnow.sparse.probes", "Tokens of which the keys were looked at that they did not read", func(s *serve.Selected) float64 { return float64(s.Probes) }),
 	selected("winnow.sparse.probed_mass", "Of the softmax over all keys, the share that probed tokens read, summed over them", func(s *serve.Selected) float64 { return s.ProbedMass }),
+	selected("winnow.sparse.pages_freed", "Pages of the cache that sequences gave back while they ran, since no row was to read them whole", func(s *serve.Selected) float64 { return float64(s.PagesFreed) }),
 	selected("winnow.sparse.budget_doublings", "Times that a budget of keys was doubled since a probe had found too little", func(s *serve.Selected) float64 { return float64(s.Doubled) }),
 	layered("winnow.moe.tokens", true, "Tokens that came by a layer of experts", func(c *serve.ExpertCounts) float64 { return float64(c.Rows) }),
 	layered("winnow.moe.expert_load_cv", false, "How unevenly a layer's experts are chosen: standard deviation beside the mean",

@@ -19,8 +19,11 @@ func readSparse(o *object) *serve.Sparsity {
 		Prefill: first(in.text("prefill"), ""), Decode: first(in.text("decode"), ""),
 		Budget: int(first(in.integer("budget", 1, mostBudget), 0)), Recall: first(in.share("recall"), 0), Threshold: in.number("threshold", -1e6, 1e6),
 	}
+	if x.Pages = first(in.text("pages"), ""); x.Pages != "" && x.Pages != serve.AllPages && x.Pages != serve.FewPages {
+		in.bad("pages", "is %.40q, want %q or %q", x.Pages, serve.AllPages, serve.FewPages)
+	}
 	for _, name := range in.unseen() {
-		in.bad(fmt.Sprintf("%.64q", name), "is unknown: there are prefill, decode, budget, recall, threshold")
+		in.bad(fmt.Sprintf("%.64q", name), "is unknown: there are prefill, decode, budget, recall, threshold, pages")
 	}
 	return x
 }
@@ -34,6 +37,8 @@ type sparseUsage struct {
 	Least     *float64 `json:"least_recall"`        // of a probed token
 	Probes    int      `json:"probes"`              // tokens of which the rest was looked at too
 	Budget    int      `json:"budget,omitempty"`    // keys that decoding keeps by the end; of several answers, the most
+	Held      int      `json:"pages_held"`          // pages of the cache at the end; of several answers, the sum
+	Freed     int      `json:"pages_freed"`         // pages that were given back, or not needed at all; likewise
 	Fallbacks []string `json:"fallbacks,omitempty"` // what was changed for the sake of recall, and why
 }
 
@@ -50,6 +55,7 @@ func tallySparse(all []serve.Usage) *sparseUsage {
 		asked = true
 		u.Read, u.Visible, u.Probes = u.Read+int64(x.Read), u.Visible+int64(x.Visible), u.Probes+x.Probes
 		mass, least, u.Budget = mass+x.Mass, min(least, x.Least), max(u.Budget, x.Budget)
+		u.Held, u.Freed = u.Held+x.Held, u.Freed+x.Freed
 		u.Fallbacks = append(u.Fallbacks, x.Fallbacks...)
 	}
 	if !asked {

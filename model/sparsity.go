@@ -23,9 +23,17 @@ type Sparsity struct {
 	// and twice the budget: before, reading everything costs less than choosing.
 	PrefillFrom, DecodeFrom *int
 	Params                  map[string]map[string]float64 // by selector, numbers that are fixed when the model is loaded
+	// Pages is AllPages where pages are kept that no row is to read any more, "" or FewPages where they are given back.
+	Pages string
 	// Profile has the knobs of selectors for Recall, or for its highest recall where that is 0; nil = they are the selectors' own. No text says it.
 	Profile *SparseProfile
 }
+
+// The words for which pages are kept.
+const (
+	AllPages = "all"
+	FewPages = "few"
+)
 
 const (
 	sparsePrompt = 16384 // tokens of a prompt from which on selecting keys pays
@@ -33,7 +41,7 @@ const (
 )
 
 // ParseSparsity reads fields with values, in any order: prefill=anchor,decode=quest,budget=4096,recall=0.98. There are also threshold, also (as
-// in also=s2/streaming), prefill_from, decode_from, and numbers of selectors such as anchor.group=512. "" asks for nothing. The error is a
+// in also=s2/streaming), pages (all or few), prefill_from, decode_from, and numbers of selectors such as anchor.group=512. "" asks for nothing. The error is a
 // *ReadingError.
 func ParseSparsity(s string) (x Sparsity, err error) {
 	if strings.TrimSpace(s) == "" {
@@ -108,6 +116,8 @@ func (x *Sparsity) set(name, value string) (err error) {
 		x.PrefillFrom = new(whole(0))
 	case "decode_from":
 		x.DecodeFrom = new(whole(0))
+	case "pages":
+		x.Pages = value
 	default:
 		return x.setParam(name, value)
 	}
@@ -118,7 +128,7 @@ func (x *Sparsity) set(name, value string) (err error) {
 func (x *Sparsity) setParam(name, value string) error {
 	selector, param, ok := strings.Cut(name, ".")
 	if !ok {
-		return &ReadingError{fmt.Sprintf("%.40q", name), "is unknown: there are prefill, decode, also, budget, threshold, recall, prefill_from, decode_from and SELECTOR.NUMBER"}
+		return &ReadingError{fmt.Sprintf("%.40q", name), "is unknown: there are prefill, decode, also, budget, threshold, recall, pages, prefill_from, decode_from and SELECTOR.NUMBER"}
 	}
 	v, err := strconv.ParseFloat(value, 64)
 	if err != nil {
@@ -163,6 +173,9 @@ func (x *Sparsity) Check() error {
 			return &ReadingError{"", err.Error()}
 		}
 	}
+	if x.Pages != "" && x.Pages != AllPages && x.Pages != FewPages {
+		return &ReadingError{"pages", fmt.Sprintf("is %.40q, want %q or %q", x.Pages, AllPages, FewPages)}
+	}
 	_, err := x.Reading(0)
 	return err
 }
@@ -191,9 +204,15 @@ func (x *Sparsity) String() string {
 	return strings.Join(fields, ",")
 }
 
+// Frees says whether prompts and answers give pages back which no head reads any more, where a prompt is long enough for Prefill.
+func (x *Sparsity) Frees() bool {
+	k := attention.KindOf(x.Decode)
+	return x.Pages != AllPages && x.Prefill == x.Decode && k != nil && k.Placed
+}
+
 // Reading is how a prompt of so many tokens, and what follows it, is read. The error is a *ReadingError.
 func (x *Sparsity) Reading(prompt int) (*Reading, error) {
-	r := &Reading{Prefill: x.Prefill, Decode: x.Decode, Recall: x.Recall}
+	r := &Reading{Prefill: x.Prefill, Decode: x.Decode, Recall: x.Recall, Whole: x.Pages == AllPages}
 	if x.Threshold != nil {
 		if x.Prefill == "" || x.Prefill == "full" {
 			return nil, &ReadingError{"threshold", "needs prefill: full has none"}

@@ -16,7 +16,8 @@ func TestParseSparsity(t *testing.T) {
 		"prefill=streaming,threshold=128,prefill_from=9,streaming.sink=192": {
 			Prefill: "streaming", Threshold: new(float32(128)), PrefillFrom: new(9), Params: map[string]map[string]float64{"streaming": {"sink": 192}},
 		},
-		"also=streaming/full": {Also: []string{"streaming", "full"}},
+		"prefill=s2,decode=s2,pages=all": {Prefill: "s2", Decode: "s2", Pages: AllPages},
+		"also=streaming/full":            {Also: []string{"streaming", "full"}},
 	} {
 		got, err := ParseSparsity(text)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -44,6 +45,7 @@ func TestParseSparsity(t *testing.T) {
 		{"prefill=streaming,streaming.sank=1", "", `no number called "sank"`},
 		{"prefill=streaming,streaming.sink=nan", "", "sink is NaN"},
 		{"sink=1", `"sink"`, "is unknown"},
+		{"pages=none", "pages", `is "none", want "all" or "few"`},
 	} {
 		_, err := ParseSparsity(c.text)
 		e, ok := errors.AsType[*ReadingError](err)

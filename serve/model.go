@@ -191,7 +191,20 @@ func (m *Model) start(opt *Options) error {
 		o.Prefixes, o.Identity = opt.Prefixes, identity+" "+opt.Build
 	}
 	m.engine = opt.Loop.Open(m.net, o)
-	return nil
+	if m.engine.Context() >= m.context {
+		return nil
+	}
+	r, err := m.sparse.Default.Reading(m.context - 1)
+	if most := 0; err == nil {
+		if most = m.engine.ContextOf(r, m.context-1); most < m.context {
+			err = fmt.Errorf("a context of %d tokens takes more than the cache of %d bytes, where at most %d fit that are read by %s", m.context, opt.CacheBytes, most, &m.sparse.Default)
+		}
+	}
+	if err != nil {
+		m.engine.Close()
+		m.net.Close()
+	}
+	return err
 }
 
 // mostContext is the context of models made for more, where nobody asks for another.
@@ -201,7 +214,7 @@ const mostContext = 8192
 const pageTokens = 64
 
 // fit plans the sizes of a model's buffers: pages for every sequence's whole context where memory allows, fewer where not, and
-// a context that one sequence can always have.
+// a context that one sequence can always have, or can where it reads as the default has it.
 func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 	network := opt.network(model.Limits{})
 	cache, err := network.KV()
@@ -219,7 +232,7 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 	switch {
 	case context > spec.Context:
 		return model.Limits{}, fmt.Errorf("a context of %d tokens is asked for, the model was made for %d", context, spec.Context)
-	case context < 2 || pages > most:
+	case context < 2 || most < 1 || pages > most && !opt.Sparse.Default.Frees():
 		return model.Limits{}, fmt.Errorf("a context of %d tokens takes %d bytes of cache, %d are allowed", max(context, 2), int64(max(pages, 1))*page+whole, opt.CacheBytes)
 	}
 	wanted := opt.Sequences

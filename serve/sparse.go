@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +13,12 @@ import (
 
 // Sparsity is by which selectors the tokens of prompt and answer read, and how closely.
 type Sparsity = model.Sparsity
+
+// The words for which pages are kept, see Sparsity.Pages.
+const (
+	AllPages = model.AllPages
+	FewPages = model.FewPages
+)
 
 // SparseUsage is what the tokens of an answer and its prompt read.
 type SparseUsage = engine.SparseStats
@@ -111,6 +118,7 @@ func (p *SparsePolicy) merged(x *Sparsity) Sparsity {
 	if x.Threshold != nil {
 		all.Threshold = x.Threshold
 	}
+	all.Pages = cmp.Or(x.Pages, all.Pages)
 	return all
 }
 
