@@ -193,16 +193,23 @@ func Drawn(r *rand.Rand) tensortest.Case {
 	if f := formats(h.Dim); !slices.Contains(f, h.Format) {
 		h.Dim = 32 * (1 + h.Dim%8)
 	}
-	return Attend(b, h, []Choice{Full, Stream, Window(1 + r.IntN(200)), Mixed(1), Mixed(kv)}[r.IntN(5)])
+	attend := Attend
+	if r.IntN(3) == 0 {
+		attend = AttendLanes
+	}
+	return attend(b, h, []Choice{Full, Stream, Window(1 + r.IntN(200)), Mixed(1), Mixed(kv)}[r.IntN(5)])
 }
 
 // Coverage checks that a plan which lists everything gives the bits of the plan with one range, so that a selector whose budget covers
-// the context changes nothing.
+// the context changes nothing; and that where tiles lie changes nothing either.
 func Coverage(t testing.TB, d tensor.Device) {
 	t.Helper()
 	for _, n := range append(slices.Clone(edges), 1000, 3000) {
 		for _, h := range []Heads{{6, 2, 40, quant.F32}, {6, 2, 40, quant.F16}, {6, 2, 32, quant.Q8_0}, {6, 2, 64, quant.Q8_0}, {6, 2, 64, quant.Q4_0}} {
 			want := output(t, d, Attend(one(n-1, 1), h, Full))
+			if !bytes.Equal(want, output(t, d, AttendLanes(one(n-1, 1), h, Full))) {
+				t.Errorf("%d keys, %s: other bits where pages are spread over others", n, h.Format)
+			}
 			for _, c := range []Choice{FullByBlocks, FullBySink} {
 				if !bytes.Equal(want, output(t, d, Attend(one(n-1, 1), h, c))) {
 					t.Errorf("%d keys, %s: %s has other bits than one range", n, h.Format, c.Name)
