@@ -64,7 +64,7 @@ func TestKeepsAreWhatPlansRead(t *testing.T) {
 func TestLanesAreTheMaskedSoftmax(t *testing.T) {
 	const heads, kv, dim, pages, stride, local, layers = 4, 2, 8, 14, 3, 2, 2
 	r := rand.New(rand.NewPCG(2, 9))
-	caches, err := NewCaches(tensor.Reference(), 3*pages, slices.Repeat([]Shape{{kv, dim, quant.F32}}, layers))
+	caches, err := NewCaches(tensor.Reference(), 3*pages, slices.Repeat([]Shape{{Heads: kv, Dim: dim, Format: quant.F32}}, layers))
 	if err != nil {
 		t.Fatal(err)
 	}

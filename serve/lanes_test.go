@@ -17,7 +17,7 @@ func TestContextsBeyondTheCache(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := int64(spec.PageBytes(quant.F32))
+	page := int64(spec.PageBytes(model.KV{Format: quant.F32}))
 	reads := func(text string) SparsePolicy {
 		x, err := model.ParseSparsity(text)
 		if err != nil {
