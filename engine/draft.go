@@ -15,11 +15,12 @@ type Drafting string
 const (
 	NoDrafts Drafting = "off"
 	NGram    Drafting = "ngram"  // by what followed the same few tokens before, where that is measured to be faster
-	Always   Drafting = "always" // as NGram, however slow: to measure, and for tests
+	ByModel  Drafting = "draft"  // as NGram, and by a draft model where the text foretells less, likewise where that is faster
+	Always   Drafting = "always" // in all ways there are, however slow: to measure, and for tests
 )
 
 // On says whether any tokens are drafted.
-func (d Drafting) On() bool { return d == NGram || d == Always }
+func (d Drafting) On() bool { return d == NGram || d == ByModel || d == Always }
 
 // drafts decides which of the tokens that are foretold for sequences are computed along with their next ones. Sampling then goes over the rows as
 // it would have gone over steps, and what it chooses holds up to the first token that was foretold otherwise; the rows behind are as if they had
@@ -31,7 +32,9 @@ type drafts struct {
 	how   Drafting
 	held  held // of all sequences
 	costs costs
-	picks []pick // scratch
+	model *drafter      // nil where there is no draft model
+	spent time.Duration // what it took of the turn in hand
+	picks []pick        // scratch
 }
 
 // pick is a token that could be drafted.
@@ -56,6 +59,11 @@ func (e *Engine) foretell(q *sequence, r *Request) {
 		others := e.scheduler.drafts.held
 		e.mu.Unlock()
 		q.lookup = newLookup(r, q.limit, &others)
+		if d := e.scheduler.drafts.model; d != nil {
+			e.mu.Lock()
+			q.shadow = newShadow(q, r.Draft, d)
+			e.mu.Unlock()
+		}
 	}
 }
 
@@ -65,17 +73,13 @@ func (s *scheduler) draft() {
 	if s.drafted = 0; !d.how.On() || n == 0 {
 		return
 	}
-	room := min(s.limits.Rows, s.limits.Wanted, mostCosted) - n
-	if s.crowd > 0 { // a token more touches experts as a sequence more does
-		room = min(room, s.crowd-n)
-	}
+	room := s.draftRoom(n)
 	d.picks = d.picks[:0]
 	for i, a := range s.plan {
 		if q := a.seq; q.lookup != nil && a.want > 0 {
-			q.lookup.find()
 			chance := 1.0
-			for j := range q.draftable() {
-				chance *= q.lookup.chance(j)
+			for j := range q.draftable(q.foretold()) {
+				chance *= q.chance(j)
 				d.picks = append(d.picks, pick{i, chance})
 			}
 		}
@@ -88,11 +92,20 @@ func (s *scheduler) draft() {
 	for _, p := range d.picks {
 		a := &s.plan[p.part]
 		if s.extend(a.seq, a.rows+1) {
-			a.draft = a.seq.lookup.next[:len(a.draft)+1]
+			a.draft, a.modelled = a.seq.foretold()[:len(a.draft)+1], a.seq.shadow.fresh()
 			a.rows, a.want = a.rows+1, a.want+1
 			s.drafted++
 		}
 	}
+}
+
+// draftRoom is how many rows a step of n who generate has for tokens that are drafted.
+func (s *scheduler) draftRoom(n int) int {
+	room := min(s.limits.Rows, s.limits.Wanted, mostCosted) - n
+	if s.crowd > 0 { // a token more touches experts as a sequence more does
+		room = min(room, s.crowd-n)
+	}
+	return room
 }
 
 // extend sees that a sequence has the pages of so many rows. For a draft nobody is preempted, nor left without a page for his next token.
@@ -106,32 +119,23 @@ func (s *scheduler) extend(q *sequence, rows int) bool {
 	return true
 }
 
-// draftable is how many of the tokens that are foretold could be drafted: those before its end, as the tokens or its limit have it.
-func (q *sequence) draftable() int {
-	next := q.lookup.next[:min(len(q.lookup.next), q.limit-len(q.tokens)-1)]
-	if end := slices.IndexFunc(next, func(id int32) bool { return slices.Contains(q.stop, id) }); end >= 0 {
-		return end
-	}
-	return len(next)
-}
-
 // took learns how long a step took, if it is one in which all generate, and whether it stood between parts of a chunk.
 func (s *scheduler) took(step *model.Step, spent time.Duration, between bool) {
 	if len(step.IDs) != len(step.Past)+s.drafted {
 		return
 	}
-	if s.pace.step(spent, between); !between {
+	if s.pace.step(spent+s.drafts.spent, between); !between {
 		s.drafts.costs.took(len(step.IDs), spent)
 	}
 }
 
-// worth is how many picks a step of n sequences gains by.
+// worth is how many picks a step of n sequences gains by. What a draft model took to foretell them is spent.
 func (d *drafts) worth(n int) int {
 	if !d.costs.ready(n) {
 		return 0
 	}
-	plain, known := d.costs.of(n, n), d.costs.known(n)
-	best, most := worthwhile*float64(n)/plain, 0
+	plain, known, spent := d.costs.of(n, n), d.costs.known(n), float64(d.spent)
+	best, most := worthwhile*float64(n)/(plain+spent), 0
 	tokens, with := float64(n), map[int]bool{}
 	for i, p := range d.picks {
 		if i >= max(2, 2*(known-n)) {
@@ -143,7 +147,7 @@ func (d *drafts) worth(n int) int {
 		if took > bystander*plain && len(with) < n {
 			continue
 		}
-		if pace := tokens / took; pace > best {
+		if pace := tokens / (took + spent); pace > best {
 			best, most = pace, i+1
 		}
 	}

@@ -24,6 +24,8 @@ type Options struct {
 	// Draft says whether steps compute tokens that are foretold for a sequence along with its next one. It changes none of them. A step has room
 	// for such rows as far as the model's Limits have more wanted rows than sequences run.
 	Draft Drafting
+	// Drafter foretells tokens where Draft asks for that; nil = there is none.
+	Drafter *Drafter
 	// Prefixes keep pages that have no room in the model's memory, and those of engines that are closed; nil = nothing does. Identity is what
 	// models have in common whose pages may be exchanged: see model.PageIdentity, and add the program, unless others compute the same bits.
 	Prefixes Prefixes

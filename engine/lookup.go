@@ -16,6 +16,7 @@ type lookup struct {
 	slots []int32 // by hash: the place behind the last n-gram with it; 0 = there is none
 	most  int     // tokens that are foretold at once
 	next  []int32 // those that are
+	found int     // tokens of the text when they were
 	same  int     // tokens before them that are as they were before what they are taken from, as far as longestMatch
 	held  held
 }
@@ -78,8 +79,11 @@ func (l *lookup) slot(n int) *int32 {
 // find foretells the next tokens, none where nothing like the last ones stood before. What goes on to the end of the text goes on with what
 // was foretold itself, as a loop does.
 func (l *lookup) find() {
-	l.next, l.same = l.next[:0], 0
 	end := len(l.text)
+	if l.found == end {
+		return
+	}
+	l.next, l.same, l.found = l.next[:0], 0, end
 	for n := min(longestGram, end-1); n >= shortestGram; n-- {
 		at := int(*l.slot(n))
 		if at < n || !slices.Equal(l.text[at-n:at], l.text[end-n:]) {
@@ -118,6 +122,9 @@ func (l *lookup) judge(ids []int32, all *held) {
 		class := l.class(i)
 		l.held[class].add(id == l.next[i], ownWindow)
 		all[class].add(id == l.next[i], allWindow)
+		if id != l.next[i] {
+			break
+		}
 	}
 	l.next = l.next[:0]
 	l.push(ids...)

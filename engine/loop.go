@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -42,6 +43,9 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	}
 	if e.check {
 		m.Prove()
+	}
+	if opt.Drafter != nil && (opt.Draft == ByModel || opt.Draft == Always) {
+		e.scheduler.drafts.model = newDrafter(opt.Drafter, m.Spec().Vocab)
 	}
 	e.unique = newUnique(opt.MaxUnique, m.Spec())
 	e.scheduler.crowd = e.unique.crowd(e.scheduler.limits.Sequences)
@@ -112,6 +116,7 @@ func (e *Engine) step() bool {
 		return false
 	}
 	e.restored()
+	e.ponder()
 	planned, chunk := e.begin()
 	saved := e.keeper != nil && e.keep(e.leaves, 0) > 0
 	started := time.Now()
@@ -140,7 +145,10 @@ func (e *Engine) step() bool {
 		took := time.Since(started)
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.scheduler.counts.Turn.add(took.Seconds())
+		e.scheduler.counts.Turn.add(took.Seconds() + e.scheduler.drafts.spent.Seconds())
+		if d := e.scheduler.drafts.model; d != nil {
+			d.total += took
+		}
 	}
 	return planned || chunk || saved
 }
@@ -311,7 +319,7 @@ func (e *Engine) end(step *model.Step, out *result, err error) {
 
 // prove panics when the scheduler's books are wrong.
 func (e *Engine) prove() {
-	if err := e.scheduler.check(); err != nil {
+	if err := cmp.Or(e.scheduler.check(), e.scheduler.drafts.model.check()); err != nil {
 		panic("winnow: bug: engine: " + err.Error())
 	}
 }

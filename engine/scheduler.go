@@ -39,8 +39,9 @@ type advance struct {
 	rows int // tokens it computes, from seq.computed on
 	want int // of them the last ones, whose logits are wanted
 
-	draft []int32 // the last of its tokens, which are only foretold; what was computed for those that do not hold is taken back
-	got   int     // tokens that the step brought it, once it is committed
+	draft    []int32 // the last of its tokens, which are only foretold; what was computed for those that do not hold is taken back
+	modelled bool    // by the draft model
+	got      int     // tokens that the step brought it, once it is committed
 }
 
 // newScheduler plans for a model's limits. A step holds no more sequences than can have a row, and a wanted row, each.
@@ -285,6 +286,10 @@ func (s *scheduler) commit(ids []int32) {
 			s.pool.dense.shut(q, from)
 			if q.lookup != nil {
 				q.lookup.judge(sampled, &s.drafts.held)
+			}
+			if d := s.drafts.model; q.shadow != nil {
+				q.shadow.judge(sampled, &d.odds)
+				d.counted(a)
 			}
 			q.held = q.every && a.want > 0
 			s.seal(q)

@@ -46,6 +46,7 @@ type sequence struct {
 	alternatives int
 	stop         []int32
 	lookup       *lookup // foretells its tokens; nil where none are drafted
+	shadow       *shadow // has a draft model foretell them; nil where there is none, or it does not for this sequence
 
 	planned bool   // it has a part in the step in hand, so its pages are in use
 	chunked bool   // planned, and in the chunk that is computed in parts

@@ -54,11 +54,12 @@ type Usage struct {
 
 // Counters only grow while an engine is open.
 type Counters struct {
-	Prompt    int64 // tokens of admitted prompts
-	Cached    int64 // of them, found in the prefix cache
-	Generated int64 // tokens
-	Drafted   int64 // tokens that were computed ahead of their time, see Options.Draft
-	Accepted  int64 // of them, those that held
+	Prompt    int64       // tokens of admitted prompts
+	Cached    int64       // of them, found in the prefix cache
+	Generated int64       // tokens
+	Drafted   int64       // tokens that were computed ahead of their time, see Options.Draft
+	Accepted  int64       // of them, those that held
+	ByModel   DraftCounts // of these, what a draft model foretold
 	Steps     int64
 	Rows      int64 // tokens computed, those of scores and those computed again included
 	Preempted int64 // times a sequence lost its pages to an older one
@@ -137,9 +138,13 @@ func (h *Histogram) add(v float64) {
 
 // usage is the scheduler's load.
 func (s *scheduler) usage() Usage {
+	counts := s.counts
+	if d := s.drafts.model; d != nil {
+		counts.ByModel = d.counts
+	}
 	return Usage{
 		Running: len(s.running), Waiting: len(s.waiting),
 		PagesUsed: s.pool.used(), PagesCached: s.pool.idle.Len(), PagesTotal: len(s.pool.pages), Crowd: s.crowd,
-		Counters: s.counts,
+		Counters: counts,
 	}
 }
