@@ -54,7 +54,10 @@ type Config struct {
 	Rows             int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
 	Queue            int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
 
-	Speculative string `koanf:"speculative" help:"compute tokens ahead that stood behind the same few ones before: off, ngram where that is faster, or always; the answers are the same"`
+	Speculative string   `koanf:"speculative" help:"compute tokens ahead: off, ngram those that stood behind the same few ones before, draft those that a draft model foretells too, both where that is faster, or always; auto = draft where there is a draft model, else ngram; the answers are the same"`
+	DraftModel  []string `koanf:"draft_model" help:"a smaller model of the same vocabulary that foretells what the first model will say, or an overlay FILE.json by which it does so itself with fewer experts; NAME=MODEL for the model NAME"`
+	DraftMax    int      `koanf:"draft_max" help:"tokens that a draft model foretells at once at most, 1 to 7"`
+	DraftMinP   float64  `koanf:"draft_min_p" help:"a draft ends before the first token that the draft model itself thinks less likely than this"`
 
 	ExpertOverlays []string `koanf:"expert_overlays" flag:"expert-overlay" help:"serve the first model with the experts that an overlay leaves, FILE, or as another one beside it, NAME=FILE"`
 	ExpertProfiles []string `koanf:"expert_profiles" flag:"expert-profile" help:"compare how a model's experts are chosen with its profile in this file, which winnow experts profile wrote"`
@@ -123,7 +126,9 @@ func Default() Config {
 		CPU:          "auto",
 		DType:        "native",
 		KVType:       "auto",
-		Speculative:  "ngram",
+		Speculative:  "auto",
+		DraftMax:     7,
+		DraftMinP:    0.5,
 		MoeRequests:  true,
 		MoeReturnIDs: true,
 
@@ -176,12 +181,20 @@ func (c *Config) check() error {
 		{"numa", c.NUMA, []string{"distribute", Off}},
 		{"dtype", c.DType, []string{"native", "f32"}},
 		{"kv_type", c.KVType, []string{"auto", "f32", "f16", "q8_0", "q4_0", "mustafar-50", "mustafar-70"}},
-		{"speculative", c.Speculative, []string{"off", "ngram", "always"}},
+		{"speculative", c.Speculative, []string{"auto", "off", "ngram", "draft", "always"}},
 		{"log_format", c.LogFormat, []string{"text", "json"}},
 	} {
 		if !slices.Contains(v.allowed, v.value) {
 			return fmt.Errorf("%w: %s is %q, want one of %s", ErrConfig, v.key, v.value, strings.Join(v.allowed, ", "))
 		}
+	}
+	switch {
+	case c.Speculative == "draft" && len(c.DraftModel) == 0:
+		return fmt.Errorf("%w: speculative is draft, and there is no draft_model", ErrConfig)
+	case c.DraftMax < 1 || c.DraftMax > 7:
+		return fmt.Errorf("%w: draft_max is %d, want 1 to 7", ErrConfig, c.DraftMax)
+	case !(c.DraftMinP >= 0 && c.DraftMinP <= 1):
+		return fmt.Errorf("%w: draft_min_p is %v, want 0 to 1", ErrConfig, c.DraftMinP)
 	}
 	values := reflect.ValueOf(*c)
 	for _, f := range fields() {

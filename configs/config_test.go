@@ -74,8 +74,8 @@ func TestTheExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Gates)+len(c.SparseProfiles) == 0 {
-		c.Gates, c.SparseProfiles = nil, nil
+	if len(c.Gates)+len(c.SparseProfiles)+len(c.DraftModel) == 0 {
+		c.Gates, c.SparseProfiles, c.DraftModel = nil, nil, nil
 	}
 	if len(c.Hosts) == 0 && len(c.Origins) == 0 && len(c.Pinned) == 0 && len(c.ExpertOverlays)+len(c.ExpertProfiles) == 0 {
 		c.Hosts, c.Origins, c.Pinned, c.ExpertOverlays, c.ExpertProfiles = nil, nil, nil, nil, nil
@@ -102,6 +102,9 @@ func TestRefusals(t *testing.T) {
 		{"no size", "", "WINNOW_CACHE_BYTES=huge", `"huge" is no size`},
 		{"no address", "addr: localhost", "", "want host:port"},
 		{"unknown kernels", "", "WINNOW_CPU=sse", "want one of auto, amx, avx512, avx2, dotprod, neon, go"},
+		{"no draft model", "speculative: draft", "", "there is no draft_model"},
+		{"too long drafts", "draft_max: 8", "", "draft_max is 8, want 1 to 7"},
+		{"no likelihood", "draft_min_p: 1.5", "", "draft_min_p is 1.5, want 0 to 1"},
 		{"unknown level", "", "WINNOW_LOG=loud", "loud"},
 		{"missing file", "", "WINNOW_CONFIG=nowhere.yaml", "nowhere.yaml"},
 		{"unknown exporter", "", "OTEL_TRACES_EXPORTER=zipkin", "want one of otlp, console, none"},

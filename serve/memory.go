@@ -31,9 +31,12 @@ func Fit(c *store.Checkpoint, opt Options, memory int64) (Options, error) {
 	if whole.Sparse, err = whole.Sparse.Of(c); err != nil {
 		return opt, err
 	}
-	limits, err := whole.limits(c)
+	limits, draft, err := whole.limits(c)
 	if err != nil {
 		return opt, err
+	}
+	if memory -= draft; memory <= 0 {
+		return opt, nil
 	}
 	network, err := FitNetwork(c, opt.Device, whole.network(limits), memory)
 	opt.ExpertBytes = network.ExpertBytes
@@ -68,30 +71,33 @@ func Shareable(c *store.Checkpoint, opt Options) (int64, error) {
 	return s.copied, nil
 }
 
-// weigh gives the bytes of cache and buffers, and those of weights.
+// weigh gives the bytes of cache and buffers, with all that a draft model takes, and those of weights.
 func weigh(c *store.Checkpoint, opt Options) (buffers int64, s *sampler, err error) {
 	opt = opt.filled()
 	if opt.Sparse, err = opt.Sparse.Of(c); err != nil {
 		return 0, nil, err
 	}
-	limits, err := opt.limits(c)
+	limits, draft, err := opt.limits(c)
 	if err != nil {
 		return 0, nil, err
 	}
-	return weighNetwork(c, opt.Device, opt.network(limits))
+	buffers, s, err = weighNetwork(c, opt.Device, opt.network(limits))
+	return buffers + draft, s, err
 }
 
-// limits are those that a model of the checkpoint is opened with.
-func (o *Options) limits(c *store.Checkpoint) (model.Limits, error) {
+// limits are those that a model of the checkpoint is opened with, beside a draft model of so many bytes.
+func (o *Options) limits(c *store.Checkpoint) (limits model.Limits, draft int64, err error) {
 	spec, err := o.network(model.Limits{}).Describe(c)
 	if err != nil {
-		return model.Limits{}, err
+		return limits, 0, err
 	}
-	limits, err := fit(&spec, *o)
-	if err != nil {
-		return limits, fmt.Errorf("%s: %w", c.Path, err)
+	if draft, err = o.weighDraft(&spec); err != nil {
+		return limits, 0, err
 	}
-	return limits, nil
+	if limits, err = fit(&spec, *o); err != nil {
+		return limits, 0, fmt.Errorf("%s: %w", c.Path, err)
+	}
+	return limits, draft, nil
 }
 
 func weighNetwork(c *store.Checkpoint, d tensor.Device, opt model.Options) (buffers int64, s *sampler, err error) {

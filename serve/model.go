@@ -33,6 +33,7 @@ type Options struct {
 	Rows       int             // most tokens a step; 0 = 512
 	Queue      int             // most requests that wait; 0 = 256
 	Draft      engine.Drafting // whether steps compute tokens that are foretold, see engine.Options
+	DraftModel *DraftModel     // what else foretells them; nil = nothing
 	MaxUnique  int             // different experts of a layer that a step is meant to run, see engine.Options; 0 = any number
 	Check      bool            // the engine checks its own state after every step, slowly
 	Cache      *Cache          // of what prompts were made of; shared by models, closed after them; nil = none
@@ -105,7 +106,8 @@ type Model struct {
 	net         *model.Model
 	checkpoint  *store.Checkpoint
 	memory      int64
-	shareable   int64 // bytes of it that models of the same mapping hold too
+	shareable   int64      // bytes of it that models of the same mapping hold too
+	second      *companion // the draft model; nil where there is none
 }
 
 // Open makes a model of a checkpoint, which it then owns: it is closed with the model, or at once when Open fails.
@@ -161,7 +163,18 @@ func (m *Model) open(opt Options) error {
 		return fmt.Errorf("%w: the tokenizer has %d tokens, the model %d", model.ErrSpec, n, m.spec.Vocab)
 	}
 	m.ends = slices.DeleteFunc(m.vocab.EndIDs(), func(id int32) bool { return int(id) >= m.spec.Vocab }) // files name ids that are not there
-	limits, err := fit(&m.spec, opt)
+	if m.second, err = opt.companion(&m.spec); err != nil {
+		return err
+	}
+	if err := m.load(&opt); err != nil {
+		return errors.Join(err, m.second.close())
+	}
+	return nil
+}
+
+// load brings the network onto its device, and the draft model beside it, and opens the engine.
+func (m *Model) load(opt *Options) error {
+	limits, err := fit(&m.spec, *opt)
 	if err != nil {
 		return err
 	}
@@ -171,12 +184,17 @@ func (m *Model) open(opt Options) error {
 	if err != nil {
 		return err
 	}
-	if err := m.readable(); err != nil {
-		m.net.Close()
-		return err
-	}
 	m.memory, m.shareable = device.total(m.checkpoint), device.mapped
-	return m.start(&opt)
+	if err = m.readable(); err == nil {
+		err = m.second.load(m, opt.Device)
+	}
+	if err == nil {
+		err = m.start(opt)
+	}
+	if err != nil {
+		m.net.Close()
+	}
+	return err
 }
 
 // start opens the engine of a loaded network.
@@ -185,11 +203,11 @@ func (m *Model) start(opt *Options) error {
 	if opt.Prefixes != nil {
 		identity, err := m.net.PageIdentity()
 		if err != nil {
-			m.net.Close()
 			return err
 		}
 		o.Prefixes, o.Identity = opt.Prefixes, identity+" "+opt.Build
 	}
+	o.Drafter = m.second.drafter()
 	m.engine = opt.Loop.Open(m.net, o)
 	if m.engine.Context() >= m.context {
 		return nil
@@ -249,7 +267,7 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 func (m *Model) Close() error {
 	m.engine.Close()
 	m.net.Close()
-	return m.checkpoint.Close()
+	return errors.Join(m.second.close(), m.checkpoint.Close())
 }
 
 // Name is the name it was opened under.

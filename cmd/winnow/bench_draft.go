@@ -35,10 +35,14 @@ type draftResult struct {
 	Ratio    float64 `json:"ratio"`      // of those two
 	Drafted  int     `json:"drafted"`    // tokens, of one answer
 	Accepted int     `json:"accepted"`   // of them, tokens of the answer
+
+	ModelDrafted  int64   `json:"model_drafted"`  // of the drafted tokens of an answer, those of the draft model
+	ModelAccepted int64   `json:"model_accepted"` // of them, tokens of the answer
+	ModelSeconds  float64 `json:"model_seconds"`  // that the draft model took for an answer
 }
 
 func draftFlags(c *cobra.Command, b *draftBench) {
-	c.Flags().StringVar(&b.how, "speculative", string(engine.NGram), "how tokens are drafted in a test of -f: ngram or always")
+	c.Flags().StringVar(&b.how, "speculative", "auto", "how tokens are drafted in a test of -f: ngram, draft or always (default auto: draft where there is a draft model, else ngram)")
 	c.Flags().StringSliceVarP(&b.files, "file", "f", nil, "instead: answer the request in this file, with drafted tokens and without")
 }
 
@@ -50,8 +54,8 @@ func (b *benchmark) runDrafts(c *cobra.Command, name string) (err error) {
 	}
 	ctx, stop := interruptible(c)
 	defer stop()
-	if cfg.Speculative = b.drafts.how; !engine.Drafting(cfg.Speculative).On() {
-		return fmt.Errorf("bench: --speculative is %q, want ngram or always", cfg.Speculative)
+	if cfg.Speculative = b.drafts.how; !drafting(&cfg).On() || cfg.Speculative == string(engine.ByModel) && len(cfg.DraftModel) == 0 {
+		return fmt.Errorf("bench: --speculative is %q, want ngram or always, or draft with --draft-model", cfg.Speculative)
 	}
 	if len(b.threads) > 0 {
 		cfg.Threads = b.threads[0]
@@ -63,6 +67,9 @@ func (b *benchmark) runDrafts(c *cobra.Command, name string) (err error) {
 	defer func() { err = errors.Join(err, m.Close()) }()
 	path, err := modelPath(cfg.Models, name)
 	if err != nil {
+		return err
+	}
+	if err := m.draftFor(serve.Source{Name: name, Weights: path}); err != nil {
 		return err
 	}
 	model, err := m.open(name, path)
@@ -92,6 +99,7 @@ func (b *benchmark) bothWays(ctx context.Context, m *serve.Model, r *draftResult
 		return err
 	}
 	speeds := map[int][]float64{}
+	before := m.Usage().ByModel
 	for i := range b.repetitions + 1 {
 		for _, most := range []int{0, engine.MostDraft} {
 			u, err := b.answer(ctx, m, string(asked), most)
@@ -104,6 +112,9 @@ func (b *benchmark) bothWays(ctx context.Context, m *serve.Model, r *draftResult
 			if i > 0 {
 				speeds[most] = append(speeds[most], float64(u.Completion-1)/(u.Total-u.First).Seconds())
 			}
+			now := m.Usage().ByModel
+			r.ModelDrafted, r.ModelAccepted, r.ModelSeconds = now.Drafted-before.Drafted, now.Accepted-before.Accepted, now.Seconds-before.Seconds
+			before = now
 			r.NPrompt, r.NGen, r.Drafted, r.Accepted = u.Prompt, u.Completion, u.Accepted+u.Rejected, u.Accepted
 		}
 	}
@@ -135,9 +146,9 @@ func (b *benchmark) answer(ctx context.Context, m *serve.Model, asked string, mo
 
 func printDrafts(out io.Writer, results []draftResult) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "file\tprompt\tanswer\ttokens/s\twith drafts\tratio\tdrafted\taccepted\t")
+	fmt.Fprintln(w, "file\tprompt\tanswer\ttokens/s\twith drafts\tratio\tdrafted\taccepted\tby model\taccepted\t")
 	for _, r := range results {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f\t%.1f\t%.2f\t%d\t%d\t\n", r.File, r.NPrompt, r.NGen, r.PlainTS, r.DraftTS, r.Ratio, r.Drafted, r.Accepted)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f\t%.1f\t%.2f\t%d\t%d\t%d\t%d\t\n", r.File, r.NPrompt, r.NGen, r.PlainTS, r.DraftTS, r.Ratio, r.Drafted, r.Accepted, r.ModelDrafted, r.ModelAccepted)
 	}
 	return w.Flush()
 }

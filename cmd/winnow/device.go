@@ -28,14 +28,15 @@ type machine struct {
 	log    *slog.Logger
 	close  []func() error // in order
 
-	rope     model.RopeScaling        // of all that is loaded
-	overlay  *model.Overlay           // of all that is loaded; nil = none
-	shelf    store.Shelf              // what is open
-	policy   serve.ExpertPolicy       // of requests
-	sparse   serve.SparsePolicy       // likewise
-	profiles []serve.ExpertProfile    // of models that are served
-	overlays map[string]overlaid      // served ones, by what their weights are known by; not written once there are requests
-	shared   map[string]serve.Sharing // by path: models that are served under several overlays; likewise
+	rope     model.RopeScaling            // of all that is loaded
+	overlay  *model.Overlay               // of all that is loaded; nil = none
+	shelf    store.Shelf                  // what is open
+	policy   serve.ExpertPolicy           // of requests
+	sparse   serve.SparsePolicy           // likewise
+	profiles []serve.ExpertProfile        // of models that are served
+	overlays map[string]overlaid          // served ones, by what their weights are known by; not written once there are requests
+	drafts   map[string]*serve.DraftModel // by what weights are known by: draft models; likewise
+	shared   map[string]serve.Sharing     // by path: models that are served under several overlays; likewise
 }
 
 // cacheBytes is what each kind of thing that prompts are made of may take in the cache.
@@ -59,7 +60,7 @@ func openMachine(cfg configs.Config, log *slog.Logger) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{device: d, plain: d, config: cfg, log: log, rope: rope, overlays: map[string]overlaid{}, shared: map[string]serve.Sharing{}}
+	m := &machine{device: d, plain: d, config: cfg, log: log, rope: rope, overlays: map[string]overlaid{}, drafts: map[string]*serve.DraftModel{}, shared: map[string]serve.Sharing{}}
 	if c, ok := d.(io.Closer); ok {
 		m.close = append(m.close, c.Close)
 	}
@@ -108,7 +109,7 @@ func (m *machine) options() serve.Options {
 	c := m.config
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), KVType: c.KVType, Context: c.Context, CacheBytes: int64(c.CacheBytes),
-		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Draft: engine.Drafting(c.Speculative), MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Rope: m.rope, Overlay: m.overlay,
+		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Draft: drafting(&c), MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Rope: m.rope, Overlay: m.overlay,
 		ForceOverlay: c.ForceOverlay, ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Sparse: m.sparse, Profiles: m.profiles,
 		Prefixes: m.pages, Build: version,
 	}
@@ -127,6 +128,9 @@ func (m *machine) loading(weights string) (path string, opt serve.Options, err e
 		opt.Overlay, err = readOverlay(o.file)
 	}
 	_, opt.Apart = m.shared[path]
+	if opt.DraftModel = m.drafts[weights]; opt.DraftModel != nil {
+		opt.Apart = opt.Apart || opt.DraftModel.Within
+	}
 	return path, opt, err
 }
 

@@ -267,7 +267,8 @@ func (m *machine) library(names []string, log *slog.Logger) (all *serve.Library,
 		}
 		opt.Named = append(opt.Named, others...)
 	}
-	return serve.NewLibrary(opt), called, nil
+	all = serve.NewLibrary(opt)
+	return all, called, m.draftModels(all, base)
 }
 
 // source looks at a model's description and says how to load it.
