@@ -287,3 +287,42 @@ func pretend(d *drafter, draw *rand.Rand, right float64, step, row time.Duration
 	}
 	return took
 }
+
+// In the loop too, a draft model is asked where it is fast, and after some tries no more where it is slow, and answers are the same.
+func TestDraftModelByTheClock(t *testing.T) {
+	r := Request{Prompt: requests(7)[5].Prompt, MaxTokens: 150, Alternatives: -1, Sampling: Sampling{Temperature: 1, Seed: 3}}
+	plain, _ := open(t, ample)
+	want, err := collect(plain.Generate(t.Context(), r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := func() *stage {
+		return &stage{Device: tensor.Reference(), atSync: func() error { time.Sleep(5 * ms); return nil }}
+	}
+	lim := model.Limits{Rows: 64, Sequences: 2, Wanted: 18, Pages: 20, Context: 256}
+	for name, c := range map[string]struct {
+		target, draft tensor.Device
+		pays          bool
+	}{
+		"fast": {slow(), tensor.Reference(), true},
+		"slow": {tensor.Reference(), slow(), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := drafting(t, tiny(t, "qwen3_moe", lim, c.target), ByModel, Drafter{Model: tiny(t, "qwen3_moe", lim, c.draft)})
+			for range 2 {
+				got, err := collect(e.Generate(t.Context(), r))
+				if err == nil {
+					err = same(got, want)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			u := e.Usage()
+			if u.ByModel.Accepted != u.ByModel.Drafted || c.pays && u.ByModel.Accepted < 60 || !c.pays && u.ByModel.Drafted > 40 {
+				t.Errorf("%+v", u.ByModel)
+			}
+			left(t, e)
+		})
+	}
+}

@@ -54,6 +54,16 @@ func selected(name, what string, of func(s *serve.Selected) float64) figure {
 	}}
 }
 
+// modelled is a figure of a draft model; a model that has none has no such figure.
+func modelled(name, unit, what string, of func(d *serve.DraftCounts) float64) figure {
+	return figure{name: name, unit: unit, what: what, grows: true, of: func(l *serve.Listing) []value {
+		if !l.Drafter {
+			return nil
+		}
+		return []value{{n: of(&l.Engine.ByModel)}}
+	}}
+}
+
 // layered is a figure of each layer of experts.
 func layered(name string, grows bool, what string, of func(c *serve.ExpertCounts) float64) figure {
 	return figure{name: name, what: what, grows: grows, label: "layer", of: func(l *serve.Listing) (all []value) {
@@ -99,6 +109,11 @@ var figures = []figure{
 	counter("winnow.generated_tokens", "Tokens that steps chose", func(l *serve.Listing) int64 { return l.Engine.Generated }),
 	counter("winnow.drafted_tokens", "Tokens that were foretold and computed along with the ones before", func(l *serve.Listing) int64 { return l.Engine.Drafted }),
 	counter("winnow.accepted_tokens", "Of these, tokens that held", func(l *serve.Listing) int64 { return l.Engine.Accepted }),
+	modelled("winnow.draft_model.drafted_tokens", "", "Of the drafted tokens, those that a draft model foretold", func(d *serve.DraftCounts) float64 { return float64(d.Drafted) }),
+	modelled("winnow.draft_model.accepted_tokens", "", "Of these, tokens that held", func(d *serve.DraftCounts) float64 { return float64(d.Accepted) }),
+	modelled("winnow.draft_model.rows", "", "Tokens that a draft model computed, those of prompts included", func(d *serve.DraftCounts) float64 { return float64(d.Rows) }),
+	modelled("winnow.draft_model.time", "s", "Time that a draft model took", func(d *serve.DraftCounts) float64 { return d.Seconds }),
+	modelled("winnow.draft_model.failures", "", "Times that the device failed a draft model", func(d *serve.DraftCounts) float64 { return float64(d.Failed) }),
 	counter("winnow.prefix_cache.queries", "Tokens of prompts that were looked up in the cache", func(l *serve.Listing) int64 { return l.Engine.Prompt }),
 	counter("winnow.prefix_cache.hits", "Tokens of prompts that were found in the cache", func(l *serve.Listing) int64 { return l.Engine.Cached }),
 	counter("winnow.prefix_disk.hits", "Pages of prompts that were read from disk in place of computed", func(l *serve.Listing) int64 { return l.Engine.Restored }),

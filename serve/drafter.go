@@ -23,6 +23,9 @@ type DraftModel struct {
 	MinP    float32        // what it thinks less likely is not drafted
 }
 
+// DraftCounts are what a draft model did.
+type DraftCounts = engine.DraftCounts
+
 // VocabError says that a draft model has other tokens than the model that it is to foretell.
 type VocabError struct {
 	Draft       string // its name
