@@ -193,36 +193,42 @@ func TestDraftModelFindsPrefixes(t *testing.T) {
 // Where a draft model pays it is asked, and where it does not, since it is slow or its tokens do not hold, answers take hardly longer.
 func TestDraftModelWhereFaster(t *testing.T) {
 	for name, c := range map[string]struct {
+		together    int           // sequences that generate at once
 		step, row   time.Duration // what a step of the model takes, and each row of it
 		draft, each time.Duration // likewise, of the draft model
 		right       float64       // how often what it says is right
 		most        float64       // times as long as without drafts
 	}{
-		"small and good":  {20 * ms, ms, ms, ms / 10, 0.9, 0.35},
-		"half as large":   {20 * ms, ms, 10 * ms, ms / 2, 0.8, 0.9},
-		"as large":        {20 * ms, ms, 20 * ms, ms, 1, 1.02},
-		"rows cost all":   {0, 10 * ms, ms, ms / 10, 0.9, 1.03},
-		"small and wrong": {20 * ms, ms, ms, ms / 10, 0.05, 1.02},
-		"larger":          {10 * ms, ms, 50 * ms, 3 * ms, 0.9, 1.03},
+		"small and good":    {1, 20 * ms, ms, ms, ms / 10, 0.9, 0.35},
+		"half as large":     {1, 20 * ms, ms, 10 * ms, ms / 2, 0.8, 0.9},
+		"as large":          {1, 20 * ms, ms, 20 * ms, ms, 1, 1.02},
+		"rows cost all":     {1, 0, 10 * ms, ms, ms / 10, 0.9, 1.03},
+		"small and wrong":   {1, 20 * ms, ms, ms, ms / 10, 0.05, 1.02},
+		"larger":            {1, 10 * ms, ms, 50 * ms, 3 * ms, 0.9, 1.03},
+		"four and good":     {4, 20 * ms, ms, ms, ms / 10, 0.9, 0.7},
+		"four and wrong":    {4, 20 * ms, ms, ms, ms / 10, 0.05, 1.02},
+		"four and as large": {4, 20 * ms, ms, 20 * ms, ms, 1, 1.02},
 	} {
 		t.Run(name, func(t *testing.T) {
-			lim := model.Limits{Rows: 64, Sequences: 1, Wanted: 8, Pages: 80, Context: 5000}
-			s := newDry(lim, 1)
+			lim := model.Limits{Rows: 64, Sequences: c.together, Wanted: c.together + MostDraft, Pages: 80 * c.together, Context: 5000}
+			s := newDry(lim, 16)
 			d := &drafter{limits: lim, pool: newPool(lim.Pages), vocab: 1 << 20, most: MostDraft}
 			s.drafts.how, s.drafts.model = ByModel, d
 			draw := rand.New(rand.NewPCG(1, 1))
 			var all, alone time.Duration
 			for answer := range 4 {
-				r := Request{MaxTokens: 1000, Alternatives: -1}
-				for i := range 200 {
-					r.Prompt = append(r.Prompt, int32(10000*answer+i))
+				for i := range c.together {
+					r := Request{MaxTokens: 1000, Alternatives: -1}
+					for j := range 200 {
+						r.Prompt = append(r.Prompt, int32(100000*answer+1000*i+j))
+					}
+					q, err := s.request(r)
+					if err != nil {
+						t.Fatal(err)
+					}
+					q.shadow = newShadow(q, 0, d)
 				}
-				q, err := s.request(r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				q.shadow = newShadow(q, 0, d)
-				for !q.ended() {
+				for len(s.running)+len(s.waiting) > 0 {
 					d.reap()
 					s.drafts.spent = 0
 					if r := s.round(d); r.n > 0 {
@@ -232,7 +238,12 @@ func TestDraftModelWhereFaster(t *testing.T) {
 						t.Fatal(err)
 					}
 					took := c.step + c.row*time.Duration(len(s.work.IDs))
-					if q.computed >= q.prompt {
+					for _, a := range s.scheduler.plan {
+						if a.want > 0 && a.seq.computed >= a.seq.prompt {
+							alone += (c.step/time.Duration(len(s.scheduler.plan)) + c.row) * time.Duration(len(accepted(a.draft, ids(a))))
+						}
+					}
+					if len(s.scheduler.plan) > 0 && s.running[0].computed >= s.running[0].prompt {
 						all += took + s.drafts.spent
 					}
 					noisy := time.Duration((0.85 + 0.3*draw.Float64()) * float64(took))
@@ -242,7 +253,6 @@ func TestDraftModelWhereFaster(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				alone += 999 * (c.step + c.row)
 			}
 			u := s.usage()
 			t.Logf("%.3f times as long as without drafts; %+v", float64(all)/float64(alone), u.ByModel)
@@ -253,32 +263,48 @@ func TestDraftModelWhereFaster(t *testing.T) {
 	}
 }
 
+// ids are what a part of a dry step will have chosen.
+func ids(a advance) (out []int32) {
+	for i := range a.want {
+		out = append(out, int32(1000+len(a.seq.tokens)+i))
+	}
+	return out
+}
+
 // pretend does a round of a draft model without one. The id at a position is 1000 more than it, where the draft model is right.
 func pretend(d *drafter, draw *rand.Rand, right float64, step, row time.Duration) (took time.Duration) {
-	sh := d.round.all[0]
-	if !d.extend(sh) {
-		return 0
+	spend := func(rows int) time.Duration {
+		once := step + time.Duration(rows)*row
+		took, d.counts.Rows = took+once, d.counts.Rows+int64(rows)
+		return once
 	}
-	spend := func(rows int) {
-		took += step + time.Duration(rows)*row
-		d.counts.Rows += int64(rows)
+	rest, caught := stride, 0
+	for _, sh := range d.round.all[:d.round.n] {
+		if d.extend(sh) && sh.lag() > nearLag {
+			n := min(sh.lag(), rest)
+			sh.seq.computed += n
+			rest, caught = rest-n, caught+n
+		}
+		sh.asked = sh.of.shadow != nil && sh.lag() <= nearLag
 	}
-	if n := min(sh.lag(), stride); n > nearLag {
-		spend(n)
-		d.row = took / time.Duration(n)
-		sh.seq.computed += n
+	if caught > 0 {
+		d.row = spend(caught) / time.Duration(caught)
 	}
-	if sh.asked = sh.lag() <= nearLag; sh.asked {
-		for len(sh.next) < min(d.round.depth, sh.room()) {
-			rows := len(sh.seq.tokens) + len(sh.next) - sh.seq.computed
-			spend(rows)
-			d.steps.took(rows, step+time.Duration(rows)*row)
-			sh.seq.computed += rows
-			id := int32(1000 + len(sh.seq.tokens) + len(sh.next))
-			if draw.Float64() > right {
-				id = 7
+	for i := range d.round.depth {
+		rows := 0
+		for _, sh := range d.round.all[:d.round.n] {
+			if sh.asked && i < sh.room() {
+				rows += len(sh.seq.tokens) + len(sh.next) - sh.seq.computed
+				sh.seq.computed = len(sh.seq.tokens) + len(sh.next)
+				id := int32(1000 + len(sh.seq.tokens) + len(sh.next))
+				if draw.Float64() > right {
+					id = 7
+				}
+				sh.next, sh.sure = append(sh.next, id), append(sh.sure, 0.8)
 			}
-			sh.next, sh.sure = append(sh.next, id), append(sh.sure, 0.8)
+		}
+		if rows > 0 {
+			d.steps.took(rows, spend(rows))
 		}
 	}
 	d.settle(nil)
