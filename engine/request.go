@@ -102,6 +102,7 @@ type Token struct {
 	Finish   Finish        // set with the last token
 	Drafted  bool          // it was foretold, and computed in one step with the token before it
 	Rejected int           // tokens that were drafted in its place and behind it, and did not hold
+	ByModel  bool          // a draft model foretold those of its step, Rejected ones included; see Options.Drafter
 	Stats    *Stats        // set with the first token, and complete with the last; where Request.Counted or Reads asks, with all
 }
 

@@ -41,6 +41,9 @@ type answerDetails struct {
 type predicted struct {
 	Accepted int `json:"accepted_prediction_tokens"` // that are tokens of the answer
 	Rejected int `json:"rejected_prediction_tokens"` // that are not
+	// Of both, those that a draft model foretold; left out where none are.
+	ModelAccepted int `json:"draft_model_accepted_tokens,omitempty"`
+	ModelRejected int `json:"draft_model_rejected_tokens,omitempty"`
 }
 
 // tally sums the usage of choices; n choices of one prompt read it once.
@@ -57,6 +60,8 @@ func tally(all []serve.Usage, n int) usage {
 		answer.Reasoning += one.Reasoning
 		drafted.Accepted += one.Accepted
 		drafted.Rejected += one.Rejected
+		drafted.ModelAccepted += one.ByModel.Accepted
+		drafted.ModelRejected += one.ByModel.Rejected
 	}
 	if drafted != (predicted{}) {
 		answer.predicted = &drafted

@@ -30,6 +30,7 @@ func TestDraftModel(t *testing.T) {
 			opt := small()
 			opt.Draft, opt.DraftModel, opt.Apart = engine.Always, d, d.Within
 			drafting := open(t, demo.Name, opt)
+			var said Foretold
 			for seed := range int64(3) {
 				g := Generation{MaxTokens: 40, Seed: &seed, Temperature: new(float32(0.4 * float32(seed))), Repetition: new(float32(1.1)), Logprobs: new(2)}
 				want := joined(t, plain.Chat(t.Context(), ChatRequest{Messages: story, Generation: g}))
@@ -37,11 +38,15 @@ func TestDraftModel(t *testing.T) {
 				if got.Usage.Completion != want.Usage.Completion {
 					t.Errorf("usage %+v, want %+v", got.Usage, want.Usage)
 				}
+				said.Accepted, said.Rejected = said.Accepted+got.Usage.ByModel.Accepted, said.Rejected+got.Usage.ByModel.Rejected
 				if got.Usage, want.Usage = nil, nil; !reflect.DeepEqual(got, want) {
 					t.Errorf("seed %d: %+v, want %+v", seed, got, want)
 				}
 			}
 			u := drafting.Usage().ByModel
+			if int64(said.Accepted) != u.Accepted || int64(said.Accepted+said.Rejected) != u.Drafted {
+				t.Errorf("answers say %+v, the engine %+v", said, u)
+			}
 			if u.Accepted < 40 || u.Seconds <= 0 || name == "itself" && u.Accepted != u.Drafted {
 				t.Errorf("%+v", u)
 			}

@@ -117,6 +117,9 @@ type TokenLogprob struct {
 	Top     []TokenLogprob
 }
 
+// Foretold counts tokens that were foretold.
+type Foretold struct{ Accepted, Rejected int }
+
 // Usage is what an answer took.
 type Usage struct {
 	Prompt     int           // tokens of the prompt
@@ -124,6 +127,7 @@ type Usage struct {
 	Completion int           // tokens generated, those that ended the answer included
 	Accepted   int           // of these, tokens that were foretold, see Options.Draft, and computed with the one before
 	Rejected   int           // tokens that were foretold and computed, and are not those of the answer
+	ByModel    Foretold      // of both, those that a draft model foretold
 	Reasoning  int           // of Completion, tokens of thoughts, with the tags around them; 0 unless thoughts came apart
 	Started    time.Time     // when it came to the engine
 	Queued     time.Duration // from Started until its first step

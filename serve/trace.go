@@ -44,6 +44,12 @@ func (u *Usage) drafted(t *engine.Token) {
 	if t.Drafted {
 		u.Accepted++
 	}
+	if t.ByModel {
+		u.ByModel.Rejected += t.Rejected
+		if t.Drafted {
+			u.ByModel.Accepted++
+		}
+	}
 }
 
 // spanned makes the times those of everything so far and of one embedding more.
