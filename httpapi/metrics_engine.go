@@ -54,12 +54,9 @@ func selected(name, what string, of func(s *serve.Selected) float64) figure {
 	}}
 }
 
-// modelled is a figure of a draft model; a model that has none has no such figure.
+// modelled is a figure of a draft model; 0 where there is none.
 func modelled(name, unit, what string, of func(d *serve.DraftCounts) float64) figure {
 	return figure{name: name, unit: unit, what: what, grows: true, of: func(l *serve.Listing) []value {
-		if !l.Drafter {
-			return nil
-		}
 		return []value{{n: of(&l.Engine.ByModel)}}
 	}}
 }

@@ -37,7 +37,6 @@ type Listing struct {
 	Context int            // tokens; 0 unless it is loaded
 	Spec    model.Spec     // the zero Spec unless it is loaded
 	Engine  engine.Usage   // likewise
-	Drafter bool           // a draft model is loaded with it
 	Experts []ExpertCounts // which were chosen since it was loaded; nil unless it is loaded and has some
 	Profile *ExpertProfile // how they were chosen when it was profiled; nil = nobody says
 	Memory  int64          // bytes that it takes in memory, weights, cache and buffers; likewise
@@ -285,7 +284,7 @@ func (p *Pool) listing(source *Source) Listing {
 	if s := p.slots[source.key()]; s != nil && s.stage == loaded && !p.closed {
 		l.Loaded, l.Spec, l.Context, l.Engine = true, s.model.Spec(), s.model.Context(), s.model.Usage()
 		l.Memory, l.Expires, l.Experts = s.need, p.expires(s), s.model.Experts()
-		l.Profile, l.Drafter = s.model.Profile(), s.model.second != nil
+		l.Profile = s.model.Profile()
 	}
 	return l
 }
