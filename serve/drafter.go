@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
@@ -87,6 +88,9 @@ func (p *companion) fit(o *Options, target *model.Spec) error {
 	kv, err := p.opt.KV()
 	if err != nil {
 		return err
+	}
+	if kv.Pruned > 0 { // which saves little where there are few pages
+		kv.Pruned, p.opt.KVType = 0, strings.ToLower(kv.Format.Name)
 	}
 	page := int64(spec.PageBytes(kv))
 	context := min(cmp.Or(o.Context, min(target.Context, mostContext)), spec.Context)

@@ -87,3 +87,19 @@ func TestDraftModelRefused(t *testing.T) {
 		t.Error("a draft model without a cache is taken")
 	}
 }
+
+// A draft model's own pages stay whole beside a model whose pages are pruned.
+func TestDraftModelBesidePrunedPages(t *testing.T) {
+	opt := small()
+	opt.KVType = "mustafar-50"
+	want := joined(t, open(t, demo.Name, opt).Chat(t.Context(), ChatRequest{Messages: story, Generation: Generation{MaxTokens: 80}}))
+	opt.Draft, opt.DraftModel = engine.Always, draftOf(t, demo.Name)
+	drafting := open(t, demo.Name, opt)
+	got := joined(t, drafting.Chat(t.Context(), ChatRequest{Messages: story, Generation: Generation{MaxTokens: 80}}))
+	if got.Usage, want.Usage = nil, nil; !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if u := drafting.Usage().ByModel; u.Accepted == 0 {
+		t.Errorf("%+v", u)
+	}
+}
