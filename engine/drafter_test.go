@@ -214,6 +214,7 @@ func TestDraftModelWhereFaster(t *testing.T) {
 			lim := model.Limits{Rows: 64, Sequences: c.together, Wanted: c.together + MostDraft, Pages: 80 * c.together, Context: 5000}
 			s := newDry(lim, 16)
 			d := &drafter{limits: lim, pool: newPool(lim.Pages), vocab: 1 << 20, most: MostDraft}
+			d.root = d.pool.root("simulated")
 			s.drafts.how, s.drafts.model = ByModel, d
 			draw := rand.New(rand.NewPCG(1, 1))
 			var all, alone time.Duration

@@ -92,10 +92,10 @@ func TestDraftModelRefused(t *testing.T) {
 func TestDraftModelBesidePrunedPages(t *testing.T) {
 	opt := small()
 	opt.KVType = "mustafar-50"
-	want := joined(t, open(t, demo.Name, opt).Chat(t.Context(), ChatRequest{Messages: story, Generation: Generation{MaxTokens: 80}}))
+	want := joined(t, open(t, demo.Name, opt).Chat(t.Context(), ChatRequest{Messages: []Turn{{Role: "user", Content: "Tell me a story about a cat."}}, Generation: Generation{MaxTokens: 80, Temperature: new(float32)}}))
 	opt.Draft, opt.DraftModel = engine.Always, draftOf(t, demo.Name)
 	drafting := open(t, demo.Name, opt)
-	got := joined(t, drafting.Chat(t.Context(), ChatRequest{Messages: story, Generation: Generation{MaxTokens: 80}}))
+	got := joined(t, drafting.Chat(t.Context(), ChatRequest{Messages: []Turn{{Role: "user", Content: "Tell me a story about a cat."}}, Generation: Generation{MaxTokens: 80, Temperature: new(float32)}}))
 	if got.Usage, want.Usage = nil, nil; !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
