@@ -47,11 +47,9 @@ type drafter struct {
 	work    model.Step
 	ids     []int32
 	probs   []float32
-	cut     []model.Edit
 
 	steps  costs         // how long the draft model's steps take
 	row    time.Duration // what a row of those takes that catch up, lately
-	spent  time.Duration // what the last round took
 	total  time.Duration // of all turns
 	trials time.Duration // of the rounds that are trials
 	tried  *shadow       // whose trial it is

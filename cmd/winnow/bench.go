@@ -73,7 +73,7 @@ out. The engine runs them as it runs requests. A depth is a cached prefix, so it
 
 --ops traces the first prompt and the first generation of the lists and prints where their time goes, by type of op and format of weights. GB/s
 counts what an op cannot but read and write, beside what the machine reads from memory; caches may make it more. Gop/s counts products and sums,
-beside the peak of the arithmetic that the op is done in: integer formats multiply with inputs of 16 bits, all else is floats. Both roofs are
+beside the peak of the arithmetic that the op is done in: integer formats multiply with inputs of 12 bits, all else is floats. Both roofs are
 measured, and the nearer one is named: an op far below both is slow. In JSON an op has op, weights, calls, seconds, share (of the phase), gb_s,
 read_share (of roof_gb_s), gop_s, peak (a name in peaks), peak_share, bound ("memory" or the peak) and roof_share, the larger of the two shares.
 
