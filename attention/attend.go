@@ -61,7 +61,9 @@ func (o *Attend) Operands() (in, out []*tensor.Mat) {
 	if p := o.Cache.Pruned; p != nil {
 		in = append(in, &p.K, &p.V, &o.Layout.Dense)
 	}
-	in = append(in, &o.Cache.All, &o.Layout.Lanes)
+	if o.Layout.Lanes.Present() {
+		in = append(in, &o.Cache.All, &o.Layout.Lanes)
+	}
 	return append(in, o.Layout.operands(o.Lane)...), []*tensor.Mat{&o.Y}
 }
 

@@ -40,19 +40,24 @@ func (l *Layout) LanesOf(c *Cache) tensor.Mat {
 // MostTiles is how many tiles a cache can have whose tiles are to be numbered.
 const MostTiles = 1<<31 - 1
 
-// whole is the cache seen from the start of its first layer's keys and values, where tile finds what other layers have room for. It is for
-// references.
-func (c *Cache) whole() *Cache {
-	w := *c
-	back := c.Format.RowBytes(c.Base)
-	w.K.Off, w.V.Off = c.K.Off-back, c.V.Off-back
-	w.K.Rows, w.V.Rows = c.K.Rows+c.Base/PageTokens, c.V.Rows+c.Base/PageTokens
+// whole is the cache seen from the start of its first layer's keys and values, where tile finds what other layers have room for, if there are lanes;
+// else the cache. It is for references.
+func (l *Layout) whole(c *Cache) *Cache {
+	if !l.Lanes.Present() {
+		return c
+	}
+	w, n, behind := *c, c.All.Rows*c.tileValues(), c.Heads*c.tileValues()
+	w.K = view(c.Format, c.All.Buf, c.All.Off, n)
+	w.V = view(c.Format, c.All.Buf, c.All.Off+c.Format.RowBytes(behind), n-behind)
 	return &w
 }
 
 // tile is where, in the whole cache, the tile of a head begins that an entry of a page table stands for; -1 where there is none.
 func (l *Layout) tile(c *Cache, entry int32, head int) int {
-	if entry >= 0 || !l.Lanes.Present() {
+	if !l.Lanes.Present() {
+		return c.Tile(entry, head)
+	}
+	if entry >= 0 {
 		return c.Tile(entry, head) + c.Base
 	}
 	row := int(LanesEntry(entry))

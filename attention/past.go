@@ -18,7 +18,7 @@ type pastKey struct {
 
 // past is the past of a batch in host memory.
 func (o *Attend) past() *past {
-	l, whole := o.Layout, o.Cache.whole()
+	l, whole := o.Layout, o.Layout.whole(o.Cache)
 	p := &past{
 		o: o, keyOf: whole.key(), valueOf: whole.value(), unpacked: map[int]*unpacked{},
 		seq: l.Seq.I32(), pos: l.Pos.I32(), table: l.Pages[o.Lane].I32(),
@@ -39,7 +39,7 @@ func (p *past) keys(row, head int) (out []pastKey) {
 		case c.Pruned == nil:
 			out = append(out, pastKey{tile: o.Layout.tile(c, p.table[from+page], kv), slot: k % PageTokens})
 		case page == pos/PageTokens:
-			out = append(out, pastKey{tile: c.Tile(p.own[int(p.seq[row])*o.Layout.Dense.Cols+page], kv) + c.Base, slot: k % PageTokens})
+			out = append(out, pastKey{tile: c.Tile(p.own[int(p.seq[row])*o.Layout.Dense.Cols+page], kv), slot: k % PageTokens})
 		default:
 			at := c.Pruned.tile(c, p.table[from+page], kv)
 			if p.unpacked[at] == nil {
