@@ -216,6 +216,7 @@ static void WN(tile)(const wn_product *p, int64_t t, int64_t lo, int64_t hi, int
 			int rows = (int)wn_min(16, last - i);
 			part.x = x + (i - first) / 16 * blocks + b, part.acc = m->acc + (i - first);
 			part.fetch = last - i <= 16 && 16 * (t + 1) < hi ? w + all + b * share : NULL;
+			if (b + part.blocks == blocks) WN(fetch_outputs)(p, t, 1, i, i + rows);
 			if (*shape != rows) wn_tile_configure(rows, bytes), *shape = rows;
 			WN(ways)[kind].chunk[(rows - 1) / 4](&part);
 		}

@@ -120,6 +120,12 @@ WN_INLINE void WN(put)(const wn_product *p, float *y, int64_t t, int64_t lo, int
 	for (int64_t j = from; j < to; j++) y[j - p->base] = lane[j - 16 * t] + (p->bias ? p->bias[j] : 0);
 }
 
+// fetch_outputs asks for what put will write in tiles from t on of rows from to to: each row's are far from the others'.
+WN_INLINE void WN(fetch_outputs)(const wn_product *p, int64_t t, const int tiles, int64_t from, int64_t to) {
+	for (int64_t i = from; i < to; i++)
+		for (int j = 0; j < tiles; j++) __builtin_prefetch(p->y[i] + 16 * (t + j) - p->base, 1);
+}
+
 // span is what a pass computes: T tiles from t, of the outputs lo to hi.
 typedef struct WN(span) {
 	int64_t t, lo, hi;

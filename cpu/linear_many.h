@@ -38,7 +38,7 @@ WN_INLINE void WN(add_chunk)(const int R, const int kind, const WN(apart) *m, co
 	for (int r = 0; r < R; r++) {
 		x[r] = rows[r];
 #pragma GCC unroll 2
-		for (int t = 0; t < T; t++) acc[t * R + r] = v_load(sums[r][t]);
+		for (int t = 0; t < T; t++) acc[t * R + r] = b > 0 ? v_load(sums[r][t]) : v_zero();
 	}
 	for (int64_t i = 0; i < blocks; i++) {
 #pragma GCC unroll 2
@@ -106,7 +106,6 @@ static void WN(many_tiles)(const wn_product *p, int64_t t, int64_t end, int64_t 
 	const WN(manner) *way = &WN(manners)[p->w->kind];
 	WN(apart) apart[T];
 	_Alignas(64) WN(sums) sums[WN(MANY_ROWS)];
-	memset(sums, 0, sizeof sums[0] * wn_min(last - first + WN_MANY - 1, WN(MANY_ROWS)));
 	for (int64_t b = 0; b < blocks; b += WN(MANY_BLOCKS)) {
 		const int64_t n = wn_min(WN(MANY_BLOCKS), blocks - b);
 		for (int64_t i = 0; i < T; i++) { // a second tile past the end is the last one again
@@ -116,6 +115,7 @@ static void WN(many_tiles)(const wn_product *p, int64_t t, int64_t end, int64_t 
 		for (int64_t i = first; i < last; i += WN_MANY) {
 			const wn_rounded *x[WN_MANY]; // rows past the last one are the last one again
 			for (int64_t r = 0; r < WN_MANY; r++) x[r] = p->x[wn_min(i + r, last - 1)];
+			if (b + n == blocks) WN(fetch_outputs)(p, t, T, i, wn_min(i + WN_MANY, last));
 			way->chunk[last - i <= WN_MANY / 2](apart, x, b, n, sums + (i - first));
 		}
 	}
