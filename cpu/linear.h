@@ -15,7 +15,7 @@ typedef struct wn_rounded {
 	};
 	float d, ds; // ds = d * sum of q
 	int32_t less8, by16, by128; // -8, 16 and 128 times the sum of q
-	int32_t by32[2]; // 32 times the sum of each half
+	int32_t less2[2]; // -2 times the sum of each half
 } wn_rounded;
 
 enum { WN_MOST = 16 * 127 + 7 }; // the largest q
@@ -60,7 +60,7 @@ WN_VARIANTS(WN_DECLARE)
 static inline int64_t wn_grain(const wn_weights *w, int64_t rate, int64_t rows, int64_t total, int threads) {
 	int64_t bytes = wn_tile_bytes(w) / 10, products = 16 * w->cols * rows / rate; // ns
 	int64_t tile = wn_max(wn_max(bytes, products), 1);
-	int64_t most = rate >= 200 ? 400000 : 100000; // AMX lays rows out anew for each item
+	int64_t most = rows >= 64 ? 1000000 : rate >= 200 ? 400000 : 100000; // an item reads all rows anew, from far where they are many
 	int64_t target = wn_min(wn_max(total * tile / (6 * threads), 2000), most);
 	int64_t grain = wn_max(1, target / tile);
 	return rows < 8 ? grain : (grain + 1) / 2 * 2; // many rows meet two tiles at a time

@@ -21,7 +21,7 @@ WN_INLINE v16i WN(take_off)(const int kind, v16i sum, const wn_rounded *x) {
 
 // take_group_off does so for group g of 32 columns.
 WN_INLINE v16i WN(take_group_off)(const int kind, v16i sum, const wn_rounded *x, const int g) {
-	return kind == WN_Q6_K ? v_int_sub(sum, v_int_set(x->by32[g])) : WN(take_off)(kind, sum, x);
+	return kind == WN_Q6_K ? v_int_sub(sum, v_int_set(-16 * x->less2[g])) : WN(take_off)(kind, sum, x);
 }
 
 #include WN_INPUTS
@@ -192,7 +192,7 @@ void WN(wn_round)(const float *x, int64_t count, wn_rounded *out) {
 		out->d = inverse > 0 ? most / WN_MOST : 0;
 		out->ds = out->d * (float)(sum[0] + sum[1]);
 		out->less8 = -8 * (sum[0] + sum[1]), out->by16 = -2 * out->less8, out->by128 = 8 * out->by16;
-		out->by32[0] = 32 * sum[0], out->by32[1] = 32 * sum[1];
+		out->less2[0] = -2 * sum[0], out->less2[1] = -2 * sum[1];
 	}
 }
 

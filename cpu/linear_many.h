@@ -27,7 +27,7 @@ WN_INLINE void WN(take_apart)(const int kind, const uint8_t *w, const uint8_t *n
 	}
 }
 
-// add_chunk adds what R rows make of a chunk of WN_MANY_TILES tiles. Block b of x is the chunk's first.
+// add_chunk adds what R rows make of a chunk of WN_MANY_TILES tiles. Block b of x is the chunk's first; sums begin with block 0.
 WN_INLINE void WN(add_chunk)(const int R, const int kind, const WN(apart) *m, const wn_rounded *const *rows, int64_t b, int64_t blocks,
 	WN(sums) *sums) {
 	enum { T = WN_MANY_TILES };

@@ -82,9 +82,10 @@ WN_INLINE void WN(sum_lines)(const int R, const int kind, const uint8_t (*lines)
 	enum { LOW = offsetof(wn_rounded, low) - offsetof(wn_rounded, high) };
 	const int first = g * wn_group_cols(kind) / 4, count = wn_group_cols(kind) / 4;
 	// What is to be taken off is so from the start, before sums that are shifted.
-	const int start = wn_offset(kind) == (WN(plain)(kind) ? 8 : 128);
+	const int start = kind == WN_Q6_K || wn_offset(kind) == (WN(plain)(kind) ? 8 : 128);
 #pragma GCC unroll 16
-	for (int r = 0; r < 2 * R; r++) sum[r] = start ? v_int_set(x[r % R][b].less8) : v_int_zero();
+	for (int r = 0; r < 2 * R; r++)
+		sum[r] = start ? v_int_set(kind == WN_Q6_K ? x[r % R][b].less2[g] : x[r % R][b].less8) : v_int_zero();
 #pragma GCC unroll 8
 	for (int i = first; i < first + count; i++) {
 		WN(dot_lines)(R, lines[i], next, x, b, 4 * i, sum);
