@@ -248,7 +248,7 @@ func TestDamagedPackedFiles(t *testing.T) {
 // resummed makes the sums of a file right again.
 func resummed(b []byte) []byte {
 	n := binary.LittleEndian
-	if table := n.Uint64(b[56:]); table < uint64(len(b)) {
+	if table := n.Uint64(b[56:]); table <= uint64(len(b)-packedHeader) {
 		n.PutUint32(b[64:], checksum(b[packedHeader:packedHeader+int(table)]))
 	}
 	n.PutUint32(b[68:], checksum(b[:68]))
