@@ -59,7 +59,12 @@ func (b Batch) at(row int) (seq, pos int) {
 // Attend reads what a choice says with every row of a batch. All the rest of the cache is NaN, and the page table leads nowhere for
 // pages that no row reads.
 func Attend(b Batch, h Heads, c Choice) tensortest.Case {
-	name := tensortest.Labels("attend", c.Name, h.Format, h.Query, "on", h.KV, "x", h.Dim, "past", b.Past, "rows", b.Rows)
+	return attends("attend", b, h, c, (*past).place)
+}
+
+// attends is a case of Attend whose cache and layout come of what it reads.
+func attends(what string, b Batch, h Heads, c Choice, lay func(*past, *tensortest.World) (*attention.Cache, *attention.Layout)) tensortest.Case {
+	name := tensortest.Labels(what, c.Name, h.Format, h.Query, "on", h.KV, "x", h.Dim, "past", b.Past, "rows", b.Rows)
 	return tensortest.Case{Name: name, Rows: b.total(), Make: func(w *tensortest.World) tensortest.Trial {
 		past := newPast(w, b, h)
 		plan, parts := choose(w, b, c)
@@ -73,7 +78,7 @@ func Attend(b Batch, h Heads, c Choice) tensortest.Case {
 				past.reads(seq, pos, parts[i*c.Groups+g], h.KV*g/c.Groups, (h.KV*(g+1)+c.Groups-1)/c.Groups)
 			}
 		}
-		o.Cache, o.Layout = past.place(w)
+		o.Cache, o.Layout = lay(past, w)
 		return tensortest.Trial{Op: o, ByRow: []*tensor.Mat{&o.Y}}
 	}}
 }

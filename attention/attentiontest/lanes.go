@@ -1,11 +1,9 @@
 package attentiontest
 
 import (
-	"math"
 	"slices"
 
 	"github.com/winnow-llm/winnow/attention"
-	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor"
 	"github.com/winnow-llm/winnow/tensor/tensortest"
 )
@@ -13,23 +11,7 @@ import (
 // AttendLanes is Attend where every other page is none any more: its tiles lie among those of others, in two layers, and heads that read
 // nothing of it have none.
 func AttendLanes(b Batch, h Heads, c Choice) tensortest.Case {
-	name := tensortest.Labels("attend lanes", c.Name, h.Format, h.Query, "on", h.KV, "x", h.Dim, "past", b.Past, "rows", b.Rows)
-	return tensortest.Case{Name: name, Rows: b.total(), Make: func(w *tensortest.World) tensortest.Trial {
-		past := newPast(w, b, h)
-		plan, parts := choose(w, b, c)
-		o := &attention.Attend{
-			Q: w.Batch(1, h.Query*h.Dim), Y: w.Output(quant.F32, 1, h.Query*h.Dim), Plan: plan,
-			Lane: 1, Heads: h.Query, Scale: float32(1 / math.Sqrt(float64(h.Dim))),
-		}
-		for i, row := range w.Picked {
-			seq, pos := b.at(row)
-			for g := range c.Groups {
-				past.reads(seq, pos, parts[i*c.Groups+g], h.KV*g/c.Groups, (h.KV*(g+1)+c.Groups-1)/c.Groups)
-			}
-		}
-		o.Cache, o.Layout = past.scatter(w)
-		return tensortest.Trial{Op: o, ByRow: []*tensor.Mat{&o.Y}}
-	}}
+	return attends("attend lanes", b, h, c, (*past).scatter)
 }
 
 // scatter puts what is read into pages and, of every other page, into tiles from the end of a cache of two layers backwards.
