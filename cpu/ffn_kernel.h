@@ -1,14 +1,13 @@
 // FFN: p = x, y, hidden, out, offset, token, place, weight, n, banks; d = most rows, dim, width, k, experts, banks, most
 // dispatched rows.
 //
-// Five phases, each one work list over all active experts: round the rows of x; gate, up and their unit; round the hidden rows; down;
-// add up. An item of a product is some 16-row tiles of one expert with all its rows, so weights are read once.
+// Four phases, each one work list over all active experts: round the rows of x; gate, up and their unit, rounded; down; add up. An item of a product is some 16-row tiles of one expert with all its rows, so weights are read once.
 
 // expert is one that has rows: where its weights are in its bank, and which dispatched rows are its.
 typedef struct WN(expert) {
 	const wn_bank *bank;
 	int64_t slot, from, to; // dispatched rows from to to
-	int64_t first, chunk; // its first item in the phase, and the outputs that an item takes
+	int64_t first, chunk; // its first item in the phase, and the outputs that an item takes: blocks of 32
 } WN(expert);
 
 typedef struct WN(ffn_job) {
@@ -17,7 +16,8 @@ typedef struct WN(ffn_job) {
 	WN(expert) *expert;
 	int64_t experts; // active ones
 	// By dispatched row: its x, plain and rounded; its hidden row, plain and rounded; the product with up; the output.
-	const void **plain, **rounded, **hidden_rounded;
+	const void **plain, **rounded;
+	wn_rounded **hidden_rounded;
 	float **hidden, **up, **out;
 	wn_rounded *x16, *hidden16;
 	char *room; // each of room_bytes, a worker
@@ -69,7 +69,7 @@ static int WN(prepare)(wn_ctx *ctx, WN(ffn_job) *j, int rounds_x, int rounds_hid
 	j->room_bytes = rounds_x || rounds_hidden ? (WN(wn_room)(wn_max(j->dim, j->width)) + 63) / 64 * 64 : 0;
 	j->room = wn_scratch(ctx, wn_threads(ctx) * j->room_bytes);
 	if (!p || !up || !j->x16 || !j->hidden16 || !j->room || !wn_check_rows(ctx, token, n, j->rows)) return 0;
-	j->plain = (const void **)p, j->rounded = j->plain + n, j->hidden_rounded = j->rounded + n;
+	j->plain = (const void **)p, j->rounded = j->plain + n, j->hidden_rounded = (wn_rounded **)(p + 2 * n);
 	j->hidden = (float **)(p + 3 * n), j->up = j->hidden + n, j->out = j->up + n;
 	for (int64_t i = 0; i < n; i++) {
 		j->plain[i] = (const float *)j->op->p[0] + token[i] * j->dim;
@@ -89,7 +89,7 @@ static int64_t WN(spread)(WN(ffn_job) *j, int down, int threads) {
 		WN(expert) *e = j->expert + i;
 		const wn_weights *w = down ? &e->bank->down : &e->bank->gate;
 		int64_t rows = e->to - e->from;
-		e->chunk = 16 * wn_grain(w, WN(wn_rate)(w->kind, rows), rows, wn_parts(outputs, 16) * j->experts, threads);
+		e->chunk = 32 * wn_parts(wn_grain(w, WN(wn_rate)(w->kind, rows), rows, wn_parts(outputs, 16) * j->experts, threads), 2);
 		e->first = items;
 		items += wn_parts(outputs, e->chunk);
 	}
@@ -115,14 +115,10 @@ static void WN(gate_up_item)(void *arg, int64_t item, int worker) {
 	const WN(expert) *e = WN(expert_of)(j, item);
 	int64_t lo = (item - e->first) * e->chunk, hi = wn_min(lo + e->chunk, j->width), base = e->slot * j->width;
 	const wn_weights *gate = &e->bank->gate, *up = &e->bank->up;
-	wn_product p = {gate, (wn_rounds(gate->kind) ? j->rounded : j->plain) + e->from, j->hidden + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL, 0};
-	WN(wn_multiply)(&p, base + lo, base + hi);
-	p.again = wn_rounds(gate->kind) == wn_rounds(up->kind);
-	p.w = up, p.x = (wn_rounds(up->kind) ? j->rounded : j->plain) + e->from, p.y = j->up + e->from;
-	WN(wn_multiply)(&p, base + lo, base + hi);
-	for (int64_t r = e->from; r < e->to; r++)
-		for (int64_t i = lo; i < hi; i += 16)
-			v_store_n(j->hidden[r] + i, v_swiglu(v_load_n(j->hidden[r] + i, hi - i), v_load_n(j->up[r] + i, hi - i)), hi - i);
+	wn_gated g = {.gate = {gate, (wn_rounds(gate->kind) ? j->rounded : j->plain) + e->from, j->hidden + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL, 0}};
+	g.up = up, g.x = (wn_rounds(up->kind) ? j->rounded : j->plain) + e->from, g.through = j->up + e->from;
+	if (wn_rounds(e->bank->down.kind)) g.rounded = j->hidden_rounded + e->from;
+	WN(wn_multiply_gated)(&g, base + lo, base + hi);
 }
 
 static void WN(down_item)(void *arg, int64_t item, int worker) {
@@ -130,7 +126,7 @@ static void WN(down_item)(void *arg, int64_t item, int worker) {
 	const WN(expert) *e = WN(expert_of)(j, item);
 	int64_t lo = (item - e->first) * e->chunk, hi = wn_min(lo + e->chunk, j->dim), base = e->slot * j->dim;
 	const wn_weights *w = &e->bank->down;
-	const void *const *x = wn_rounds(w->kind) ? j->hidden_rounded : (const void *const *)j->hidden;
+	const void *const *x = wn_rounds(w->kind) ? (const void *const *)j->hidden_rounded : (const void *const *)j->hidden;
 	wn_product p = {w, x + e->from, j->out + e->from, e->to - e->from, base, NULL, j->room + worker * j->room_bytes, NULL, 0};
 	WN(wn_multiply)(&p, base + lo, base + hi);
 }
@@ -163,7 +159,6 @@ void WN(wn_ffn)(wn_ctx *ctx, const wn_op *op) {
 	if (rounds_x) WN(round_rows)(ctx, op->p[0], j.rows * j.dim, j.x16);
 	int64_t items = WN(spread)(&j, 0, wn_threads(ctx));
 	wn_parallel(ctx, items, WN(gate_up_item), &j);
-	if (rounds_hidden) WN(round_rows)(ctx, op->p[2], j.dispatched * j.width, j.hidden16);
 	items = WN(spread)(&j, 1, wn_threads(ctx));
 	wn_parallel(ctx, items, WN(down_item), &j);
 	wn_parallel(ctx, j.rows, WN(combine_item), &j);

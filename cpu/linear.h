@@ -38,6 +38,18 @@ static inline int wn_rounds(int64_t kind) { return kind >= WN_Q4_0; }
 // wn_multiply computes outputs lo to hi, hi excluded, on the calling thread. Each sum depends on its row of x and its row of w alone.
 typedef void wn_multiply(const wn_product *p, int64_t lo, int64_t hi);
 
+// A gated product: y[r][j - base] = silu(x[r] . row j of gate) * (x[r] . row j of up).
+typedef struct wn_gated {
+	wn_product gate;
+	const wn_weights *up;
+	const void *const *x; // the rows as up reads them
+	float *const *through; // rows pointers: where products with up may be put meanwhile
+	wn_rounded *const *rounded; // rows pointers: y rounded; NULL = not wanted. The outputs of a call are whole blocks of 32 then
+} wn_gated;
+
+// wn_multiply_gated is wn_multiply for a gated product.
+typedef void wn_multiply_gated(const wn_gated *g, int64_t lo, int64_t hi);
+
 // wn_round rounds count floats, a multiple of 32.
 typedef void wn_round(const float *x, int64_t count, wn_rounded *out);
 
@@ -49,6 +61,7 @@ typedef int64_t wn_rate(int64_t kind, int64_t rows);
 
 #define WN_DECLARE(variant) \
 	wn_multiply wn_multiply_##variant; \
+	wn_multiply_gated wn_multiply_gated_##variant; \
 	wn_round wn_round_##variant; \
 	wn_room wn_room_##variant; \
 	wn_rate wn_rate_##variant;

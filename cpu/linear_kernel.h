@@ -260,6 +260,30 @@ void WN(wn_multiply)(const wn_product *p, int64_t lo, int64_t hi) {
 	}
 }
 
+void WN(wn_multiply_gated)(const wn_gated *g, int64_t lo, int64_t hi) {
+	wn_product p = g->gate;
+#ifdef WN_MANY
+	int tiles = 0;
+#if WN_TILES
+	tiles = WN(by_tiles)(p.w->kind, p.rows);
+#endif
+	if (!tiles && wn_rounds(p.w->kind) && p.w->kind == g->up->kind && p.rows >= WN_MANY && lo % 16 == 0 && hi % 16 == 0) {
+		WN(gate_many)(g, lo, hi);
+		return;
+	}
+#endif
+	WN(wn_multiply)(&p, lo, hi);
+	p.again = wn_rounds(p.w->kind) == wn_rounds(g->up->kind);
+	p.w = g->up, p.x = g->x, p.y = g->through;
+	WN(wn_multiply)(&p, lo, hi);
+	for (int64_t r = 0; r < p.rows; r++) {
+		float *y = g->gate.y[r] - p.base;
+		const float *through = p.y[r] - p.base;
+		for (int64_t i = lo; i < hi; i += 16) v_store_n(y + i, v_swiglu(v_load_n(y + i, hi - i), v_load_n(through + i, hi - i)), hi - i);
+		if (g->rounded) WN(wn_round)(y + lo, hi - lo, g->rounded[r] + (lo - p.base) / 32);
+	}
+}
+
 enum { WN(PARTS) = 8, WN(ROUND_BLOCKS) = 256 };
 
 // group is a run of Linear ops over one x, as one work list: part after part, in each the tiles in grains, in each the rows in splits.

@@ -17,14 +17,12 @@ typedef struct WN(apart) {
 // sums are those of a row with some tiles.
 typedef float WN(sums)[WN_MANY_TILES][16];
 
-// take_apart fills a chunk from blocks of a tile, and fetches what is to be taken apart next.
-WN_INLINE void WN(take_apart)(const int kind, const uint8_t *w, const uint8_t *next, int64_t blocks, WN(apart) *to) {
+// take_apart fills a chunk from blocks of a tile.
+WN_INLINE void WN(take_apart)(const int kind, const uint8_t *w, int64_t blocks, WN(apart) *to) {
 	const int64_t cols = wn_block_cols(kind), bytes = 64 * wn_code_bits(kind); // of 32 columns
 	WN(take_scales)(kind, w, blocks, to->scale, to->least);
-	for (int64_t b = 0; b < blocks; b += cols / 32, w += wn_block_bytes(kind), next += wn_block_bytes(kind)) {
-		for (int64_t line = 0; line < wn_block_bytes(kind); line += 64) __builtin_prefetch(next + line, 0, 2);
+	for (int64_t b = 0; b < blocks; b += cols / 32, w += wn_block_bytes(kind))
 		for (int64_t j = 0; j < cols / 32; j++) WN(lines_of)(kind, w + wn_head_bytes(kind) + bytes * j, to->lines[b + j]);
-	}
 }
 
 // add_chunk adds what R rows make of a chunk of WN_MANY_TILES tiles. Block b of x is the chunk's first; sums begin with block 0.
@@ -65,7 +63,7 @@ WN_INLINE void WN(add_chunk)(const int R, const int kind, const WN(apart) *m, co
 
 // manner is how a kind is multiplied: how it is taken apart, and a chunk of it for WN_MANY rows and for half as many.
 typedef struct WN(manner) {
-	void (*apart)(const uint8_t *w, const uint8_t *next, int64_t blocks, WN(apart) *to);
+	void (*apart)(const uint8_t *w, int64_t blocks, WN(apart) *to);
 	void (*chunk[2])(const WN(apart) *m, const wn_rounded *const *rows, int64_t b, int64_t blocks, WN(sums) *sums);
 } WN(manner);
 
@@ -74,8 +72,8 @@ typedef struct WN(manner) {
 		WN(add_chunk)(WN_MANY / N, KIND, m, rows, b, blocks, sums); \
 	}
 #define WN_MANNER(KIND) \
-	static void WN(KIND##_lines)(const uint8_t *w, const uint8_t *next, int64_t blocks, WN(apart) *to) { \
-		WN(take_apart)(KIND, w, next, blocks, to); \
+	static void WN(KIND##_lines)(const uint8_t *w, int64_t blocks, WN(apart) *to) { \
+		WN(take_apart)(KIND, w, blocks, to); \
 	} \
 	WN_CHUNK(KIND, 1) WN_CHUNK(KIND, 2)
 WN_MANNER(WN_Q4_0)
@@ -99,34 +97,91 @@ static const WN(manner) WN(manners)[WN_KINDS] = {
 };
 #undef WN_MANNER
 
-// many_tiles multiplies tiles t and next, up to end, with rows first to last.
-static void WN(many_tiles)(const wn_product *p, int64_t t, int64_t end, int64_t lo, int64_t hi, int64_t first, int64_t last) {
+// ask_ahead asks for a share of the bytes that are taken apart next, as the rows from i on of those from first to last begin: all at once would wait
+// for each other.
+WN_INLINE void WN(ask_ahead)(const uint8_t *const *next, int64_t bytes, int64_t i, int64_t first, int64_t last) {
+	const int64_t groups = wn_parts(last - first, WN_MANY), share = wn_parts(bytes, 64 * groups) * 64, from = (i - first) / WN_MANY * share;
+	for (int64_t t = 0; t < WN_MANY_TILES; t++)
+		for (int64_t line = from; line < wn_min(from + share, bytes); line += 64) __builtin_prefetch(next[t] + line, 0, 2);
+}
+
+// sum_tiles sums up what rows first to last make of WN_MANY_TILES tiles, which begin at w; what is taken apart next begins after bytes behind. Meanwhile
+// it asks for that, and for the outputs from at on, which are to be written then: each row's are far from the others'.
+static void WN(sum_tiles)(const wn_product *p, const uint8_t *const *w, int64_t after, int64_t at, int64_t first, int64_t last, WN(sums) *sums) {
 	enum { T = WN_MANY_TILES };
-	const int64_t blocks = p->w->cols / 32, all = wn_tile_bytes(p->w), share = all / blocks; // share is of 32 columns
+	const int64_t blocks = p->w->cols / 32, share = wn_tile_bytes(p->w) / blocks; // of 32 columns
 	const WN(manner) *way = &WN(manners)[p->w->kind];
 	WN(apart) apart[T];
-	_Alignas(64) WN(sums) sums[WN(MANY_ROWS)];
 	for (int64_t b = 0; b < blocks; b += WN(MANY_BLOCKS)) {
 		const int64_t n = wn_min(WN(MANY_BLOCKS), blocks - b);
-		for (int64_t i = 0; i < T; i++) { // a second tile past the end is the last one again
-			const uint8_t *w = p->w->tiles + wn_min(t + i, end - 1) * all + b * share;
-			way->apart(w, b + n < blocks ? w + n * share : w + (T - 1) * all + n * share, n, apart + i);
+		const uint8_t *next[T];
+		for (int64_t t = 0; t < T; t++) {
+			way->apart(w[t] + b * share, n, apart + t);
+			next[t] = w[t] + (b + n < blocks ? (b + n) * share : after);
 		}
 		for (int64_t i = first; i < last; i += WN_MANY) {
 			const wn_rounded *x[WN_MANY]; // rows past the last one are the last one again
 			for (int64_t r = 0; r < WN_MANY; r++) x[r] = p->x[wn_min(i + r, last - 1)];
-			if (b + n == blocks) WN(fetch_outputs)(p, t, T, i, wn_min(i + WN_MANY, last));
+			WN(ask_ahead)(next, n * share, i, first, last);
+			for (int64_t r = i; b + n == blocks && r < wn_min(i + WN_MANY, last); r++)
+				for (int64_t t = 0; t < T; t++) __builtin_prefetch(p->y[r] + at + 16 * t, 1);
 			way->chunk[last - i <= WN_MANY / 2](apart, x, b, n, sums + (i - first));
 		}
 	}
+}
+
+// many_tiles multiplies tiles t and next, up to end, with rows first to last.
+static void WN(many_tiles)(const wn_product *p, int64_t t, int64_t end, int64_t lo, int64_t hi, int64_t first, int64_t last) {
+	enum { T = WN_MANY_TILES };
+	const int64_t all = wn_tile_bytes(p->w);
+	_Alignas(64) WN(sums) sums[WN(MANY_ROWS)];
+	const uint8_t *w[T];
+	for (int64_t i = 0; i < T; i++) w[i] = p->w->tiles + wn_min(t + i, end - 1) * all; // a second tile past the end is the last one again
+	WN(sum_tiles)(p, w, T * all, 16 * t - p->base, first, last, sums);
 	for (int64_t i = first; i < last; i++)
 		for (int64_t j = 0; j < wn_min(T, end - t); j++) WN(put)(p, p->y[i], t + j, lo, hi, v_load(sums[i - first][j]));
 }
 
+// many_rows is how many rows go over all tiles before the next ones do.
+WN_INLINE int64_t WN(many_rows)(const wn_product *p) {
+	const int64_t row_bytes = p->w->cols / 32 * (int64_t)sizeof(wn_rounded);
+	return wn_min(wn_max(WN(MANY_BYTES) / row_bytes / WN_MANY * WN_MANY, WN_MANY), WN(MANY_ROWS));
+}
+
 // multiply_many is wn_multiply for many rows.
 static void WN(multiply_many)(const wn_product *p, int64_t lo, int64_t hi) {
-	const int64_t row_bytes = p->w->cols / 32 * (int64_t)sizeof(wn_rounded), end = (hi + 15) / 16;
-	const int64_t pass = wn_min(wn_max(WN(MANY_BYTES) / row_bytes / WN_MANY * WN_MANY, WN_MANY), WN(MANY_ROWS));
+	const int64_t pass = WN(many_rows)(p), end = (hi + 15) / 16;
 	for (int64_t first = 0; first < p->rows; first += pass)
 		for (int64_t t = lo / 16; t < end; t += WN_MANY_TILES) WN(many_tiles)(p, t, end, lo, hi, first, wn_min(first + pass, p->rows));
+}
+
+// gate_tile is multiply_many for tile t of a gate and of what it lets through, from the sums of both to the outputs.
+static void WN(gate_tile)(const wn_gated *g, int64_t t, int64_t first, int64_t last) {
+	const wn_product *p = &g->gate;
+	const int64_t all = wn_tile_bytes(p->w), at = 16 * t - p->base;
+	const uint8_t *const w[2] = {p->w->tiles + t * all, g->up->tiles + t * all};
+#if WN_MANY_TILES == 2
+	_Alignas(64) WN(sums) sums[WN(MANY_ROWS)];
+	WN(sum_tiles)(p, w, all, at, first, last, sums);
+	for (int64_t i = first; i < last; i++) v_store(p->y[i] + at, v_swiglu(v_load(sums[i - first][0]), v_load(sums[i - first][1])));
+#else
+	_Alignas(64) WN(sums) gate[WN(MANY_ROWS)], up[WN(MANY_ROWS)];
+	WN(sum_tiles)(p, w, all, at, first, last, gate);
+	WN(sum_tiles)(p, w + 1, all, at, first, last, up);
+	for (int64_t i = first; i < last; i++) v_store(p->y[i] + at, v_swiglu(v_load(gate[i - first][0]), v_load(up[i - first][0])));
+#endif
+}
+
+// gate_many is wn_multiply_gated for many rows and outputs that fill tiles.
+static void WN(gate_many)(const wn_gated *g, int64_t lo, int64_t hi) {
+	const wn_product *p = &g->gate;
+	const int64_t pass = WN(many_rows)(p);
+	for (int64_t first = 0; first < p->rows; first += pass) {
+		const int64_t last = wn_min(first + pass, p->rows);
+		for (int64_t t = lo / 16; t < hi / 16; t++) {
+			WN(gate_tile)(g, t, first, last);
+			const int64_t j = 16 * (t - 1) - p->base;
+			for (int64_t i = first; g->rounded && (16 * t - lo) % 32 && i < last; i++) WN(wn_round)(p->y[i] + j, 32, g->rounded[i] + j / 32);
+		}
+	}
 }

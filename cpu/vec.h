@@ -54,23 +54,36 @@
 
 #include WN_VECTORS
 
-// v_sum adds the 16 lanes in an order that all variants share.
-WN_INLINE float v_sum(v16f x) {
-	float t[16];
-	v_store(t, x);
-	for (int w = 8; w; w /= 2)
-		for (int i = 0; i < w; i++) t[i] += t[i + w];
-	return t[0];
-}
-
-// v_most is the largest lane.
-WN_INLINE float v_most(v16f x) {
-	float t[16];
-	v_store(t, x);
-	for (int w = 8; w; w /= 2)
-		for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
-	return t[0];
-}
+// v_sum adds the 16 lanes in an order that all variants share: halves, then halves of what that gives. v_most is the largest lane.
+#ifdef __x86_64__
+#define WN_FOLD(name, eight, four) \
+	WN_INLINE float name(v16f x) { \
+		float t[16]; \
+		v_store(t, x); \
+		__m256 a = eight(_mm256_loadu_ps(t), _mm256_loadu_ps(t + 8)); \
+		__m128 b = four(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)); \
+		b = four(b, _mm_movehl_ps(b, b)); \
+		return _mm_cvtss_f32(four(b, _mm_movehdup_ps(b))); \
+	}
+WN_FOLD(v_sum, _mm256_add_ps, _mm_add_ps)
+WN_FOLD(v_most, _mm256_max_ps, _mm_max_ps) // of a and b it takes a where a > b, else b
+#else
+#define WN_FOLD(name, of) \
+	WN_INLINE float name(v16f x) { \
+		float t[16]; \
+		v_store(t, x); \
+		for (int w = 8; w; w /= 2) \
+			for (int i = 0; i < w; i++) t[i] = of(t[i], t[i + w]); \
+		return t[0]; \
+	}
+#define WN_PLUS(a, b) ((a) + (b))
+#define WN_MORE(a, b) ((a) > (b) ? (a) : (b))
+WN_FOLD(v_sum, WN_PLUS)
+WN_FOLD(v_most, WN_MORE)
+#undef WN_PLUS
+#undef WN_MORE
+#endif
+#undef WN_FOLD
 
 // v_exp is e^x within 2 units in the last place for x in [-87, 88], the value at the nearer bound outside, NaN for NaN: 2^n times a
 // polynomial in r = x - n ln 2, |r| <= ln 2 / 2.
