@@ -222,3 +222,15 @@ func (s *Spec) MoE() bool {
 
 // Placement says which device holds what. Today one device holds every layer and every bank.
 type Placement struct{ Device tensor.Device }
+
+// StepRows is how many tokens a step computes where nobody says: 512, and so many more, up to 2048, that an expert which is chosen as often as others
+// meets 128 of them, for its weights are fetched and taken apart once for all.
+func (s *Spec) StepRows() int {
+	n := 512
+	for i := range s.Layers {
+		if r := s.Layers[i].Router; r != nil && r.K > 0 {
+			n = max(n, min(128*r.Experts/r.K, 2048))
+		}
+	}
+	return n
+}

@@ -99,7 +99,7 @@ func (p *companion) fit(o *Options, target *model.Spec) error {
 		return fmt.Errorf("a page of its cache takes %d bytes, %d are allowed: one part in %d of the cache", page, o.CacheBytes/draftShare, draftShare)
 	}
 	p.opt.Limits = model.Limits{
-		Rows: min(o.Rows, max(draftRows, 16*o.Sequences)), Sequences: o.Sequences, Wanted: o.Sequences, Pages: int(pages), Context: context,
+		Rows: min(o.rows(target), max(draftRows, 16*o.Sequences)), Sequences: o.Sequences, Wanted: o.Sequences, Pages: int(pages), Context: context,
 	}
 	p.opt.Limits.Rows = max(p.opt.Limits.Rows, leastDraftRows)
 	o.CacheBytes -= pages * page

@@ -30,7 +30,7 @@ type Options struct {
 	Context    int             // tokens a sequence; 0 = what the model was made for, at most 8192 and what CacheBytes holds
 	CacheBytes int64           // most memory for keys and values; 0 = 1 GiB
 	Sequences  int             // most requests that run together; 0 = 16
-	Rows       int             // most tokens a step; 0 = 512
+	Rows       int             // most tokens a step; 0 = model.Spec.StepRows
 	Queue      int             // most requests that wait; 0 = 256
 	Draft      engine.Drafting // whether steps compute tokens that are foretold, see engine.Options
 	DraftModel *DraftModel     // what else foretells them; nil = nothing
@@ -65,7 +65,7 @@ func (o Options) filled() Options {
 	for _, f := range []struct {
 		v   *int
 		def int
-	}{{&o.Sequences, 16}, {&o.Rows, 512}, {&o.Queue, 256}} {
+	}{{&o.Sequences, 16}, {&o.Queue, 256}} {
 		if *f.v <= 0 {
 			*f.v = f.def
 		}
@@ -76,8 +76,16 @@ func (o Options) filled() Options {
 	if o.DType == "" {
 		o.DType = model.Native
 	}
-	o.Rows = max(o.Rows, o.Sequences)
 	return o
+}
+
+// rows is how many tokens a step of a model has at most.
+func (o *Options) rows(spec *model.Spec) int {
+	n := o.Rows
+	if n <= 0 {
+		n = spec.StepRows()
+	}
+	return max(n, o.Sequences)
 }
 
 // Model is a loaded model. Its methods may be called from any goroutine until Close.
@@ -240,7 +248,8 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 		return model.Limits{}, err
 	}
 	page := int64(spec.PageBytes(cache))
-	whole := spec.DenseBytes(cache, model.Limits{Rows: opt.Rows, Sequences: opt.Sequences})
+	rows := opt.rows(spec)
+	whole := spec.DenseBytes(cache, model.Limits{Rows: rows, Sequences: opt.Sequences})
 	most := int(min(max(opt.CacheBytes-whole, 0)/page, 1<<24)) // pages that fit
 	context := opt.Context
 	if context <= 0 {
@@ -258,7 +267,7 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 		wanted += engine.MostDraft
 	}
 	return model.Limits{
-		Rows: opt.Rows, Sequences: opt.Sequences, Wanted: min(wanted, opt.Rows),
+		Rows: rows, Sequences: opt.Sequences, Wanted: min(wanted, rows),
 		Pages: min(most, pages*opt.Sequences), Context: context,
 	}, nil
 }

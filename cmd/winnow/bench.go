@@ -204,11 +204,8 @@ func (b *benchmark) withThreads(ctx context.Context, cfg configs.Config, name st
 	return results, nil
 }
 
-// limits hold the longest test; rows are the most tokens of a step, 0 = 512.
+// limits hold the longest test; rows are the most tokens of a step, 0 = what the model likes.
 func (b *benchmark) limits(rows int) model.Limits {
-	if rows == 0 {
-		rows = 512
-	}
 	most := slices.Max(append(slices.Clone(b.depths), 0)) + slices.Max(slices.Concat(b.prompts, b.gens, []int{0})) + 2
 	pages := (most + attention.PageTokens - 1) / attention.PageTokens
 	return model.Limits{Rows: rows, Sequences: 1, Wanted: 1, Pages: pages + 1, Context: pages * attention.PageTokens}

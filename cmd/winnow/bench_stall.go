@@ -69,7 +69,7 @@ func (b *benchmark) stallOf(ctx context.Context, cfg configs.Config, r stallResu
 	pagesOf := func(tokens int) int { return (tokens + attention.PageTokens - 1) / attention.PageTokens }
 	long, short := pagesOf(r.NPrompt+2), pagesOf(streamPrompt+streamMost)
 	n, err := m.network(r.Model, model.Limits{
-		Rows: max(cmp.Or(cfg.Rows, 512), r.Streams+1), Sequences: r.Streams + 1, Wanted: r.Streams + 1,
+		Rows: cfg.Rows, Sequences: r.Streams + 1, Wanted: r.Streams + 1,
 		Pages: long + r.Streams*short, Context: max(long, short) * attention.PageTokens,
 	})
 	if err != nil {

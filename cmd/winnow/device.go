@@ -239,6 +239,9 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 	}
 	if err == nil {
 		reads.Load(&opt)
+		err = fillRows(c, &opt)
+	}
+	if err == nil {
 		opt, err = serve.FitNetwork(c, m.device, opt, m.most())
 	}
 	if err != nil {
@@ -258,6 +261,19 @@ func (m *machine) network(name string, limits model.Limits) (*network, error) {
 		return c.Close()
 	}
 	return out, nil
+}
+
+// fillRows says how many tokens a step has, where nobody did.
+func fillRows(c *store.Checkpoint, opt *model.Options) error {
+	if opt.Limits.Rows == 0 {
+		spec, err := opt.Describe(c)
+		if err != nil {
+			return err
+		}
+		opt.Limits.Rows = spec.StepRows()
+	}
+	opt.Limits.Rows = max(opt.Limits.Rows, opt.Limits.Sequences)
+	return nil
 }
 
 // network is a loaded model that takes ids.
