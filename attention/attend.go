@@ -22,11 +22,11 @@ type Attend struct {
 
 // Reference scores every listed key, then takes the softmax in float64 and sums the values.
 func (o *Attend) Reference() {
-	y, c, past := o.Y.F32(), o.Cache, o.past()
+	y, c, past := o.Y.F32(), o.Cache, o.Layout.past(o.Cache, o.Lane)
 	for i := range tensor.Live(o.Layout.Rows, o.Q.Rows) {
 		for h := range o.Heads {
 			at := (i*o.Heads + h) * c.Dim
-			o.head(o.Q.F32()[at:at+c.Dim], y[at:at+c.Dim], past, past.keys(i, h))
+			o.head(o.Q.F32()[at:at+c.Dim], y[at:at+c.Dim], past, o.keys(past, i, h))
 		}
 	}
 }

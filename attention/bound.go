@@ -20,9 +20,9 @@ func (o *Attend) Bound(*tensor.Mat) func(i int) float64 {
 // boundOf is the bound for one query head of a batch row.
 func (o *Attend) boundOf(row, head int) float64 {
 	c := o.Cache
-	past := o.past()
+	past := o.Layout.past(c, o.Lane)
 	var key, value float64
-	for _, k := range past.keys(row, head) {
+	for _, k := range o.keys(past, row, head) {
 		var sum float64
 		for d := range c.Dim {
 			x := float64(past.key(k, d))

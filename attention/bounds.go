@@ -5,7 +5,7 @@ import "github.com/winnow-llm/winnow/tensor"
 // KeyBounds keeps, of every unit of neighbouring keys, the least and the largest value in each channel (Quest, Tang et al. 2024).
 //
 // The bounds of a unit that a row writes to are those of its keys in the cache, from the first to the step's last: a function of what
-// is cached, whatever was there before and however the keys came.
+// is cached, whatever was there before and however the keys came. Where full pages are pruned they are those of the keys as they were before.
 //
 // Layout: row page*heads + head of Bounds holds the least values of that page and head, channel after channel and for each channel
 // unit after unit, then the largest ones likewise.
@@ -20,13 +20,14 @@ type KeyBounds struct {
 // Reference works row by row, and comes to the last one of each unit in the end.
 func (o *KeyBounds) Reference() {
 	seq, pos, pages, c := o.Layout.Seq.I32(), o.Layout.Pos.I32(), o.Layout.Pages[o.Lane], o.Cache
-	key, units := c.key(), PageTokens/o.Unit
+	own, key, units := o.Layout.Own(c, o.Lane).I32(), c.key(), PageTokens/o.Unit
 	for i := range tensor.Live(o.Layout.Rows, o.Layout.Pos.Rows) {
-		page, slot := pages.I32()[int(seq[i])*pages.Cols+int(pos[i])/PageTokens], int(pos[i])%PageTokens
+		in, slot := int(seq[i])*pages.Cols+int(pos[i])/PageTokens, int(pos[i])%PageTokens
+		page := pages.I32()[in]
 		first := slot / o.Unit * o.Unit
 		for row := range c.Heads * c.Dim {
 			head, d := row/c.Dim, row%c.Dim
-			at := c.Tile(page, head)
+			at := c.Tile(own[in], head)
 			least, most := key(at, first, d), key(at, first, d)
 			for j := first + 1; j <= slot; j++ {
 				least, most = min(least, key(at, j, d)), max(most, key(at, j, d))
@@ -40,7 +41,7 @@ func (o *KeyBounds) Reference() {
 
 // Operands lists cache, bounds and layout, then the bounds.
 func (o *KeyBounds) Operands() (in, out []*tensor.Mat) {
-	in = append([]*tensor.Mat{&o.Cache.K, &o.Bounds}, o.Layout.operands(o.Lane)...)
+	in = append([]*tensor.Mat{&o.Cache.K, &o.Bounds, &o.Layout.Dense}, o.Layout.operands(o.Lane)...)
 	return in, []*tensor.Mat{&o.Bounds}
 }
 

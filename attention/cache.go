@@ -89,7 +89,7 @@ type Append struct {
 // Reference stores token by token.
 func (o *Append) Reference() {
 	k, v, c := o.K.F32(), o.V.F32(), o.Cache
-	seq, pos, pages := o.Layout.Seq.I32(), o.Layout.Pos.I32(), *o.Own()
+	seq, pos, pages := o.Layout.Seq.I32(), o.Layout.Pos.I32(), o.Layout.Own(c, o.Lane)
 	for i := range tensor.Live(o.Layout.Rows, o.K.Rows) {
 		page, slot := pages.I32()[int(seq[i])*pages.Cols+int(pos[i])/PageTokens], int(pos[i])%PageTokens
 		for h := range c.Heads {
@@ -99,18 +99,10 @@ func (o *Append) Reference() {
 	}
 }
 
-// Own is where the rows' own pages lie.
-func (o *Append) Own() *tensor.Mat {
-	if o.Cache.Pruned != nil {
-		return &o.Layout.Dense
-	}
-	return &o.Layout.Pages[o.Lane]
-}
-
 // Operands lists keys, values and layout, then the cache.
 func (o *Append) Operands() (in, out []*tensor.Mat) {
 	out = []*tensor.Mat{&o.Cache.K, &o.Cache.V}
-	return append(append([]*tensor.Mat{&o.K, &o.V, o.Own()}, o.Layout.operands(o.Lane)[1:]...), out...), out
+	return append(append([]*tensor.Mat{&o.K, &o.V, o.Layout.Own(o.Cache, o.Lane)}, o.Layout.operands(o.Lane)[1:]...), out...), out
 }
 
 // Cost counts the rows read and what is stored of them.

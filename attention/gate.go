@@ -86,7 +86,8 @@ func finish(x []float32, norm *tensor.Mat, r *Rotation, pos int) {
 // GateKeys makes the gate's keys of pages: the largest, the least and the mean of each channel of the page's 64 keys, projected, normed and
 // turned by the position of the page's first token. A page's gate keys are written when the step holds its last token, whoever serves it.
 //
-// Keys are those in the cache, turned back: a function of what is cached, however the keys came and whatever was taken back.
+// Keys are those in the cache, turned back: a function of what is cached, however the keys came and whatever was taken back. Where full pages are
+// pruned they are those before that.
 type GateKeys struct {
 	Cache  *Cache     // keys, the rows' own included
 	W      tensor.Mat // gate heads*3*dim x width, F32 or BF16
@@ -107,16 +108,17 @@ func (o *GateKeys) heads() int { return o.W.Rows / (3 * o.Cache.Dim) }
 // Reference works page by page.
 func (o *GateKeys) Reference() {
 	l := o.Layout
-	seq, pos, pages, t := l.Seq.I32(), l.Pos.I32(), l.Pages[o.Lane], &o.Layout.Tiles
+	seq, pos, pages, own, t := l.Seq.I32(), l.Pos.I32(), l.Pages[o.Lane], l.Own(o.Cache, o.Lane).I32(), &o.Layout.Tiles
 	for tile := range int(t.N.I32()[0]) {
 		last := int(t.First.I32()[tile+1]) - 1
 		at, whole := int(pos[last]), pos[last]%PageTokens == PageTokens-1
 		if !whole && (!o.Tails.Present() || int(t.Policy.I32()[tile]) != o.Serves) {
 			continue
 		}
-		page := pages.I32()[int(seq[last])*pages.Cols+at/PageTokens]
+		in := int(seq[last])*pages.Cols + at/PageTokens
+		page := pages.I32()[in]
 		for h := range o.heads() {
-			x := o.key(page, h, at)
+			x := o.key(own[in], h, at)
 			for d, v := range x {
 				if whole {
 					store(o.Keys, (int(page)*o.heads()+h)*o.Keys.Cols+d, v)
@@ -128,7 +130,7 @@ func (o *GateKeys) Reference() {
 	}
 }
 
-// key is the gate key of the keys of a page up to a position.
+// key is the gate key of the keys of a page of the cache up to a position.
 func (o *GateKeys) key(page int32, head, pos int) []float32 {
 	c, first := o.Cache, pos/PageTokens*PageTokens
 	key, tile := c.key(), c.Tile(page, head*c.Heads/o.heads())
@@ -167,7 +169,7 @@ func ofRow(m *tensor.Mat, share float64) func(i int) float64 {
 // Operands lists cache, gate, rotations, tiles and layout, then what is made.
 func (o *GateKeys) Operands() (in, out []*tensor.Mat) {
 	out = []*tensor.Mat{&o.Keys, &o.Tails}
-	in = append([]*tensor.Mat{&o.Cache.K, &o.W, &o.Norm, &o.Model.Freq, &o.Gate.Freq}, o.Layout.Tiles.operands()...)
+	in = append([]*tensor.Mat{&o.Cache.K, &o.W, &o.Norm, &o.Model.Freq, &o.Gate.Freq, &o.Layout.Dense}, o.Layout.Tiles.operands()...)
 	return append(append(in, o.Layout.operands(o.Lane)...), out...), out
 }
 

@@ -11,21 +11,31 @@ import (
 type Groups struct {
 	Layout *Layout
 	Plan   *Plan
-	Cache  *Cache     // of the layer, with the keys of the step
+	Cache  *Cache     // of the layer, with the keys of the step; where its pages are pruned, what Unpack makes of them
 	Q      tensor.Mat // rows x heads*dim, F32: turned by their positions
 	Lane   int        // which page table
 	Heads  int        // query heads
 	Serves int        // the policy whose tiles are planned
 	Size   int        // positions, whole pages
 	Scale  float32    // of scores
+
+	unpack *Unpack // into Cache; nil where pages are not pruned
 }
 
 // groupsOf is the groups of an Env's layer.
 func groupsOf(e *Env, s Setting, layer, size int) Groups {
-	return Groups{
+	g := Groups{
 		Layout: e.Layout, Plan: e.Plan, Cache: e.Caches[layer], Q: e.Q, Lane: e.Lane, Heads: e.Heads, Serves: s.Number, Size: size, Scale: e.Scale,
 	}
+	if g.Cache.Pruned != nil {
+		g.unpack = &Unpack{From: g.Cache, To: e.unpackedKeys(), Layout: e.Layout, Lane: e.Lane, Serves: s.Number}
+		g.Cache = g.unpack.To
+	}
+	return g
 }
+
+// unpacks is what must run before the groups are planned; nil = nothing.
+func (o *Groups) unpacks() *Unpack { return o.unpack }
 
 // visit calls plan for every whole group, and has all other tiles that are served read everything.
 func (o *Groups) visit(own float32, plan func(g run)) {

@@ -37,6 +37,14 @@ type Tiles struct {
 	Knob   tensor.Mat // tiles x 1, F32: what the request turns the selector's knob to; NaN = the selector's own
 }
 
+// Own is the page table by which the pages that rows are in lie in a cache as they are: where full pages are pruned, Dense.
+func (l *Layout) Own(c *Cache, lane int) *tensor.Mat {
+	if c.Pruned != nil {
+		return &l.Dense
+	}
+	return &l.Pages[lane]
+}
+
 // operands lists what an op reads that needs the batch's layout in one lane.
 func (l *Layout) operands(lane int) []*tensor.Mat {
 	return []*tensor.Mat{&l.Pages[lane], &l.Seq, &l.Pos, &l.Rows}

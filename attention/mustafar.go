@@ -133,18 +133,20 @@ type unpacked struct {
 
 // unpack reads the tile of a page and head.
 func (p *Pruned) unpack(c *Cache, page int32, head int) *unpacked {
-	read := func(m tensor.Mat) []float32 {
-		tile, out := m.Raw()[p.tile(c, page, head):], make([]float32, PageTokens*c.Dim)
-		mask, n := tile[2*p.Keep*PageTokens:], 0
-		for w := range len(out) / 64 {
-			for left := binary.LittleEndian.Uint64(mask[8*w:]); left != 0; left &= left - 1 {
-				out[64*w+bits.TrailingZeros64(left)] = quant.F16ToF32(binary.LittleEndian.Uint16(tile[2*n:]))
-				n++
-			}
+	at, n := p.tile(c, page, head), PageTokens*c.Dim
+	return &unpacked{p.numbers(p.K.Raw()[at:], n), p.numbers(p.V.Raw()[at:], n)}
+}
+
+// numbers are the n numbers of a pruned tile.
+func (p *Pruned) numbers(tile []byte, n int) []float32 {
+	out, mask, at := make([]float32, n), tile[2*p.Keep*PageTokens:], 0
+	for w := range n / 64 {
+		for left := binary.LittleEndian.Uint64(mask[8*w:]); left != 0; left &= left - 1 {
+			out[64*w+bits.TrailingZeros64(left)] = quant.F16ToF32(binary.LittleEndian.Uint16(tile[2*at:]))
+			at++
 		}
-		return out
 	}
-	return &unpacked{read(p.K), read(p.V)}
+	return out
 }
 
 // Operands lists the cache and the layout, then the pruned pages.

@@ -1,13 +1,15 @@
 package attention
 
-// past reads keys and values as the reference of Attend does: pruned or not, by the row's own page.
+// past reads keys and values as a row does: of pages that are pruned, all but the row's own one are. It is for references.
 type past struct {
-	o          *Attend
+	c          *Cache
+	l          *Layout
+	lane       int
 	keyOf      func(tile, slot, d int) float32
 	valueOf    func(tile, slot, d int) float32
 	unpacked   map[int]*unpacked // by where the tile starts
 	seq, pos   []int32
-	table, own []int32 // logical page -> page, and page of the cache where pages are pruned
+	table, own []int32 // logical page -> page, and page of the cache that is not pruned
 }
 
 // pastKey is a key that a row reads.
@@ -17,36 +19,35 @@ type pastKey struct {
 }
 
 // past is the past of a batch in host memory.
-func (o *Attend) past() *past {
-	l, whole := o.Layout, o.Layout.whole(o.Cache)
-	p := &past{
-		o: o, keyOf: whole.key(), valueOf: whole.value(), unpacked: map[int]*unpacked{},
-		seq: l.Seq.I32(), pos: l.Pos.I32(), table: l.Pages[o.Lane].I32(),
+func (l *Layout) past(c *Cache, lane int) *past {
+	whole := l.whole(c)
+	return &past{
+		c: c, l: l, lane: lane, keyOf: whole.key(), valueOf: whole.value(), unpacked: map[int]*unpacked{},
+		seq: l.Seq.I32(), pos: l.Pos.I32(), table: l.Pages[lane].I32(), own: l.Own(c, lane).I32(),
 	}
-	if o.Cache.Pruned != nil {
-		p.own = l.Dense.I32()
+}
+
+// at is where a row finds key k in a key-value head.
+func (p *past) at(row, kv, k int) pastKey {
+	page := k / PageTokens
+	in := int(p.seq[row])*p.l.Pages[p.lane].Cols + page
+	switch {
+	case p.c.Pruned == nil:
+		return pastKey{tile: p.l.tile(p.c, p.table[in], kv), slot: k % PageTokens}
+	case page == int(p.pos[row])/PageTokens:
+		return pastKey{tile: p.c.Tile(p.own[in], kv), slot: k % PageTokens}
 	}
-	return p
+	at := p.c.Pruned.tile(p.c, p.table[in], kv)
+	if p.unpacked[at] == nil {
+		p.unpacked[at] = p.c.Pruned.unpack(p.c, p.table[in], kv)
+	}
+	return pastKey{slot: k % PageTokens, pruned: p.unpacked[at]}
 }
 
 // keys are those that the plan lists for a row's query head.
-func (p *past) keys(row, head int) (out []pastKey) {
-	o, c, pos := p.o, p.o.Cache, int(p.pos[row])
-	kv, from := head*c.Heads/o.Heads, int(p.seq[row])*o.Layout.Pages[o.Lane].Cols
-	o.Plan.keys(o.Plan.row(row, head, o.Heads), pos, func(k int) {
-		page := k / PageTokens
-		switch {
-		case c.Pruned == nil:
-			out = append(out, pastKey{tile: o.Layout.tile(c, p.table[from+page], kv), slot: k % PageTokens})
-		case page == pos/PageTokens:
-			out = append(out, pastKey{tile: c.Tile(p.own[int(p.seq[row])*o.Layout.Dense.Cols+page], kv), slot: k % PageTokens})
-		default:
-			at := c.Pruned.tile(c, p.table[from+page], kv)
-			if p.unpacked[at] == nil {
-				p.unpacked[at] = c.Pruned.unpack(c, p.table[from+page], kv)
-			}
-			out = append(out, pastKey{slot: k % PageTokens, pruned: p.unpacked[at]})
-		}
+func (o *Attend) keys(p *past, row, head int) (out []pastKey) {
+	o.Plan.keys(o.Plan.row(row, head, o.Heads), int(p.pos[row]), func(k int) {
+		out = append(out, p.at(row, head*o.Cache.Heads/o.Heads, k))
 	})
 	return out
 }
@@ -61,7 +62,7 @@ func (p *past) key(k pastKey, d int) float32 {
 
 func (p *past) value(k pastKey, d int) float32 {
 	if k.pruned != nil {
-		return k.pruned.v[k.slot*p.o.Cache.Dim+d]
+		return k.pruned.v[k.slot*p.c.Dim+d]
 	}
 	return p.valueOf(k.tile, k.slot, d)
 }

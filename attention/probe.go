@@ -7,7 +7,7 @@ import (
 )
 
 // Probe is the receipt for a plan: for some rows of a batch, what share of the softmax over all visible keys lies on those that the plan
-// lists. It reads every visible key of these rows, so a step probes few. A plan that lists everything has exactly 1.
+// lists. It reads every visible key of these rows, pruned or not as the rows do, so a step probes few. A plan that lists everything has exactly 1.
 type Probe struct {
 	Q      tensor.Mat // rows x heads*dim, F32
 	Rows   tensor.Mat // probes x 1, I32: rows of the batch
@@ -44,14 +44,13 @@ func (o *Probe) Reference() {
 
 // masses are the exponentials of a row's scores in one head, less the largest score.
 func (o *Probe) masses(row, head int) []float64 {
-	c, pages := o.Cache, o.Layout.Pages[o.Lane]
-	table := pages.I32()[int(o.Layout.Seq.I32()[row])*pages.Cols:]
-	q, key := o.Q.F32()[(row*o.Heads+head)*c.Dim:][:c.Dim], c.key()
+	c, past := o.Cache, o.Layout.past(o.Cache, o.Lane)
+	q := o.Q.F32()[(row*o.Heads+head)*c.Dim:][:c.Dim]
 	scores, top := make([]float64, int(o.Layout.Pos.I32()[row])+1), math.Inf(-1)
 	for k := range scores {
-		tile := c.Tile(table[k/PageTokens], head*c.Heads/o.Heads)
+		key := past.at(row, head*c.Heads/o.Heads, k)
 		for d, v := range q {
-			scores[k] += float64(v) * float64(key(tile, k%PageTokens, d))
+			scores[k] += float64(v) * float64(past.key(key, d))
 		}
 		scores[k] *= float64(o.Scale)
 		top = max(top, scores[k])
@@ -65,6 +64,9 @@ func (o *Probe) masses(row, head int) []float64 {
 // Operands lists queries, rows, cache, plan and layout, then the shares.
 func (o *Probe) Operands() (in, out []*tensor.Mat) {
 	in = append([]*tensor.Mat{&o.Q, &o.Rows, &o.N, &o.Cache.K}, o.Plan.operands()...)
+	if p := o.Cache.Pruned; p != nil {
+		in = append(in, &p.K, &o.Layout.Dense)
+	}
 	return append(in, o.Layout.operands(o.Lane)...), []*tensor.Mat{&o.Y}
 }
 
@@ -88,13 +90,12 @@ func (o *Probe) Cost() (bytes, flops int64) {
 func (o *Probe) Bound(*tensor.Mat) func(i int) float64 {
 	return func(i int) float64 {
 		row, head := int(o.Rows.I32()[i/o.Heads]), i%o.Heads
-		c, pages, key := o.Cache, o.Layout.Pages[o.Lane], o.Cache.key()
-		table := pages.I32()[int(o.Layout.Seq.I32()[row])*pages.Cols:]
+		c, past := o.Cache, o.Layout.past(o.Cache, o.Lane)
 		var most float64
 		for k := range int(o.Layout.Pos.I32()[row]) + 1 {
-			tile, sum := c.Tile(table[k/PageTokens], head*c.Heads/o.Heads), 0.0
+			key, sum := past.at(row, head*c.Heads/o.Heads, k), 0.0
 			for d := range c.Dim {
-				x := float64(key(tile, k%PageTokens, d))
+				x := float64(past.key(key, d))
 				sum += x * x
 			}
 			most = max(most, math.Sqrt(sum))

@@ -59,11 +59,15 @@ func turned(knob, own float32) float32 {
 	return knob
 }
 
-// prepared is a selector of an Env whose plan one op a layer fills.
+// prepared is a selector of an Env whose plan one op a layer fills; before it, what the op scores is unpacked, where it needs that.
 func prepared(e *Env, caps Caps, op func(layer int) tensor.Op) *Selector {
 	steps := make([]Steps, len(e.Caches))
 	for i := range steps {
-		steps[i].Select = []tensor.Op{op(i)}
+		fill := op(i)
+		if s, ok := fill.(interface{ unpacks() *Unpack }); ok && s.unpacks() != nil {
+			steps[i].Select = append(steps[i].Select, s.unpacks())
+		}
+		steps[i].Select = append(steps[i].Select, fill)
 	}
 	return &Selector{Caps: caps, Plan: e.Plan, Layers: steps}
 }

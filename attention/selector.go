@@ -204,6 +204,27 @@ type Env struct {
 	Freq    []float32  // of RoPE: radians a position, one a pair; what a head has beyond the pairs is not turned
 	Turn    float32    // of RoPE: its scale of sines and cosines, see tensor.Angles
 	Pairs   tensor.Pairing
+
+	unpacked *Cache // see unpackedKeys
+	err      error  // why it is not there
+}
+
+// Prepare makes a selector of a kind for an Env.
+func (k *Kind) Prepare(e *Env, s Setting) (*Selector, error) {
+	sel, err := k.New(k, e, s)
+	if err == nil && e.err != nil {
+		sel.Free(e.Device)
+		return nil, e.err
+	}
+	return sel, err
+}
+
+// Free gives back what the Env's selectors share, but for the plan.
+func (e *Env) Free() {
+	if e.unpacked != nil && e.unpacked.K.Present() {
+		e.Device.Free(e.unpacked.K.Buf)
+	}
+	e.unpacked = nil
 }
 
 // KV is the number of key-value heads.

@@ -1,4 +1,4 @@
-// KeyBounds: p = cache k, bounds, pages, seq, pos, n; d = rows, heads, dim, columns of the page table, how the cache stores numbers, its stride,
+// KeyBounds: p = cache k, bounds, pages, seq, pos, n, pages of the cache that rows are in; d = rows, heads, dim, columns of the page table, how the cache stores numbers, its stride,
 // keys of a unit, 1 where bounds are F16. An item is 64 rows of one head, without those that go on with a unit begun before, and with those that go on behind.
 
 #include "keys.h"
@@ -55,16 +55,16 @@ static void WN(bounds_unit)(const wn_op *op, const uint8_t *tile, int64_t page, 
 
 static void WN(bounds_item)(void *arg, int64_t item, int worker) {
 	const wn_op *op = arg;
-	const int32_t *pages = op->p[2], *seq = op->p[3], *pos = op->p[4];
+	const int32_t *pages = op->p[2], *seq = op->p[3], *pos = op->p[4], *own = op->p[6];
 	int64_t rows = op->d[0], heads = op->d[1], unit = op->d[6], dim = op->d[2];
 	int kind = (int)op->d[4];
 	int64_t head = item % heads, first = item / heads * WN(BOUNDS_ROWS), end = wn_min(first + WN(BOUNDS_ROWS), rows);
 	for (int64_t r = first, last; r < end; r = last + 1) {
 		for (last = r; last + 1 < rows && seq[last + 1] == seq[r] && pos[last + 1] / unit == pos[r] / unit;) last++;
 		if (r == first && r > 0 && seq[r - 1] == seq[r] && pos[r - 1] / unit == pos[r] / unit) continue;
-		int64_t page = pages[seq[r] * op->d[3] + pos[r] / 64];
-		const uint8_t *tile = (const uint8_t *)op->p[0] + wn_stored(kind, page * op->d[5] + head * dim * 64);
-		WN(bounds_unit)(op, WN(plain_keys)(tile, kind, dim, op->p[6], worker), page * heads + head, pos[last] % 64);
+		int64_t in = seq[r] * op->d[3] + pos[r] / 64;
+		const uint8_t *tile = (const uint8_t *)op->p[0] + wn_stored(kind, own[in] * op->d[5] + head * dim * 64);
+		WN(bounds_unit)(op, WN(plain_keys)(tile, kind, dim, op->p[7], worker), pages[in] * heads + head, pos[last] % 64);
 	}
 }
 
@@ -73,6 +73,6 @@ void WN(wn_key_bounds)(wn_ctx *ctx, const wn_op *op) {
 	o.d[0] = wn_live(ctx, op->p[5], op->d[0]);
 	float *room;
 	if (!wn_widened(ctx, (int)op->d[4], op->d[2], &room)) return;
-	o.p[6] = room;
+	o.p[7] = room;
 	wn_parallel(ctx, wn_parts(o.d[0], WN(BOUNDS_ROWS)) * o.d[1], WN(bounds_item), &o);
 }

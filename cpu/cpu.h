@@ -35,7 +35,7 @@ struct wn_op {
 	X(key_bounds, variant) X(move_tiles, variant) X(norm, variant) X(probe, variant) X(prune, variant) X(rope, variant) X(route, variant) X(sample, variant) \
 	X(route_tree, variant) X(select_anchor, variant) X(select_flexprefill, variant) X(select_minference, variant) \
 	X(select_pages, variant) X(select_quest, variant) X(select_ranges, variant) X(select_s2, variant) X(select_window, variant) \
-	X(select_xattention, variant) X(sum, variant) X(tally, variant)
+	X(select_xattention, variant) X(sum, variant) X(tally, variant) X(unpack, variant)
 
 #define WN_DECLARE_OP(op, variant) wn_run wn_##op##_##variant;
 #define WN_DECLARE(variant) WN_OPS(WN_DECLARE_OP, variant)

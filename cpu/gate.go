@@ -14,7 +14,8 @@ func fillGateKeys(e *entry, o *attention.GateKeys) {
 	c, l, t := o.Cache, o.Layout, &o.Layout.Tiles
 	pages := l.Pages[o.Lane]
 	e.runs(e.kernels.gate_keys)
-	e.operands(c.K, o.W, o.Norm, o.Keys, o.Tails, o.Model.Freq, o.Gate.Freq, t.First, t.N, t.Policy, l.Pos, l.Seq, pages)
+	e.operands(c.K, o.W, o.Norm, o.Keys, o.Tails, o.Model.Freq, o.Gate.Freq, t.First, t.N, t.Policy, l.Pos, l.Seq, pages,
+		*l.Own(c, o.Lane))
 	e.numbers(t.Policy.Rows, c.Heads, c.Dim, c.Stride, stored(c), pages.Cols, o.W.Rows/(3*c.Dim), o.W.Cols, brain(o.W), o.Model.Freq.Cols,
 		halves(o.Model), o.Gate.Freq.Cols, halves(o.Gate), o.Serves, o.Late)
 	e.floats(o.Model.Scale, o.Gate.Scale)

@@ -1,4 +1,4 @@
-// GateKeys: p = cache k, w, norm, keys, tails, frequencies of the model, of the gate, first, tiles in use, policy, pos, seq, pages; d = tiles,
+// GateKeys: p = cache k, w, norm, keys, tails, frequencies of the model, of the gate, first, tiles in use, policy, pos, seq, pages, pages of the cache that rows are in; d = tiles,
 // kv heads, dim, stride of the cache, how it stores numbers, columns of the page table, gate heads, width, 1 where w is BF16, pairs of the model, 1
 // where they are halves, pairs of the gate, 1 where they are halves, policy served, late; f = scales of the model, of the gate. First the
 // angles are computed: an item is 16 tokens of a page. Then an item is a page and key-value head.
@@ -80,7 +80,7 @@ static void WN(gate_finish)(const WN(gate) *g, float *y, const float *angles) {
 
 // A page whose gate keys are made.
 typedef struct WN(gate_page) {
-	int64_t tile, page, first, count; // position of its first token; tokens
+	int64_t tile, page, own, first, count; // own: that of the cache; position of its first token; tokens
 } WN(gate_page);
 
 typedef struct WN(gate_keys) {
@@ -109,7 +109,7 @@ static void WN(gate_angle)(void *arg, int64_t item, int worker) {
 
 // gate_unturn copies a tile of keys, each turned back by its position.
 static void WN(gate_unturn)(const WN(gate_keys) *w, const WN(gate_page) *p, int64_t kv, const float *angles, float *to) {
-	const uint8_t *tile = w->k + wn_stored(w->kind, p->page * w->stride + kv * w->dim * 64);
+	const uint8_t *tile = w->k + wn_stored(w->kind, p->own * w->stride + kv * w->dim * 64);
 	for (int64_t i = 0; i < w->dim * 64; i += 16) v_store(to + i, WN(tile16)(tile, w->kind, w->dim, i / 64, i % 64)); // [dim][64]
 	v16f scale = v_set(w->scale);
 	for (int64_t j = 0; j < w->pairs; j++) {
@@ -159,7 +159,7 @@ static void WN(gate_key)(void *arg, int64_t item, int worker) {
 void WN(wn_gate_keys)(wn_ctx *ctx, const wn_op *op) {
 	void *const *p = op->p;
 	const int64_t *d = op->d;
-	const int32_t *first = p[7], *policy = p[9], *pos = p[10], *seq = p[11], *pages = p[12];
+	const int32_t *first = p[7], *policy = p[9], *pos = p[10], *seq = p[11], *pages = p[12], *own = p[13];
 	WN(gate_keys) w = {.gate = {p[1], p[2], p[6], d[7], d[11], d[12], (int)d[8], op->f[1]}, .k = p[0], .keys = p[3], .tails = p[4], .freq = p[5],
 		.kv = d[1], .dim = d[2], .stride = d[3], .kind = (int)d[4], .heads = d[6], .pairs = d[9], .halves = d[10], .late = d[14],
 		.scale = op->f[0]};
@@ -169,7 +169,7 @@ void WN(wn_gate_keys)(wn_ctx *ctx, const wn_op *op) {
 	for (int64_t i = 0; i < tiles; i++) {
 		int64_t last = first[i + 1] - 1, at = pos[last];
 		if (at % 64 != 63 && (!w.tails || policy[i] != d[13])) continue;
-		w.list[n++] = (WN(gate_page)){i, pages[seq[last] * d[5] + at / 64], at / 64 * 64, at % 64 + 1};
+		w.list[n++] = (WN(gate_page)){i, pages[seq[last] * d[5] + at / 64], own[seq[last] * d[5] + at / 64], at / 64 * 64, at % 64 + 1};
 	}
 	if (n == 0) return;
 	w.angle_floats = w.pairs * 128 + (2 * w.gate.pairs + 15) / 16 * 16;

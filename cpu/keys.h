@@ -22,6 +22,18 @@ static void WN(widen_keys)(const uint8_t *tile, int kind, int64_t dim, float *to
 		for (int64_t d = 0; d < dim; d++) v_store(to + j * dim + d * WN_STRIP_KEYS, WN(tile16)(tile, kind, dim, d, j));
 }
 
+// spread_keys makes floats of a pruned tile of keys, 0 where they are not kept.
+WN_INLINE void WN(spread_keys)(const uint8_t *tile, int64_t dim, int64_t keep, float *to) {
+	const uint8_t *bits = tile + 2 * 64 * keep;
+	for (int64_t d = 0; d < dim; d++) {
+		for (int64_t j = 0; j < 64; j += WN_STRIP_KEYS, bits += 2) {
+			unsigned mask = bits[0] | (unsigned)bits[1] << 8;
+			v_store(to + j * dim + d * WN_STRIP_KEYS, v_load_kept(tile, mask));
+			tile += 2 * __builtin_popcount(mask);
+		}
+	}
+}
+
 // plain_keys is a tile of keys, or where keys are packed the same as floats in room, which a thread has for itself.
 WN_INLINE const uint8_t *WN(plain_keys)(const uint8_t *tile, int kind, int64_t dim, float *room, int worker) {
 	if (!wn_packed(kind)) return tile;

@@ -11,6 +11,10 @@ func fillProbe(e *entry, o *attention.Probe) {
 	e.plan(o.Plan, o.Heads)
 	e.operands(o.Q, o.Rows, o.N, o.Y, c.K, pages, l.Seq, l.Pos)
 	e.numbers(o.Rows.Rows, o.Q.Rows, c.Heads, c.Dim, pages.Cols, stored(c), c.Stride)
+	if p := c.Pruned; p != nil {
+		e.operands(p.K, l.Dense)
+		e.numbers(p.Keep, p.Stride)
+	}
 	e.floats(o.Scale)
 }
 

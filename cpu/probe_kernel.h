@@ -1,5 +1,6 @@
 // Probe: the plan; then p = q, rows, n, y, k, pages, seq, pos; d = probes, rows of the batch, kv heads, dim, columns of the page table, how the
-// cache stores numbers, its stride; f = scale. An item is a probe in one query head, which runs over all visible pages with two sums beside each
+// cache stores numbers, its stride; where full pages are pruned p goes on with pruned k, pages of the cache that rows are in, and d with numbers
+// kept, stride of pruned pages in bytes; f = scale. An item is a probe in one query head, which runs over all visible pages with two sums beside each
 // other, of everything and of what is listed, under one running maximum: where everything is listed, they are the same to the bit.
 
 #include "keys.h"
@@ -8,10 +9,10 @@
 typedef struct WN(probe_job) {
 	wn_plan plan;
 	const float *q;
-	const int32_t *rows, *pages, *seq, *pos;
-	const uint8_t *k;
+	const int32_t *rows, *pages, *seq, *pos, *own; // own: NULL where no pages are pruned
+	const uint8_t *k, *pruned;
 	float *y, *scaled; // scaled: padded floats for each thread
-	int64_t kv, dim, padded, columns, stride;
+	int64_t kv, dim, padded, columns, stride, keep, pruned_stride;
 	int kind; // of the cache
 	float scale, *room; // room: for a tile as floats
 } WN(probe_job);
@@ -50,6 +51,19 @@ WN_INLINE void WN(probe_scores)(v16f *s, const float *q, const uint8_t *tile, in
 	}
 }
 
+// probe_tile is the tile of keys that a row reads of a page in a key-value head, as floats unless f16 stays 1.
+static const uint8_t *WN(probe_tile)(const WN(probe_job) *j, int64_t row, int64_t page, int64_t kv, int worker, int *f16) {
+	int64_t in = j->seq[row] * j->columns + page;
+	if (j->own && page != j->pos[row] / 64) {
+		float *room = j->room + worker * j->dim * 64;
+		WN(spread_keys)(j->pruned + j->pages[in] * j->pruned_stride + kv * 64 * (2 * j->keep + j->dim / 8), j->dim, j->keep, room);
+		*f16 = 0;
+		return (const uint8_t *)room;
+	}
+	int64_t at = (j->own ? j->own : j->pages)[in] * j->stride + kv * j->dim * 64;
+	return WN(plain_keys)(j->k + wn_stored(j->kind, at), j->kind, j->dim, j->room, worker);
+}
+
 static void WN(probe_item)(void *arg, int64_t item, int worker) {
 	const WN(probe_job) *j = arg;
 	int64_t heads = j->plan.heads, head = item % heads, probe = item / heads, row = j->rows[probe], pos = j->pos[row];
@@ -59,12 +73,12 @@ static void WN(probe_item)(void *arg, int64_t item, int worker) {
 	WN(listed) l = WN(listed_of)(&j->plan, wn_row_of(&j->plan, row, head));
 	v16f all = v_zero(), listed = v_zero();
 	for (int64_t page = 0; page <= pos / 64; page++) {
-		int64_t at = j->pages[j->seq[row] * j->columns + page] * j->stride + head * j->kv / heads * j->dim * 64;
 		float score[64], in[64];
 		v16f s[4], most;
 		WN(in_page)(&l, page, in);
-		const uint8_t *tile = WN(plain_keys)(j->k + wn_stored(j->kind, at), j->kind, j->dim, j->room, worker);
-		if (j->kind == WN_CACHE_F16) {
+		int f16 = j->kind == WN_CACHE_F16;
+		const uint8_t *tile = WN(probe_tile)(j, row, page, head * j->kv / heads, worker, &f16);
+		if (f16) {
 			WN(probe_scores)(s, q, tile, j->dim, 1);
 		} else {
 			WN(probe_scores)(s, q, tile, j->dim, 0);
@@ -96,9 +110,10 @@ void WN(wn_probe)(wn_ctx *ctx, const wn_op *op) {
 	void *const *p = op->p + 9;
 	const int64_t *d = op->d + 2;
 	WN(probe_job) j = {.plan = wn_plan_of(op->p, op->d), .q = p[0], .rows = p[1], .y = p[3], .k = p[4], .pages = p[5], .seq = p[6], .pos = p[7],
-		.kv = d[2], .dim = d[3], .padded = (d[3] + 15) / 16 * 16, .columns = d[4], .kind = (int)d[5], .stride = d[6], .scale = op->f[0]};
+		.kv = d[2], .dim = d[3], .padded = (d[3] + 15) / 16 * 16, .columns = d[4], .kind = (int)d[5], .stride = d[6], .pruned = p[8],
+		.own = p[9], .keep = d[7], .pruned_stride = d[8], .scale = op->f[0]};
 	int64_t probes = wn_live(ctx, p[2], d[0]);
 	j.scaled = wn_scratch(ctx, wn_threads(ctx) * j.padded * sizeof(float));
-	if (!j.scaled || !wn_widened(ctx, j.kind, j.dim, &j.room) || !wn_check_rows(ctx, j.rows, probes, d[1])) return;
+	if (!j.scaled || !(j.own ? wn_floats(ctx, j.dim, &j.room) : wn_widened(ctx, j.kind, j.dim, &j.room)) || !wn_check_rows(ctx, j.rows, probes, d[1])) return;
 	wn_parallel(ctx, probes * j.plan.heads, WN(probe_item), &j);
 }

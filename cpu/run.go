@@ -55,6 +55,7 @@ var kernels = table(
 	on(fillSelectXAttention),
 	on(fillSum),
 	on(fillTally),
+	on(fillUnpack),
 	byReference[*moe.RouteDSelect]("no published language model routes so, and what it reads is small"),
 	byReference[*moe.RouteHash]("a few layers of few models route so, and the table itself costs nothing"),
 	byReference[*moe.RouteShortlist]("no model has one unless asked for: the router it stands for is a hundredth of a step"),

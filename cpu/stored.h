@@ -31,13 +31,16 @@ static inline int wn_shift_of(int64_t d) { return (int)(d / 16 % 2 * 4); }
 // wn_scales are the scales of a packed tile, which follow its codes.
 static inline const uint8_t *wn_scales(const uint8_t *tile, int kind, int64_t dim) { return tile + 64 * wn_row_bytes(kind, dim); }
 
-// wn_widened is room for a tile of keys as floats for each thread, see plain_keys; none is needed, where keys are not packed. Says whether
-// there was memory.
-static inline int wn_widened(wn_ctx *ctx, int kind, int64_t dim, float **room) {
-	*room = NULL;
-	if (!wn_packed(kind)) return 1;
+// wn_floats is room for a tile of keys as floats for each thread. Says whether there was memory.
+static inline int wn_floats(wn_ctx *ctx, int64_t dim, float **room) {
 	*room = wn_scratch(ctx, wn_threads(ctx) * dim * 64 * (int64_t)sizeof(float));
 	return *room != NULL;
+}
+
+// wn_widened is that room, see plain_keys; none is needed where keys are not packed.
+static inline int wn_widened(wn_ctx *ctx, int kind, int64_t dim, float **room) {
+	*room = NULL;
+	return !wn_packed(kind) || wn_floats(ctx, dim, room);
 }
 
 #endif

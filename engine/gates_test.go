@@ -46,9 +46,16 @@ func randomGates(t *testing.T, kind model.GateKind) *model.Gates {
 }
 
 // Requests that read what gates choose get in one batch, in chunks and after prefix hits the bits that they get alone. With a threshold of
-// nothing, and with a budget for everything, these are those of a model that reads all keys.
+// nothing, and with a budget for everything, these are those of a model that reads all keys. All that holds where full pages are pruned too.
 func TestGatesAreIndependent(t *testing.T) {
+	for _, kv := range []string{"f16", "mustafar-70"} {
+		t.Run(kv, func(t *testing.T) { gatesAreIndependent(t, kv) })
+	}
+}
+
+func gatesAreIndependent(t *testing.T, kv string) {
 	opt := model.Options{
+		KVType: kv,
 		Sparse: []model.Selection{
 			{Name: "seer", Knobs: []float32{0.2}, Params: map[string]float64{"sink": 0, "last_block_dense": 0}}, {Name: "seer_decode", Knobs: []float32{64}},
 		},

@@ -83,6 +83,7 @@ func TestPrefixesOutliveTheEngine(t *testing.T) {
 	}{
 		"plain":     {},
 		"pruned":    {nil, nil, "mustafar-70"},
+		"pruned by": {[]model.Selection{quest, {Name: "anchor"}}, &model.Reading{Prefill: "anchor", Decode: "quest"}, "mustafar-70"},
 		"packed":    {[]model.Selection{quest}, &model.Reading{Decode: "quest"}, "q8_0"},
 		"sidecars":  {[]model.Selection{quest}, &model.Reading{Decode: "quest"}, ""},
 		"selectors": {sparse, &model.Reading{Prefill: "streaming", Decode: "streaming"}, ""},

@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"reflect"
-	"strings"
 	"sync"
 	"testing"
 
@@ -20,24 +19,14 @@ func TestPackedCachesAreIndependent(t *testing.T) {
 
 func packedCachesAreIndependent(t *testing.T, kv string) {
 	packed := func(lim model.Limits) *engine.Engine {
-		opt := model.Options{Limits: lim, KVType: kv}
-		if !strings.HasPrefix(kv, "mustafar") { // selectors read no pruned pages
-			opt.Sparse = sparse
-		}
-		return startAs(t, opt)
+		return startAs(t, model.Options{Limits: lim, KVType: kv, Sparse: sparse})
 	}
 	single := model.Limits{Rows: 512, Sequences: 1, Wanted: 1, Pages: 8, Context: 512}
 	var all []engine.Request
 	for i := range 6 {
-		r := engine.Request{Prompt: long(330 + i%3), MaxTokens: 120, Alternatives: 3}
-		if !strings.HasPrefix(kv, "mustafar") {
-			reads := readings[i%2*4]
-			reads.Whole = true // so that pages are short
-			r.Reads = &reads
-		} else {
-			r.Prompt[0] += int32(i % 2)
-		}
-		all = append(all, r)
+		reads := readings[i%2*4]
+		reads.Whole = true // so that pages are short
+		all = append(all, engine.Request{Prompt: long(330 + i%3), MaxTokens: 120, Alternatives: 3, Reads: &reads})
 	}
 	want := make([][]engine.Token, len(all))
 	for i, r := range all {

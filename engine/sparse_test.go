@@ -42,8 +42,14 @@ func long(n int) []int32 {
 }
 
 // Requests that read by different selectors get in one batch, in chunks, after prefix hits and after preemptions the bits that they get
-// alone; and what they read matters.
+// alone; and what they read matters. All that holds where full pages are pruned too.
 func TestReadingsAreIndependent(t *testing.T) {
+	for _, kv := range []string{"f16", "mustafar-70"} {
+		t.Run(kv, func(t *testing.T) { readingsAreIndependent(t, kv) })
+	}
+}
+
+func readingsAreIndependent(t *testing.T, kv string) {
 	var all []engine.Request
 	for i := range readings {
 		all = append(all, engine.Request{Prompt: long(330 + i%3), MaxTokens: 120, Alternatives: 3, Reads: &readings[i]})
@@ -51,7 +57,7 @@ func TestReadingsAreIndependent(t *testing.T) {
 	want := make([][]engine.Token, len(all))
 	differ := map[string]bool{}
 	for i, r := range all {
-		e := startAs(t, model.Options{Limits: model.Limits{Rows: 512, Sequences: 1, Wanted: 1, Pages: 8, Context: 512}, Sparse: many})
+		e := startAs(t, model.Options{Limits: model.Limits{Rows: 512, Sequences: 1, Wanted: 1, Pages: 8, Context: 512}, Sparse: many, KVType: kv})
 		var err error
 		if want[i], err = answer(e, r); err != nil {
 			t.Fatal(err)
@@ -61,7 +67,7 @@ func TestReadingsAreIndependent(t *testing.T) {
 	if len(differ) < 11 {
 		t.Errorf("of %d readings only %d differ in what they get: %v", len(all), len(differ), differ)
 	}
-	e := startAs(t, model.Options{Limits: model.Limits{Rows: 160, Sequences: 6, Wanted: 6, Pages: 18, Context: 512}, Sparse: many})
+	e := startAs(t, model.Options{Limits: model.Limits{Rows: 160, Sequences: 6, Wanted: 6, Pages: 18, Context: 512}, Sparse: many, KVType: kv})
 	for round := 0; round < 2 || round < 30 && e.Usage().Preempted == 0; round++ { // who is preempted depends on the machine
 		var wait sync.WaitGroup
 		for i, r := range all {

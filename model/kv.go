@@ -73,9 +73,6 @@ func (o *Options) shapes(s *Spec) (out []attention.Shape, err error) {
 		}
 		out = append(out, shape)
 	}
-	if kv.Pruned > 0 && len(o.Sparse) > 0 {
-		return nil, fmt.Errorf("%w: kv_type %q: selectors of keys (sparse) score no pruned pages", ErrAssumption, o.KVType)
-	}
 	return out, nil
 }
 

@@ -2,6 +2,8 @@ package model_test
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,11 +58,54 @@ func TestBadKVTypes(t *testing.T) {
 	}
 }
 
-// Selectors score no pruned pages, which is said when a model is loaded.
-func TestPrunedPagesHaveNoSelectors(t *testing.T) {
-	opt := model.Options{KVType: "mustafar-50", Limits: limits, Sparse: []model.Selection{{Name: "quest"}}}
-	_, err := model.Load(openDemo(t), model.Placement{Device: tensor.Reference()}, opt)
-	if !errors.Is(err, model.ErrAssumption) || !strings.Contains(err.Error(), `kv_type "mustafar-50": selectors`) {
-		t.Errorf("%v", err)
+// counted is a device that knows which buffers of it are taken.
+type counted struct {
+	tensor.Device
+	taken map[tensor.Buffer]int
+}
+
+func (d *counted) Alloc(bytes int) (tensor.Buffer, error) {
+	b, err := d.Device.Alloc(bytes)
+	d.taken[b] = bytes
+	return b, err
+}
+
+func (d *counted) Free(b tensor.Buffer) {
+	delete(d.taken, b)
+	d.Device.Free(b)
+}
+
+// Selectors that score keys have one place for those of a layer's pruned pages, all of them together; it is counted and given back.
+func TestSelectorsOfPrunedPages(t *testing.T) {
+	d := &counted{tensor.Reference(), map[tensor.Buffer]int{}}
+	taken := func(names ...string) int64 {
+		opt := model.Options{KVType: "mustafar-50", Limits: limits}
+		opt.Limits.Rows = 128
+		for _, name := range names {
+			opt.Sparse = append(opt.Sparse, model.Selection{Name: name})
+		}
+		m, err := model.Load(openDemo(t), model.Placement{Device: d}, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := m.Spec().BufferBytes(opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Close(); len(d.taken) > 0 {
+			t.Errorf("%q: buffers are left: %v", names, slices.Collect(maps.Values(d.taken)))
+		}
+		return said
+	}
+	spec, err := model.Describe(openDemo(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &spec.Layers[0]
+	if got := taken("anchor") - taken("streaming"); got != int64(limits.Pages*l.KVHeads*l.HeadDim*64*2) {
+		t.Errorf("keys to score take %d bytes", got)
+	}
+	if both, one := taken("anchor", "xattention"), taken("anchor", "streaming"); both != one {
+		t.Errorf("two selectors that score take %d bytes, one %d", both, one)
 	}
 }

@@ -92,7 +92,7 @@ func (l *loader) sparse(s *Spec, m *Model) *sparse {
 				knobs[i] = min(knobs[i], float32(max(attention.PageTokens, l.opt.Limits.Context)))
 			}
 		}
-		sel, err := k.New(k, sp.env, attention.Setting{Number: i, Knobs: knobs, Params: want.Params, Gates: gates.of(layers)})
+		sel, err := k.Prepare(sp.env, attention.Setting{Number: i, Knobs: knobs, Params: want.Params, Gates: gates.of(layers)})
 		if err != nil {
 			l.fail(fmt.Errorf("%w: %s: %w", ErrSparse, want.Name, err))
 			return sp
@@ -135,8 +135,11 @@ func (s *sparse) free(d tensor.Device) {
 	for _, sel := range s.selectors {
 		sel.Free(d)
 	}
-	if s.env != nil && s.env.Plan != nil {
-		s.env.Plan.Free(d)
+	if s.env != nil {
+		s.env.Free()
+		if s.env.Plan != nil {
+			s.env.Plan.Free(d)
+		}
 	}
 }
 
