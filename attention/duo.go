@@ -20,6 +20,8 @@ var _ = register(Kind{
 	Knob: Knob{Name: "recent", Default: 256, Min: 0, Max: 1 << 24, What: "how many keys before its page a streaming head reads, rounded up to pages"},
 	Params: []Knob{
 		{Name: "sink", Default: 64, Min: 0, Max: 1 << 20, What: "how many of the first keys a streaming head reads, rounded up to pages"},
+		{Name: "sparsity", Default: 0.5, Min: 0, Max: 1, What: "the share of heads that stream: those of the pattern's least numbers"},
+		{Name: "threshold", Default: 0, Min: 0, Max: 1, What: "the number of the pattern from which on a head reads everything, in place of the share; 0 = the share decides"},
 	},
 	New: newDuo,
 })
@@ -31,9 +33,12 @@ var (
 )
 
 func newDuo(k *Kind, e *Env, s Setting) (*Selector, error) {
-	if len(s.Whole) != len(e.Caches) {
-		return nil, fmt.Errorf("%w: one for %d layers is given, the model has %d; it is in the file full_attention_heads.tsv of a model's pattern",
-			ErrNoPattern, len(s.Whole), len(e.Caches))
+	if err := s.Heads.Fit(len(e.Caches), e.KV()); err != nil {
+		return nil, err
+	}
+	pattern := s.Heads.Whole(k.value(s, "sparsity"))
+	if threshold := k.value(s, "threshold"); threshold > 0 {
+		pattern = s.Heads.Above(threshold)
 	}
 	sink := wholePages(k.param(s, "sink"))
 	ops := make([]*SelectRanges, len(e.Caches))
@@ -42,24 +47,20 @@ func newDuo(k *Kind, e *Env, s Setting) (*Selector, error) {
 		(&Selector{owned: owned}).Free(e.Device)
 		return nil, err
 	}
-	for layer, heads := range s.Whole {
-		marks, err := wholeHeads(e, heads)
-		if err != nil {
-			return fail(fmt.Errorf("%w: layer %d: %w", ErrNoPattern, layer, err))
-		}
-		whole, err := onDevice(e.Device, marks)
+	for layer, heads := range pattern {
+		whole, err := onDevice(e.Device, wholeHeads(e, heads))
 		if err != nil {
 			return fail(fmt.Errorf("duo: %w", err))
 		}
 		owned = append(owned, whole.Buf)
 		ops[layer] = &SelectRanges{Layout: e.Layout, Plan: e.Plan, Whole: whole, Serves: s.Number, Sink: sink, Recent: k.knob(s, layer)}
 	}
-	caps := Caps{ChunkAlign: 1, Fingerprint: fmt.Sprint(k.fingerprint(s), ",whole=", s.Whole)}
+	caps := Caps{ChunkAlign: 1, Fingerprint: fmt.Sprint(k.fingerprint(s), ",whole=", pattern)}
 	sel := prepared(e, caps, func(layer int) tensor.Op { return ops[layer] })
 	sel.owned = owned
 	sel.Keeps = func(layer int, knob float32) []Keep {
 		keeps := rangeKeeps(e, sink, turned(knob, ops[layer].Recent))
-		for _, h := range s.Whole[layer] {
+		for _, h := range pattern[layer] {
 			keeps[h] = Everything()
 		}
 		return keeps
@@ -68,12 +69,7 @@ func newDuo(k *Kind, e *Env, s Setting) (*Selector, error) {
 }
 
 // wholeHeads marks the plan groups of the key-value heads that read everything.
-func wholeHeads(e *Env, heads []int) ([]int32, error) {
-	for _, h := range heads {
-		if h < 0 || h >= e.KV() {
-			return nil, fmt.Errorf("head %d of %d", h, e.KV())
-		}
-	}
+func wholeHeads(e *Env, heads []int) []int32 {
 	marks := make([]int32, e.Plan.Groups)
 	for g := range marks {
 		head := g * e.Heads / e.Plan.Groups
@@ -81,15 +77,39 @@ func wholeHeads(e *Env, heads []int) ([]int32, error) {
 			marks[g] = 1
 		}
 	}
-	return marks, nil
+	return marks
 }
 
 // HeadPattern is how much each key-value head of each layer needs to read everything, from 0 to 1.
 type HeadPattern [][]float64
 
+// Fit says what a pattern has too much or too little of for layers of so many key-value heads.
+func (p HeadPattern) Fit(layers, heads int) error {
+	if len(p) != layers {
+		return fmt.Errorf("%w: one for %d layers is given, the model has %d; it is in the file full_attention_heads.tsv of a model's pattern",
+			ErrNoPattern, len(p), layers)
+	}
+	for i, row := range p {
+		if len(row) != heads {
+			return fmt.Errorf("%w: layer %d has %d heads in the pattern, the model has %d key-value heads", ErrNoPattern, i, len(row), heads)
+		}
+	}
+	return nil
+}
+
+// Sizes of a pattern that is read, more than models have.
+const (
+	mostPatternBytes = 1 << 20
+	mostPatternLines = 1 << 12 // layers
+	mostPatternHeads = 1 << 10 // of a layer
+)
+
 // ParseHeadPattern reads a pattern as it is published: a line a layer, of numbers separated by tabs, one a head. Numbers outside 0 to 1
-// are taken for the nearer of both. Empty lines, and what follows a #, say nothing.
+// are taken for the nearer of both, as the published code does. Empty lines, and what follows a #, say nothing. The error is ErrPattern with the line.
 func ParseHeadPattern(text string) (HeadPattern, error) {
+	if len(text) > mostPatternBytes {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrPattern, mostPatternBytes)
+	}
 	var p HeadPattern
 	n := 0
 	for line := range strings.SplitSeq(text, "\n") {
@@ -101,20 +121,38 @@ func ParseHeadPattern(text string) (HeadPattern, error) {
 		var row []float64
 		for column, field := range strings.Split(line, "\t") {
 			v, err := strconv.ParseFloat(strings.TrimSpace(field), 64)
-			if err != nil || v != v {
+			if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
 				return nil, fmt.Errorf("%w: line %d, column %d: %.40q, want a number", ErrPattern, n, column+1, field)
+			}
+			if column == mostPatternHeads {
+				return nil, fmt.Errorf("%w: line %d: more than %d columns", ErrPattern, n, mostPatternHeads)
 			}
 			row = append(row, min(max(v, 0), 1))
 		}
 		if len(p) > 0 && len(row) != len(p[0]) {
 			return nil, fmt.Errorf("%w: line %d: %d columns, the lines before have %d", ErrPattern, n, len(row), len(p[0]))
 		}
-		p = append(p, row)
+		if p = append(p, row); len(p) > mostPatternLines {
+			return nil, fmt.Errorf("%w: line %d: more than %d layers", ErrPattern, n, mostPatternLines)
+		}
 	}
 	if len(p) == 0 {
 		return nil, fmt.Errorf("%w: it has no line", ErrPattern)
 	}
 	return p, nil
+}
+
+// Above lists the heads of each layer whose number is a threshold at least.
+func (p HeadPattern) Above(threshold float64) [][]int {
+	whole := make([][]int, len(p))
+	for l, row := range p {
+		for h, v := range row {
+			if v >= threshold {
+				whole[l] = append(whole[l], h)
+			}
+		}
+	}
+	return whole
 }
 
 // Whole lists the heads of each layer that read everything: those whose number is at least the quantile sparsity of all numbers, between

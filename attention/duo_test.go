@@ -2,9 +2,14 @@ package attention
 
 import (
 	"errors"
+	"math"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/winnow-llm/winnow/quant"
+	"github.com/winnow-llm/winnow/tensor"
 )
 
 func TestHeadPattern(t *testing.T) {
@@ -31,6 +36,7 @@ func TestHeadPatternErrors(t *testing.T) {
 		"0.5\t0.5\n0.5\tx":    "line 2, column 2",
 		"0.5\t0.5\n\n0.5":     "line 3: 1 columns, the lines before have 2",
 		"0.5\tNaN":            "line 1, column 2",
+		"0.5\n-Inf":           "line 2, column 1",
 		"0.5 0.5":             "line 1, column 1",
 		"0.5\t\t0.5":          "line 1, column 2",
 		"0.5\n# nothing\n1,0": "line 3, column 1",
@@ -80,7 +86,7 @@ func FuzzHeadPattern(f *testing.F) {
 
 func TestDuo(t *testing.T) {
 	e := pagesStep{4, 2, 2, 9, 10}.env(t)
-	s := Setting{Whole: [][]int{{1}, nil}}
+	s := Setting{Heads: HeadPattern{{0.1, 0.9}, {0.4, 0.2}}, Params: map[string]float64{"threshold": 0.5}}
 	sel := prepare(t, e, "duo", s)
 	all, ends := []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, []int{0, 5, 6, 7, 8, 9} // 64 and 256 keys
 	for layer, want := range [][][]int{{ends, ends, all, all}, {ends, ends, ends, ends}} {
@@ -91,13 +97,67 @@ func TestDuo(t *testing.T) {
 		}
 	}
 	k := KindOf("duo")
-	other, err := k.New(k, e, Setting{Whole: [][]int{{0}, nil}})
+	other, err := k.New(k, e, Setting{Heads: s.Heads, Params: map[string]float64{"sparsity": 0.4}})
 	if err != nil || other.Caps.Fingerprint == sel.Caps.Fingerprint {
 		t.Errorf("two patterns, one fingerprint %q, %v", sel.Caps.Fingerprint, err)
 	}
-	for _, whole := range [][][]int{nil, {{0}}, {{0}, {2}}} {
-		if _, err := k.New(k, e, Setting{Whole: whole}); !errors.Is(err, ErrNoPattern) {
-			t.Errorf("a pattern %v: %v", whole, err)
+	for want, p := range map[string]HeadPattern{
+		"0 layers": nil, "1 layers is given, the model has 2": {{0, 1}}, "layer 1 has 3 heads in the pattern, the model has 2": {{0, 1}, {0, 1, 0}},
+	} {
+		if _, err := k.New(k, e, Setting{Heads: p}); !errors.Is(err, ErrNoPattern) || !strings.Contains(err.Error(), want) {
+			t.Errorf("a pattern %v: %v, want %q", p, err, want)
+		}
+	}
+}
+
+// What rows get is softmax attention under the pattern's mask, whatever else is cached.
+func TestDuoIsMaskedAttention(t *testing.T) {
+	const heads, kv, dim, pages = 4, 2, 8, 8
+	r, n := rand.New(rand.NewPCG(9, 9)), pages*PageTokens
+	e := pagesStep{heads, kv, 1, 0, pages}.env(t)
+	caches, err := NewCaches(tensor.Reference(), pages, []Shape{{Heads: kv, Dim: dim, Format: quant.F32}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	draw := func(cols int) tensor.Mat {
+		v := make([]float32, n*cols)
+		for i := range v {
+			v[i] = float32(r.NormFloat64())
+		}
+		return tensor.FromF32(n, cols, v)
+	}
+	e.Caches, e.Q = caches, draw(heads*dim)
+	e.Layout.Pages = []tensor.Mat{tensor.FromI32(1, pages, []int32{3, 1, 0, 7, 6, 2, 5, 4})}
+	k, v, y := draw(kv*dim), draw(kv*dim), tensor.FromF32(n, heads*dim, make([]float32, n*heads*dim))
+	s := Setting{Heads: HeadPattern{{0.2, 0.7}}, Knobs: []float32{100}, Params: map[string]float64{"sink": 3}}
+	sel := prepare(t, e, "duo", s)
+	(&Append{K: k, V: v, Cache: caches[0], Layout: e.Layout}).Reference()
+	for _, o := range sel.At(0).Select {
+		o.Reference()
+	}
+	(&Attend{Q: e.Q, Y: y, Cache: caches[0], Plan: e.Plan, Layout: e.Layout, Heads: heads, Scale: 0.5}).Reference()
+	for row := 0; row < n; row += 37 {
+		for h := range heads {
+			var sum float64
+			want := make([]float64, dim)
+			for key := range row + 1 {
+				if streams := h < 2; streams && key >= PageTokens && key/PageTokens < row/PageTokens-2 {
+					continue
+				}
+				score := 0.0
+				for d := range dim {
+					score += 0.5 * float64(e.Q.F32()[(row*heads+h)*dim+d]) * float64(k.F32()[(key*kv+h/2)*dim+d])
+				}
+				sum += math.Exp(score)
+				for d := range dim {
+					want[d] += math.Exp(score) * float64(v.F32()[(key*kv+h/2)*dim+d])
+				}
+			}
+			for d, w := range want {
+				if got := float64(y.F32()[(row*heads+h)*dim+d]); math.Abs(got-w/sum) > 1e-5 {
+					t.Fatalf("row %d head %d: %v, want %v", row, h, got, w/sum)
+				}
+			}
 		}
 	}
 }

@@ -27,7 +27,8 @@ func TestKeepsAreWhatPlansRead(t *testing.T) {
 			kind, s.Knobs, s.Params = "streaming", []float32{float32(70 * local), float32(64 * local)}, map[string]float64{"sink": float64(r.IntN(200))}
 		default:
 			kind, s.Knobs = "duo", []float32{float32(70 * local), float32(64 * local)}
-			s.Whole = [][]int{{r.IntN(kv)}, nil}
+			s.Heads, s.Params = HeadPattern{make([]float64, kv), make([]float64, kv)}, map[string]float64{"threshold": 0.5}
+			s.Heads[0][r.IntN(kv)] = 1
 		}
 		const pages = 40
 		e := pagesStep{heads, kv, 2, 0, pages}.env(t)

@@ -118,7 +118,7 @@ type Setting struct {
 	Knobs  []float32          // of every layer of the Env; empty = the kind's default
 	Params map[string]float64 // those that are not the kind's default
 	Gates  []Gate             // of every layer; of selectors that score with trained gates
-	Whole  [][]int            // of every layer, the key-value heads that read everything; of selectors that go by a pattern of heads
+	Heads  HeadPattern        // of every layer; of selectors that go by a pattern of heads
 }
 
 // Check says which number of a setting cannot be meant.

@@ -75,6 +75,7 @@ type Config struct {
 	SparseRequests bool   `koanf:"sparse_requests" help:"requests may choose which keys they read, by the selectors that sparse names"`
 
 	SparseProfiles []string `koanf:"sparse_profiles" flag:"sparse-profile" help:"how far selectors must be turned, layer by layer, for a recall: a file that winnow attention calibrate wrote"`
+	DuoHeads       []string `koanf:"duo_heads" help:"which heads the selector duo has read everything: a published full_attention_heads.tsv, or the folder with it and its config.json"`
 	Gates          []string `koanf:"gates" help:"trained gates that the selectors seer and seer_decode score with, a file of winnow gates"`
 
 	Hosts        []string      `koanf:"hosts" help:"names under which the server may be called, besides loopback names"`

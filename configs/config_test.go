@@ -74,8 +74,8 @@ func TestTheExampleIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Gates)+len(c.SparseProfiles)+len(c.DraftModel) == 0 {
-		c.Gates, c.SparseProfiles, c.DraftModel = nil, nil, nil
+	if len(c.Gates)+len(c.DuoHeads)+len(c.SparseProfiles)+len(c.DraftModel) == 0 {
+		c.Gates, c.DuoHeads, c.SparseProfiles, c.DraftModel = nil, nil, nil, nil
 	}
 	if len(c.Hosts) == 0 && len(c.Origins) == 0 && len(c.Pinned) == 0 && len(c.ExpertOverlays)+len(c.ExpertProfiles) == 0 {
 		c.Hosts, c.Origins, c.Pinned, c.ExpertOverlays, c.ExpertProfiles = nil, nil, nil, nil, nil

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/engine"
 	"github.com/winnow-llm/winnow/model"
 )
@@ -19,6 +20,17 @@ var laned = map[string]model.Selection{
 	"heads of queries": {Name: "s2", Knobs: []float32{1}, Params: map[string]float64{"stride": 8, "dense_every": 3}},
 	"one dense head":   {Name: "s2", Knobs: []float32{1, 2, 1, 3, 2, 1}, Params: map[string]float64{"stride": 3, "dense_every": 0, "kv": 1, "dense_heads": 1}},
 	"streaming":        {Name: "streaming", Knobs: []float32{64}, Params: map[string]float64{"sink": 64}},
+	"streaming heads":  {Name: "duo", Knobs: []float32{64}, Params: map[string]float64{"sink": 64, "sparsity": 0.7}},
+}
+
+// heads is a pattern for the embedded model in which every layer has heads of its own that read everything.
+func heads(t *testing.T) *model.Heads {
+	t.Helper()
+	p, err := attention.ParseHeadPattern("0.9\t0.1\n0\t0\n0.2\t1\n0.7\t0.8\n0.3\t0\n0.1\t0.2\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &model.Heads{File: "heads.tsv", Pattern: p}
 }
 
 // reading are the ways to read by a selector of laned, all pages kept or not.
@@ -42,7 +54,9 @@ func TestLanesChangeNothing(t *testing.T) {
 				return engine.Request{Prompt: long(600 + i), MaxTokens: 150, Alternatives: 3, Reads: &r}
 			}
 			sel := []model.Selection{s}
-			open := func(lim model.Limits) *engine.Engine { return startAs(t, model.Options{Limits: lim, Sparse: sel}) }
+			open := func(lim model.Limits) *engine.Engine {
+				return startAs(t, model.Options{Limits: lim, Sparse: sel, Heads: heads(t)})
+			}
 			ample := open(model.Limits{Rows: 1024, Sequences: 1, Wanted: 1, Pages: 16, Context: 1024})
 			want := make([][]engine.Token, 4)
 			var err error
@@ -113,6 +127,43 @@ func TestLanesServeWhatPagesDoNotHold(t *testing.T) {
 	}
 	if u := e.Usage(); most > 17 || u.Cached == 0 || u.PagesUsed != 0 {
 		t.Errorf("%d pages were held, %d tokens found, %d pages are left", most, u.Cached, u.PagesUsed)
+	}
+}
+
+// Where no head streams duo reads everything, and where all do it reads as streaming does, to the bit; between them it does neither.
+func TestDuoIsBetweenItsEnds(t *testing.T) {
+	lim := model.Limits{Rows: 128, Sequences: 1, Wanted: 1, Pages: 16, Context: 1024}
+	ask := func(name string, params map[string]float64) string {
+		if name == "duo" {
+			params["sink"] = 64
+		}
+		s := []model.Selection{{Name: name, Knobs: []float32{64}, Params: params}}
+		if name == "full" {
+			s = nil
+		}
+		e := startAs(t, model.Options{Limits: lim, Sparse: s, Heads: heads(t)})
+		got, err := answer(e, engine.Request{Prompt: long(500), MaxTokens: 40, Alternatives: 3, Reads: &model.Reading{Prefill: name, Decode: name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range got {
+			got[i].Stats = nil
+		}
+		return fmt.Sprint(got)
+	}
+	all, stream := ask("full", nil), ask("streaming", map[string]float64{"sink": 64})
+	for _, c := range []struct {
+		name   string
+		params map[string]float64
+		want   string
+	}{
+		{"none streams", map[string]float64{"sparsity": 0}, all}, {"all stream", map[string]float64{"sparsity": 1}, stream},
+		{"none is below", map[string]float64{"threshold": 1e-9}, ""}, {"half", map[string]float64{}, ""}, {"by threshold", map[string]float64{"threshold": 0.75}, ""},
+	} {
+		got := ask("duo", c.params)
+		if c.want != "" && got != c.want || c.want == "" && (got == all || got == stream) {
+			t.Errorf("%s: other tokens or log-probabilities", c.name)
+		}
 	}
 }
 

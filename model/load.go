@@ -32,6 +32,7 @@ type Options struct {
 	Apart        bool         // load each expert by itself, so that models of one mapping have in common what both have; see tensor.Shared
 	ExpertBytes  int64        // of the device's memory for experts: others are read when tokens choose them; 0 = all are loaded. See resident
 	Sparse       []Selection  // which selectors requests can be served by, beside reading everything
+	Heads        *Heads       // of this model: the pattern by which the selector duo goes; nil = there is none
 	Gates        []*Gates     // of this model, at most one of a kind: what selectors of these names score with
 }
 

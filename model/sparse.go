@@ -82,6 +82,7 @@ func (l *loader) sparse(s *Spec, m *Model) *sparse {
 			l.fail(err)
 			return sp
 		}
+		want, heads := l.heads(want, s, layers)
 		gates := l.gates(GateKind(want.Name))
 		if l.err != nil {
 			return sp
@@ -92,7 +93,7 @@ func (l *loader) sparse(s *Spec, m *Model) *sparse {
 				knobs[i] = min(knobs[i], float32(max(attention.PageTokens, l.opt.Limits.Context)))
 			}
 		}
-		sel, err := k.Prepare(sp.env, attention.Setting{Number: i, Knobs: knobs, Params: want.Params, Gates: gates.of(layers)})
+		sel, err := k.Prepare(sp.env, attention.Setting{Number: i, Knobs: knobs, Params: want.Params, Gates: gates.of(layers), Heads: heads})
 		if err != nil {
 			l.fail(fmt.Errorf("%w: %s: %w", ErrSparse, want.Name, err))
 			return sp

@@ -37,7 +37,9 @@ type SparsePolicy struct {
 	Auto     bool                   // Default is as a model's own profile says; all keys where there is none
 	Profiles []*model.SparseProfile // of this model and of others
 	Gates    []string               // files, likewise
+	Heads    []*model.Heads         // patterns of heads, likewise
 	own      []*model.Gates         // see Of
+	pattern  *model.Heads           // likewise
 }
 
 // Of is the policy for a checkpoint, with those of its profiles and gates that are the checkpoint's own. The error wraps model.ErrSparse or is
@@ -58,7 +60,18 @@ func (p SparsePolicy) Of(c *store.Checkpoint) (SparsePolicy, error) {
 			}
 		}
 	}
-	p.own = nil
+	p.own, p.pattern = nil, nil
+	for _, h := range p.Heads {
+		switch err := h.Fit(c); {
+		case errors.Is(err, model.ErrHeads): // of a model of another shape
+		case err != nil:
+			return p, err
+		case p.pattern != nil:
+			return p, fmt.Errorf("%w: two patterns of heads are for %s: %s and %s", model.ErrSparse, c.Path, p.pattern.File, h.File)
+		default:
+			p.pattern = h
+		}
+	}
 	for _, file := range p.Gates {
 		g, err := model.DescribeGates(file, c)
 		switch {
@@ -74,7 +87,7 @@ func (p SparsePolicy) Of(c *store.Checkpoint) (SparsePolicy, error) {
 
 // Load has a network loaded with the policy's selectors. The policy is one that Of gave.
 func (p *SparsePolicy) Load(opt *model.Options) {
-	opt.Sparse, opt.Gates = p.Default.Selections(), p.own
+	opt.Sparse, opt.Gates, opt.Heads = p.Default.Selections(), p.own, p.pattern
 }
 
 // allows says whether a request may ask for x. The error is a *model.ReadingError.

@@ -131,3 +131,32 @@ func TestGatesOfVerbs(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Verbs have heads stream as a pattern says. What they need and do not have, and patterns that are none of the model, they refuse by name.
+func TestHeadsOfVerbs(t *testing.T) {
+	alone(t)
+	writeFile(t, "text", strings.Repeat(story, 150))
+	writeFile(t, "heads.tsv", "0.9\t0.1\n0\t0\n0.2\t1\n0.7\t0.8\n0.3\t0\n0.1\t0.2\n")
+	writeFile(t, "few.tsv", "0.9\t0.1\n")
+	writeFile(t, "bad.tsv", "0.9\t0.1\n0\thalf\n")
+	const asked = "prefill=duo,prefill_from=0,threshold=0,duo.sink=0,duo.sparsity="
+	all := evaluated(t)
+	none, some := evaluated(t, "--duo-heads", "heads.tsv", "--sparse", asked+"0"), evaluated(t, "--duo-heads", "heads.tsv", "--sparse", asked+"0.5")
+	if none.Nats != all.Nats || some.Nats == all.Nats {
+		t.Errorf("%v nats with all keys, %v where no head streams, %v where half of them do", all.Nats, none.Nats, some.Nats)
+	}
+	for _, c := range []struct{ flags, want string }{
+		{"--sparse prefill=duo", "duo needs a pattern of heads: duo_heads names no file of a pattern of this model"},
+		{"--sparse prefill=duo,duo.sparsity=2 --duo-heads heads.tsv", "sparsity is 2"},
+		{"--sparse prefill=duo --duo-heads few.tsv", "few.tsv: attention: duo needs a pattern of heads: one for 1 layers is given, the model has 6"},
+		{"--duo-heads bad.tsv", "bad.tsv: attention: no pattern of heads: line 2, column 2"},
+		{"--sparse prefill=duo --duo-heads heads.tsv --duo-heads heads.tsv", "two patterns of heads are for"},
+	} {
+		for _, verb := range []string{"eval demo --perplexity text", "bench demo -p 64 -n 0 -r 1", "run demo hello", "serve demo"} {
+			_, _, err := winnow(t, "", strings.Fields(verb+" "+c.flags+" --log warn")...)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s %s: %v, want %q", verb, c.flags, err, c.want)
+			}
+		}
+	}
+}

@@ -129,7 +129,7 @@ knob turned so that it reaches --recall of the softmax, with the fewest keys. Re
 	overlayFlag(c)
 	ropeFlags(c)
 	moeFlag(c, &b.experts)
-	configs.Flags(f, "models", "cpu", "numa", "packed_cache", "packed_cache_bytes", "dtype", "kv_type", "rows", "draft_model", "draft_max", "draft_min_p", "sparse", "sparse_profiles", "gates", "log")
+	configs.Flags(f, "models", "cpu", "numa", "packed_cache", "packed_cache_bytes", "dtype", "kv_type", "rows", "draft_model", "draft_max", "draft_min_p", "sparse", "sparse_profiles", "duo_heads", "gates", "log")
 	return c
 }
 

@@ -67,6 +67,6 @@ router.LAYER.experts and router.LAYER.weights.`,
 	overlayFlag(c)
 	ropeFlags(c)
 	moeFlag(c, &e.experts)
-	configs.Flags(c.Flags(), "models", "threads", "cpu", "numa", "packed_cache", "packed_cache_bytes", "dtype", "kv_type", "rows", "sparse", "sparse_profiles", "gates", "log")
+	configs.Flags(c.Flags(), "models", "threads", "cpu", "numa", "packed_cache", "packed_cache_bytes", "dtype", "kv_type", "rows", "sparse", "sparse_profiles", "duo_heads", "gates", "log")
 	return c
 }

@@ -57,7 +57,7 @@ TERM=dumb are heeded.`,
 	overlayFlag(c)
 	ropeFlags(c)
 	moeFlag(c, &w.experts)
-	configs.Flags(f, "models", "identity", "huggingface", "threads", "cpu", "numa", "packed_cache", "packed_cache_bytes", "dtype", "kv_type", "context", "cache_bytes", "speculative", "draft_model", "draft_max", "draft_min_p", "sparse", "sparse_profiles", "gates", "log")
+	configs.Flags(f, "models", "identity", "huggingface", "threads", "cpu", "numa", "packed_cache", "packed_cache_bytes", "dtype", "kv_type", "context", "cache_bytes", "speculative", "draft_model", "draft_max", "draft_min_p", "sparse", "sparse_profiles", "duo_heads", "gates", "log")
 	return c
 }
 

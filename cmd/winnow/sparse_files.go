@@ -8,7 +8,7 @@ import (
 	"github.com/winnow-llm/winnow/store"
 )
 
-// belonging is a file of gates or a profile of selectors, which must be one of the models that are run.
+// belonging is a file of gates, a pattern of heads or a profile of selectors, which must be one of the models that are run.
 type belonging struct {
 	file  string
 	check func(c *store.Checkpoint) error // says why it is not a model's own
@@ -23,6 +23,9 @@ func (m *machine) belongings() (all []*belonging) {
 			_, err := model.DescribeGates(file, c)
 			return err
 		}})
+	}
+	for _, h := range m.sparse.Heads {
+		all = append(all, &belonging{file: h.File, check: h.Fit})
 	}
 	for i, file := range m.config.SparseProfiles {
 		all = append(all, &belonging{file: file, check: func(c *store.Checkpoint) error {

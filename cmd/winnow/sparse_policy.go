@@ -23,6 +23,13 @@ func sparsePolicy(c *configs.Config) (p serve.SparsePolicy, err error) {
 		}
 		p.Profiles = append(p.Profiles, profile)
 	}
+	for _, file := range c.DuoHeads {
+		heads, err := model.ReadHeads(file)
+		if err != nil {
+			return p, err
+		}
+		p.Heads = append(p.Heads, heads)
+	}
 	p.Gates = c.Gates
 	if strings.TrimSpace(c.SparseLimit) != "" {
 		limit, err := model.ParseLimit(c.SparseLimit)
