@@ -62,7 +62,7 @@ func (o *Attend) Operands() (in, out []*tensor.Mat) {
 		in = append(in, &p.K, &p.V, &o.Layout.Dense)
 	}
 	if o.Layout.Lanes.Present() {
-		in = append(in, &o.Cache.All, &o.Layout.Lanes)
+		in = append(in, o.Cache.Tiles(), &o.Layout.Lanes)
 	}
 	return append(in, o.Layout.operands(o.Lane)...), []*tensor.Mat{&o.Y}
 }

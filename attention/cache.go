@@ -67,7 +67,7 @@ func NewCaches(d tensor.Device, pages int, layers []Shape) (caches []*Cache, err
 	if err != nil {
 		return nil, fmt.Errorf("a cache of %d pages: %w", pages, err)
 	}
-	at, all := 0, allTiles(buf, pages, layers)
+	at, all := 0, tilesOf(buf, pages, layers, f.RowBytes(layers[0].Dim*PageTokens))
 	for _, s := range layers {
 		n := (pages-1)*stride + s.values()
 		k, v := view(f, buf, f.RowBytes(at), n), view(f, buf, f.RowBytes(at+s.values()), n)

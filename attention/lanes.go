@@ -12,7 +12,7 @@ import (
 //
 // Layout: an entry of a page table from 0 on is a page of the cache. An entry of -1-r stands for row r of Lanes, which has a column for
 // each key-value head of each layer, layer after layer: the tile of keys, counted from the start of the cache, or -1 where the head reads nothing
-// of the page. The tile of values is as many tiles behind it as a layer has heads. Lanes need layers that are alike, see Cache.All.
+// of the page. The tile of values is as many tiles behind it as a layer has heads. Lanes need layers that are alike, see Cache.Tiles.
 
 // LanesEntry is the entry of a page table that stands for a row of Lanes, and the other way round.
 func LanesEntry(row int32) int32 { return -1 - row }
@@ -21,10 +21,26 @@ func LanesEntry(row int32) int32 { return -1 - row }
 func (c *Cache) tileValues() int { return c.Dim * PageTokens }
 
 // lane is the first column of Lanes that is the layer's.
-func (c *Cache) lane() int { return c.Base / (2 * c.tileValues()) }
+func (c *Cache) lane() int {
+	if p := c.Pruned; p != nil {
+		return p.Base / (2 * prunedTile(c.Dim, p.Keep))
+	}
+	return c.Base / (2 * c.tileValues())
+}
 
-// TileOf is the number that a tile of keys of a page has, for the layer's head. It needs Cache.All.
+// Tiles are the tiles of the pages that page tables name: Cache.All, or where full pages are pruned Pruned.All.
+func (c *Cache) Tiles() *tensor.Mat {
+	if c.Pruned != nil {
+		return &c.Pruned.All
+	}
+	return &c.All
+}
+
+// TileOf is the number that a tile of keys of a page has, for the layer's head. It needs Tiles.
 func (c *Cache) TileOf(page int32, head int) int32 {
+	if p := c.Pruned; p != nil {
+		return int32((int(page)*p.Stride+p.Base)/prunedTile(c.Dim, p.Keep) + head)
+	}
 	return int32((int(page)*c.Stride+c.Base)/c.tileValues() + head)
 }
 
@@ -43,7 +59,7 @@ const MostTiles = 1<<31 - 1
 // whole is the cache seen from the start of its first layer's keys and values, where tile finds what other layers have room for, if there are lanes;
 // else the cache. It is for references.
 func (l *Layout) whole(c *Cache) *Cache {
-	if !l.Lanes.Present() {
+	if !l.Lanes.Present() || c.Pruned != nil {
 		return c
 	}
 	w, n, behind := *c, c.All.Rows*c.tileValues(), c.Heads*c.tileValues()
@@ -60,14 +76,19 @@ func (l *Layout) tile(c *Cache, entry int32, head int) int {
 	if entry >= 0 {
 		return c.Tile(entry, head) + c.Base
 	}
+	if at := l.lanesTile(c, entry, head); at >= 0 {
+		return at * c.tileValues()
+	}
+	return -1
+}
+
+// lanesTile is the number of the tile of a head in the row of lanes that an entry stands for; -1 where there is none.
+func (l *Layout) lanesTile(c *Cache, entry int32, head int) int {
 	row := int(LanesEntry(entry))
 	if row >= l.Lanes.Rows {
 		panic(fmt.Sprintf("winnow: bug: attention: row %d of %d of lanes", row, l.Lanes.Rows))
 	}
-	if at := l.Lanes.I32()[row*l.Lanes.Cols+c.lane()+head]; at >= 0 {
-		return int(at) * c.tileValues()
-	}
-	return -1
+	return int(l.Lanes.I32()[row*l.Lanes.Cols+c.lane()+head])
 }
 
 // CheckLanes reports the first page that a plan has some row read and whose tile is not kept, all in host memory. Heads are query heads.
@@ -92,7 +113,7 @@ func (p *Plan) CheckLanes(l *Layout, c *Cache, lane, heads int) error {
 
 // MoveTiles copies tiles of a cache to others of its tiles, bit by bit. No tile is both read and written.
 type MoveTiles struct {
-	Tiles tensor.Mat // tiles x words of one, I32: see Cache.All
+	Tiles tensor.Mat // tiles x words of one, I32: see Cache.Tiles
 	Moves tensor.Mat // moves x 2, I32: from which tile, to which one
 	N     tensor.Mat // 1 x 1, I32: moves in use
 }
@@ -116,15 +137,15 @@ func (o *MoveTiles) Cost() (bytes, flops int64) {
 	return 2 * int64(tensor.Live(o.N, o.Moves.Rows)) * int64(o.Tiles.RowBytes()), 0
 }
 
-// allTiles is the buffer of a cache of so many pages as tiles, where all layers are alike; else it is absent.
-func allTiles(buf tensor.Buffer, pages int, layers []Shape) tensor.Mat {
+// tilesOf is the buffer of a cache of so many pages as tiles of so many bytes, where all layers are alike; else it is absent.
+func tilesOf(buf tensor.Buffer, pages int, layers []Shape, tile int) tensor.Mat {
 	first := layers[0]
 	for _, s := range layers {
-		if s.Heads != first.Heads || s.Dim != first.Dim {
+		if s.Heads != first.Heads || s.Dim != first.Dim || s.Keep != first.Keep {
 			return tensor.Mat{}
 		}
 	}
-	tile, n := first.Format.RowBytes(first.Dim*PageTokens), 2*pages*len(layers)*first.Heads
+	n := 2 * pages * len(layers) * first.Heads
 	if tile%quant.I32.Bytes != 0 || n > MostTiles {
 		return tensor.Mat{}
 	}

@@ -26,6 +26,8 @@ type Pruned struct {
 	V      tensor.Mat // likewise
 	Keep   int        // numbers of a token that are kept
 	Stride int        // bytes of a page in all layers, keys and values
+	Base   int        // of them, those of the layers before
+	All    tensor.Mat // tiles x words of one, I32: the tiles of all layers, where these are alike; else absent
 }
 
 // prunedTile is how many bytes a head has of a pruned page, of its keys or of its values.
@@ -47,13 +49,13 @@ func AddPruned(d tensor.Device, pages int, layers []Shape, caches []*Cache) (ten
 	if err != nil {
 		return nil, fmt.Errorf("a cache of %d pruned pages: %w", pages, err)
 	}
-	at := 0
+	at, all := 0, tilesOf(buf, pages, layers, prunedTile(layers[0].Dim, layers[0].Keep))
 	for i, s := range layers {
 		size := s.PrunedBytes() / 2
 		view := func(off int) tensor.Mat {
 			return tensor.Mat{Rows: ((pages-1)*stride + size) / 64, Cols: 16, Format: quant.I32, Buf: buf, Off: off}
 		}
-		caches[i].Pruned = &Pruned{K: view(at), V: view(at + size), Keep: s.Keep, Stride: stride}
+		caches[i].Pruned = &Pruned{K: view(at), V: view(at + size), Keep: s.Keep, Stride: stride, Base: at, All: all}
 		at += 2 * size
 	}
 	return buf, nil
@@ -131,9 +133,14 @@ type unpacked struct {
 	v []float32 // 64 x dim
 }
 
-// unpack reads the tile of a page and head.
-func (p *Pruned) unpack(c *Cache, page int32, head int) *unpacked {
-	at, n := p.tile(c, page, head), PageTokens*c.Dim
+// unpack reads the tile of a page and head, or of a tile number where that is what an entry of a page table stands for.
+func (p *Pruned) unpack(c *Cache, l *Layout, entry int32, head int) *unpacked {
+	n := PageTokens * c.Dim
+	if l.Lanes.Present() && entry < 0 {
+		keys := p.All.Raw()[l.lanesTile(c, entry, head)*p.All.RowBytes():]
+		return &unpacked{p.numbers(keys, n), p.numbers(keys[c.Heads*p.All.RowBytes():], n)}
+	}
+	at := p.tile(c, entry, head)
 	return &unpacked{p.numbers(p.K.Raw()[at:], n), p.numbers(p.V.Raw()[at:], n)}
 }
 

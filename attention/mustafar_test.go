@@ -47,7 +47,7 @@ func TestPruneKeepsTheLargest(t *testing.T) {
 		for _, keep := range []int{1, dim / 2, dim} {
 			c, l := filled(t, dim, keep)
 			(&Prune{Cache: c, Layout: l}).Reference()
-			got := c.Pruned.unpack(c, 4, 0)
+			got := c.Pruned.unpack(c, &Layout{}, 4, 0)
 			dense := [2]func(tile, slot, d int) float32{c.key(), c.value()}
 			pruned := [2]func(slot, d int) float32{
 				func(slot, d int) float32 { return got.k[d*PageTokens+slot] }, func(slot, d int) float32 { return got.v[slot*dim+d] },

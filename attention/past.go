@@ -7,7 +7,7 @@ type past struct {
 	lane       int
 	keyOf      func(tile, slot, d int) float32
 	valueOf    func(tile, slot, d int) float32
-	unpacked   map[int]*unpacked // by where the tile starts
+	unpacked   map[int]*unpacked // by where the page table has the page, and head
 	seq, pos   []int32
 	table, own []int32 // logical page -> page, and page of the cache that is not pruned
 }
@@ -37,9 +37,9 @@ func (p *past) at(row, kv, k int) pastKey {
 	case page == int(p.pos[row])/PageTokens:
 		return pastKey{tile: p.c.Tile(p.own[in], kv), slot: k % PageTokens}
 	}
-	at := p.c.Pruned.tile(p.c, p.table[in], kv)
+	at := in*p.c.Heads + kv
 	if p.unpacked[at] == nil {
-		p.unpacked[at] = p.c.Pruned.unpack(p.c, p.table[in], kv)
+		p.unpacked[at] = p.c.Pruned.unpack(p.c, p.l, p.table[in], kv)
 	}
 	return pastKey{slot: k % PageTokens, pruned: p.unpacked[at]}
 }

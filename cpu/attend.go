@@ -22,7 +22,11 @@ func fillAttend(e *entry, o *attention.Attend) {
 	e.runs(e.kernels.attend)
 	e.operands(o.Q, o.Y, c.K, c.V, pages, l.Seq, l.Pos, l.Rows, p.Tile, p.Sink, p.Local,
 		p.BlockAt, p.BlockN, p.Blocks, p.KeyAt, p.KeyN, p.Keys, l.LanesOf(c))
-	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Groups, pages.Cols, stored(c), c.Stride, l.Lanes.Cols, c.Base)
+	base := c.Base
+	if c.Pruned != nil {
+		base = c.Pruned.Base
+	}
+	e.numbers(o.Q.Rows, o.Heads, c.Heads, c.Dim, p.Groups, pages.Cols, stored(c), c.Stride, l.Lanes.Cols, base)
 	if p := c.Pruned; p != nil {
 		e.operands(l.Dense, p.K, p.V)
 		e.numbers(p.Keep, p.Stride)

@@ -21,7 +21,7 @@ typedef struct wn_attend {
 	const int32_t *tile, *sink, *local, *block_at, *block_n, *blocks, *key_at, *key_n, *keys;
 	const int32_t *pages, *lanes, *seq, *pos; // lanes: from the layer's own columns on
 	int64_t rows, heads, kv, dim, groups, columns, stride; // columns: of the page table; stride: numbers from page to page
-	int64_t wide, base; // columns of lanes; numbers of a page before the layer's
+	int64_t wide, base; // columns of lanes; numbers of a page before the layer's, or bytes of one that is pruned
 	int kind; // how the cache stores numbers
 	const int32_t *own; // where pages are pruned, the page table of those that are not; else NULL
 	const uint8_t *pruned_k, *pruned_v;
@@ -131,9 +131,11 @@ static inline int64_t wn_tile_of(const wn_attend *a, const wn_list *l, int64_t p
 // wn_is_pruned says whether a list's row reads a page pruned: all but its own.
 static inline int wn_is_pruned(const wn_list *l, int64_t page) { return l->own && page != l->pos / WN_PAGE; }
 
-// wn_pruned_of is the offset, in bytes, of a page's pruned tile for the list's head.
+// wn_pruned_of is the offset, in bytes, of a page's pruned tile for the list's head, likewise.
 static inline int64_t wn_pruned_of(const wn_attend *a, const wn_list *l, int64_t page) {
-	return l->table[page] * a->pruned_stride + l->head * WN_PAGE * (2 * a->keep + a->dim / 8);
+	int64_t at = l->table[page], tile = WN_PAGE * (2 * a->keep + a->dim / 8);
+	if (at < 0 && a->lanes) return a->lanes[(-1 - at) * a->wide + l->head] * tile - a->base;
+	return at * a->pruned_stride + l->head * tile;
 }
 
 static inline wn_segment wn_segment_of(const wn_attend *a, const wn_list *l, int64_t i) {

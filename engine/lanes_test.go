@@ -47,49 +47,55 @@ func reading(name string, whole bool) []model.Reading {
 // Who gives pages back gets the bits of who keeps them: alone, in chunks, among others, after a hit and after preemptions. What is freed
 // is NaN here, and whoever reads it panics.
 func TestLanesChangeNothing(t *testing.T) {
-	for name, s := range laned {
-		t.Run(name, func(t *testing.T) {
-			ask := func(i int, whole bool) engine.Request {
-				r := reading(s.Name, whole)[i%4]
-				return engine.Request{Prompt: long(600 + i), MaxTokens: 150, Alternatives: 3, Reads: &r}
-			}
-			sel := []model.Selection{s}
-			open := func(lim model.Limits) *engine.Engine {
-				return startAs(t, model.Options{Limits: lim, Sparse: sel, Heads: heads(t)})
-			}
-			ample := open(model.Limits{Rows: 1024, Sequences: 1, Wanted: 1, Pages: 16, Context: 1024})
-			want := make([][]engine.Token, 4)
-			var err error
-			for i := range want {
-				if want[i], err = answer(ample, ask(i, true)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if u := ample.Usage(); u.PagesFreed > 0 {
-				t.Fatalf("%d pages were freed of who keeps all", u.PagesFreed)
-			}
-			few := open(model.Limits{Rows: 100, Sequences: 4, Wanted: 4, Pages: 16, Context: 1024})
-			check := func(how string, e *engine.Engine, i int) {
-				if got, err := answer(e, ask(i, false)); err != nil || !reflect.DeepEqual(got, want[i]) {
-					t.Errorf("%s, reading %d: %v, %d tokens, other than with all pages", how, i, err, len(got))
-				}
-			}
-			for i := range want {
-				check("after a hit", ample, i)
-				check("in chunks", few, i)
-			}
-			for round := 0; round < 2 || round < 10 && few.Usage().Preempted == 0 && name != "streaming"; round++ {
-				var wait sync.WaitGroup
-				for i := range want {
-					wait.Go(func() { check(fmt.Sprint("among others, round ", round), few, i) })
-					wait.Go(func() { check(fmt.Sprint("beside itself, round ", round), few, i) })
-				}
-				wait.Wait()
-			}
-			if u := few.Usage(); u.PagesFreed == 0 || u.Preempted == 0 && name != "streaming" || u.Cached == 0 {
-				t.Errorf("%d pages were freed, %d preempted, %d tokens found", u.PagesFreed, u.Preempted, u.Cached)
-			}
-		})
+	for name := range laned {
+		t.Run(name, func(t *testing.T) { lanesChangeNothing(t, name, "f16") })
+	}
+	for _, name := range []string{"every other", "heads of queries", "streaming heads"} {
+		t.Run("pruned, "+name, func(t *testing.T) { lanesChangeNothing(t, name, "mustafar-70") })
+	}
+}
+
+func lanesChangeNothing(t *testing.T, name, kv string) {
+	s := laned[name]
+	ask := func(i int, whole bool) engine.Request {
+		r := reading(s.Name, whole)[i%4]
+		return engine.Request{Prompt: long(600 + i), MaxTokens: 150, Alternatives: 3, Reads: &r}
+	}
+	sel := []model.Selection{s}
+	open := func(lim model.Limits) *engine.Engine {
+		return startAs(t, model.Options{Limits: lim, Sparse: sel, Heads: heads(t)})
+	}
+	ample := open(model.Limits{Rows: 1024, Sequences: 1, Wanted: 1, Pages: 16, Context: 1024})
+	want := make([][]engine.Token, 4)
+	var err error
+	for i := range want {
+		if want[i], err = answer(ample, ask(i, true)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u := ample.Usage(); u.PagesFreed > 0 {
+		t.Fatalf("%d pages were freed of who keeps all", u.PagesFreed)
+	}
+	few := open(model.Limits{Rows: 100, Sequences: 4, Wanted: 4, Pages: 16, Context: 1024})
+	check := func(how string, e *engine.Engine, i int) {
+		if got, err := answer(e, ask(i, false)); err != nil || !reflect.DeepEqual(got, want[i]) {
+			t.Errorf("%s, reading %d: %v, %d tokens, other than with all pages", how, i, err, len(got))
+		}
+	}
+	for i := range want {
+		check("after a hit", ample, i)
+		check("in chunks", few, i)
+	}
+	for round := 0; round < 2 || round < 10 && few.Usage().Preempted == 0 && name != "streaming"; round++ {
+		var wait sync.WaitGroup
+		for i := range want {
+			wait.Go(func() { check(fmt.Sprint("among others, round ", round), few, i) })
+			wait.Go(func() { check(fmt.Sprint("beside itself, round ", round), few, i) })
+		}
+		wait.Wait()
+	}
+	if u := few.Usage(); u.PagesFreed == 0 || u.Preempted == 0 && name != "streaming" || u.Cached == 0 {
+		t.Errorf("%d pages were freed, %d preempted, %d tokens found", u.PagesFreed, u.Preempted, u.Cached)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // lanes are where tiles lie whose pages are no pages any more, see attention/lanes.go, and the op that brings them there. They are absent where
-// no selector says beforehand which pages its heads read, where full pages are pruned, or where layers are not alike.
+// no selector says beforehand which pages its heads read, or where layers are not alike.
 type lanes struct {
 	rows tensor.Mat // rows x layers*heads, I32; the first row is that of pages of which nothing is kept
 	move attention.MoveTiles
@@ -26,8 +26,8 @@ const laneRows = 16
 // lanes prepares a model's lanes.
 func (l *loader) lanes(sp *sparse, m *Model) {
 	static := func(s *attention.Selector) bool { return s.Keeps != nil }
-	all := m.caches[0].All
-	if l.err != nil || !all.Present() || m.caches[0].Pruned != nil || !slices.ContainsFunc(sp.selectors, static) {
+	all := *m.caches[0].Tiles()
+	if l.err != nil || !all.Present() || !slices.ContainsFunc(sp.selectors, static) {
 		return
 	}
 	lim, heads := l.opt.Limits, len(m.caches)*m.caches[0].Heads

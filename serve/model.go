@@ -259,7 +259,7 @@ func fit(spec *model.Spec, opt Options) (model.Limits, error) {
 	switch {
 	case context > spec.Context:
 		return model.Limits{}, fmt.Errorf("a context of %d tokens is asked for, the model was made for %d", context, spec.Context)
-	case context < 2 || most < 1 || pages > most && (cache.Pruned > 0 || !opt.Sparse.Default.Frees()):
+	case context < 2 || most < 1 || pages > most && !opt.Sparse.Default.Frees():
 		return model.Limits{}, fmt.Errorf("a context of %d tokens takes %d bytes of cache, %d are allowed", max(context, 2), int64(max(pages, 1))*page+whole, opt.CacheBytes)
 	}
 	wanted := opt.Sequences

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor"
 	"github.com/winnow-llm/winnow/tensor/tensortest"
 )
@@ -68,6 +69,43 @@ func (p *past) scatter(w *tensortest.World) (*attention.Cache, *attention.Layout
 	return both[1], l
 }
 
+// PrunedLanes is a case of Attend where full pages are pruned, and every other one is none any more: its tiles lie in the other layer of pages that nobody has, in another order.
+func PrunedLanes(of tensortest.Case, keep int) tensortest.Case {
+	dense := of.Make
+	of.Name = tensortest.Labels("pruned lanes", keep, of.Name)
+	of.Make = func(w *tensortest.World) tensortest.Trial {
+		trial := dense(w)
+		o := trial.Op.(*attention.Attend)
+		c, l := o.Cache, o.Layout
+		addPruned(c, l, attention.Shape{Heads: c.Heads, Dim: c.Dim, Format: c.Format, Keep: keep}, keep)
+		pruneAll(c, l)
+		table, size, all := l.Pages[1].I32(), c.Tiles().RowBytes(), c.Tiles().Raw()
+		free, lanes := slices.Max(append(slices.Clone(table), 0))+1, []int32(nil)
+		for i, entry := range table {
+			if entry < 0 || i%2 == 0 || l.Dense.I32()[i] >= 0 {
+				continue
+			}
+			row := slices.Repeat([]int32{-1}, 2*c.Heads)
+			for h := range c.Heads {
+				from, to := c.TileOf(entry, h), c.TileOf(free, c.Heads-1-h)-int32(2*c.Heads)
+				for _, part := range []int32{0, int32(c.Heads)} {
+					was := all[int(from+part)*size:][:size]
+					copy(all[int(to+part)*size:], was)
+					copy(was, slices.Repeat([]byte{0xff}, size))
+				}
+				row[c.Heads+h] = to
+			}
+			table[i] = attention.LanesEntry(int32(len(lanes) / (2 * c.Heads)))
+			lanes, free = append(lanes, row...), free+1
+		}
+		if len(lanes) > 0 {
+			l.Lanes = tensor.FromI32(len(lanes)/(2*c.Heads), 2*c.Heads, lanes)
+		}
+		return trial
+	}
+	return of
+}
+
 // in lists the keys of a page that some row reads in a head.
 func (p *past) in(seq, page, head int) (keys []int) {
 	for key := page * attention.PageTokens; key < (page+1)*attention.PageTokens && key*p.heads.KV < len(p.read[seq]); key++ {
@@ -99,6 +137,10 @@ func MoveTiles(moves, words int) tensortest.Case {
 // lanes are pages that are spread over others.
 func lanes() []tensortest.Case {
 	cases := []tensortest.Case{MoveTiles(1, 1), MoveTiles(2, 3), MoveTiles(9, 64), MoveTiles(70, 544)}
+	for _, c := range []Choice{Full, FullByBlocks, Mixed(2), Neighbours(1, 2, 2)} {
+		cases = append(cases, PrunedLanes(Attend(one(700, 5), Heads{4, 2, 64, quant.F16}, c), 20), PrunedLanes(Attend(one(3000, 1), Heads{6, 2, 128, quant.F16}, c), 64))
+	}
+	cases = append(cases, PrunedLanes(Attend(Batch{[]int{0, 5, 64, 227, 300}, []int{3, 1, 66, 1, 2}}, Heads{8, 4, 128, quant.F16}, Mixed(4)), 40))
 	for _, f := range formats(32) {
 		for _, n := range []int{1, 64, 65, 129, 193} {
 			cases = append(cases, AttendLanes(one(n-1, 1), Heads{4, 2, 32, f}, Mixed(2)), AttendLanes(one(n, 3), Heads{2, 2, 64, f}, Full))

@@ -29,6 +29,11 @@ func pruned() []tensortest.Case {
 
 // prunedPages gives a cache pruned pages, all bits of which are set, and turns the layout's pages into its dense ones: those come in another order.
 func prunedPages(c *attention.Cache, l *attention.Layout, keep int) {
+	addPruned(c, l, attention.Shape{Heads: 1, Dim: 16, Format: quant.F16, Keep: 3}, keep)
+}
+
+// addPruned is prunedPages behind another layer. There are as many pages again that nobody has.
+func addPruned(c *attention.Cache, l *attention.Layout, before attention.Shape, keep int) {
 	dense := l.Pages[1]
 	most := slices.Max(append(slices.Clone(dense.I32()), 0))
 	table := make([]int32, len(dense.I32()))
@@ -38,9 +43,9 @@ func prunedPages(c *attention.Cache, l *attention.Layout, keep int) {
 			table[i] = -1
 		}
 	}
-	shapes := []attention.Shape{{Heads: 1, Dim: 16, Format: quant.F16, Keep: 3}, {Heads: c.Heads, Dim: c.Dim, Format: c.Format, Keep: keep}}
+	shapes := []attention.Shape{before, {Heads: c.Heads, Dim: c.Dim, Format: c.Format, Keep: keep}}
 	both := []*attention.Cache{{}, c}
-	if _, err := attention.AddPruned(tensor.Reference(), int(most)+1, shapes, both); err != nil {
+	if _, err := attention.AddPruned(tensor.Reference(), 2*(int(most)+1), shapes, both); err != nil {
 		panic(err) // the reference has memory or the process has none
 	}
 	for _, m := range []tensor.Mat{c.Pruned.K, c.Pruned.V} {
@@ -99,6 +104,10 @@ func Pruned(of tensortest.Case, keep int) tensortest.Case {
 // prunePast prunes all pages of a batch. Those that the rows are in lie beside that where they were, and no others.
 func prunePast(c *attention.Cache, l *attention.Layout, keep int) {
 	prunedPages(c, l, keep)
+	pruneAll(c, l)
+}
+
+func pruneAll(c *attention.Cache, l *attention.Layout) {
 	var seqs, positions []int32
 	own := map[int]bool{}
 	for i, pos := range l.Pos.I32() {
