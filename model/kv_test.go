@@ -102,10 +102,10 @@ func TestSelectorsOfPrunedPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &spec.Layers[0]
-	if got := taken("anchor") - taken("streaming"); got != int64(limits.Pages*l.KVHeads*l.HeadDim*64*2) {
+	if got := taken("anchor") - taken("full"); got != int64(limits.Pages*l.KVHeads*l.HeadDim*64*2) {
 		t.Errorf("keys to score take %d bytes", got)
 	}
-	if both, one := taken("anchor", "xattention"), taken("anchor", "streaming"); both != one {
+	if both, one := taken("anchor", "xattention"), taken("anchor", "full"); both != one {
 		t.Errorf("two selectors that score take %d bytes, one %d", both, one)
 	}
 }
