@@ -33,6 +33,8 @@ type Step struct {
 	Pool      []int32     // rows whose hidden states are summed, ascending
 	PoolStart []int32     // sums+1: Pool[PoolStart[i]:PoolStart[i+1]] are the rows of sum i
 	Sums      [][]float32 // sums: dim values that each begins with
+
+	Hidden []float32 // of a head's step alone, rows x dim: what each row's token stands behind, see Model.LoadHead
 }
 
 // Edit changes how likely an id is to be chosen.
@@ -49,6 +51,7 @@ func (s *Step) Reset() {
 	s.Draws, s.Param, s.Edits, s.Start = s.Draws[:0], s.Param[:0], s.Edits[:0], append(s.Start[:0], 0)
 	s.Prompts, s.Policies, s.Wishes = s.Prompts[:0], s.Policies[:0], s.Wishes[:0]
 	s.Pool, s.PoolStart, s.Sums = s.Pool[:0], append(s.PoolStart[:0], 0), s.Sums[:0]
+	s.Hidden = s.Hidden[:0]
 }
 
 // Limits are the sizes that a model's buffers are made for.
@@ -75,6 +78,7 @@ type Batch struct {
 	Logits tensor.Mat    // wanted x vocab, F32: what Forward writes
 	Sample tensor.Sample // chooses an id for every wanted row
 	Pooled Pooled        // sums of hidden states
+	Hidden tensor.Mat    // rows x dim, F32: what a head reads beside the tokens; absent in other models
 
 	wishes   wishes
 	tiles    tiles
@@ -191,6 +195,7 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	write(q, b.Layout.Prompt, s.Prompts)
 	b.tiles.fill(q, s, b.pos)
 	b.receipts.fill(q, s, b.pos)
+	write(q, b.Hidden, s.Hidden)
 }
 
 // fillEdits writes the edits of all wanted rows, one after another.

@@ -15,9 +15,10 @@ type Model struct {
 	queue     tensor.Queue
 	batch     *Batch
 	scratch   scratch
-	embed     tensor.Embed
+	enter     []tensor.Op      // what gives the first layer its input
 	angles    []*tensor.Angles // one a kind of RoPE
 	freqs     [][]float32      // theirs
+	table     tensor.Mat       // of embeddings
 	layers    []layer
 	pick      tensor.Gather // the wanted rows
 	norm      tensor.Norm
@@ -48,7 +49,7 @@ func (m *Model) Blocks() int { return 2 * len(m.layers) }
 func (m *Model) Part(b *Batch, from int, more func(next int) bool) (to int) {
 	q := m.queue
 	if from == 0 {
-		q.Run(&m.embed)
+		each(q, m.enter)
 	}
 	for _, a := range m.angles {
 		q.Run(a)
@@ -122,18 +123,16 @@ func (l *loader) model(s Spec) *Model {
 	if l.resident = l.reside(&s, m); l.resident != nil {
 		m.queue = l.resident.queue
 	}
-	m.embed = tensor.Embed{IDs: m.batch.IDs, Table: table, Y: m.scratch.x, N: lay.Rows}
+	m.table = table
+	m.enter = []tensor.Op{&tensor.Embed{IDs: m.batch.IDs, Table: table, Y: m.scratch.x, N: lay.Rows}}
 	for i := range s.Layers {
 		m.layers = append(m.layers, l.layer(i, &s.Layers[i], m))
 	}
-	wanted := l.alloc(m.scratch.x.Format, l.opt.Limits.Wanted, s.Dim)
+	norm := l.vector("output_norm.weight", s.Dim)
 	if !s.Tied {
 		table = l.weight("output.weight", s.Vocab, s.Dim)
 	}
-	m.pick = tensor.Gather{X: m.scratch.x, Rows: m.batch.Want, Y: wanted, N: m.batch.Wanted}
-	m.norm = tensor.Norm{X: wanted, W: l.vector("output_norm.weight", s.Dim), Y: wanted, N: m.batch.Wanted, Groups: 1, Eps: s.Eps}
-	m.output = tensor.Linear{X: wanted, W: table, Y: m.batch.Logits, N: m.batch.Wanted}
-	m.pool = m.batch.Pooled.ops(m.scratch.x, m.scratch.h, m.norm)
+	l.leave(m, norm, table)
 	return m
 }
 

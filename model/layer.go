@@ -87,7 +87,7 @@ func narrow(m tensor.Mat, cols int) tensor.Mat {
 // layer prepares layer i.
 func (l *loader) layer(i int, s *LayerSpec, m *Model) (out layer) {
 	sc, n := &m.scratch, m.batch.Layout.Rows
-	name := func(part string) string { return fmt.Sprintf("blk.%d.%s", i, part) }
+	name := func(part string) string { return fmt.Sprintf("%s.%d.%s", l.blocks, i, part) }
 	norm := func(part string) tensor.Norm {
 		return tensor.Norm{X: sc.x, W: l.vector(name(part), sc.x.Cols), Y: sc.h, N: n, Groups: 1, Eps: m.spec.Eps}
 	}
@@ -152,6 +152,16 @@ func (l *loader) attention(s *LayerSpec, m *Model, out *layer, name func(string)
 	out.attend = attention.Attend{
 		Q: q, Y: att, Cache: cache, Plan: reads.plan, Layout: lay, Heads: s.Heads, Scale: s.Scale,
 	}
+}
+
+// leave prepares what follows the last layer: the norm and the output matrix of the wanted rows, and sums.
+func (l *loader) leave(m *Model, norm, table tensor.Mat) {
+	b := m.batch
+	wanted := l.alloc(m.scratch.x.Format, l.opt.Limits.Wanted, m.spec.Dim)
+	m.pick = tensor.Gather{X: m.scratch.x, Rows: b.Want, Y: wanted, N: b.Wanted}
+	m.norm = tensor.Norm{X: wanted, W: norm, Y: wanted, N: b.Wanted, Groups: 1, Eps: m.spec.Eps}
+	m.output = tensor.Linear{X: wanted, W: table, Y: b.Logits, N: b.Wanted}
+	m.pool = b.Pooled.ops(m.scratch.x, m.scratch.h, m.norm)
 }
 
 // angles is the table of a kind of RoPE: layers that turn alike share one.

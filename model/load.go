@@ -49,7 +49,7 @@ func Load(c *store.Checkpoint, place Placement, opt Options) (*Model, error) {
 	if opt.DType != "" && opt.DType != Native && opt.DType != Float32 {
 		return nil, fmt.Errorf("%w: dtype %q, want %q or %q", ErrAssumption, opt.DType, Native, Float32)
 	}
-	l := &loader{c: c, arch: arch, opt: opt, device: place.Device, rows: opt.Limits.Rows}
+	l := &loader{c: c, arch: arch, opt: opt, device: place.Device, rows: opt.Limits.Rows, blocks: "blk"}
 	m := l.model(spec)
 	l.fail(m.queue.Sync())
 	if l.err != nil {
@@ -76,7 +76,8 @@ type loader struct {
 	opt    Options
 	device tensor.Device
 	queue  tensor.Queue
-	rows   int // rows a step
+	rows   int    // rows a step
+	blocks string // what names of layers begin with: blk, or mtp
 	owned  []tensor.Buffer
 	err    error
 

@@ -38,11 +38,15 @@ func (a *architecture) fileName(kind store.Kind, name string) string {
 	if whole := a.lookup(name); whole != "" {
 		return whole
 	}
-	block, rest, ok := strings.Cut(strings.TrimPrefix(name, "blk."), ".")
+	layers, own := "model.layers.", strings.TrimPrefix(name, "blk.")
+	if foretells, ok := strings.CutPrefix(name, "mtp."); ok && a.mtp != "" {
+		layers, own = a.mtp, foretells
+	}
+	block, rest, ok := strings.Cut(own, ".")
 	if !ok {
 		return name
 	}
-	layer := "model.layers." + block + "."
+	layer := layers + block + "."
 	if stack, expert, ok := cutLast(rest); ok && a.lookup(stack) != "" && strings.Contains(a.lookup(stack), "%s") {
 		return layer + fmt.Sprintf(a.lookup(stack), expert)
 	}

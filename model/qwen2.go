@@ -9,15 +9,17 @@ import (
 // one is switched on, covers the layers from max_window_layers on.
 var _ = register(&architecture{
 	name: "qwen2", hf: "qwen2",
-	gguf: func(c *store.Checkpoint) (Spec, error) { return readMetadata(c).base(tensor.Halves) },
-	config: func(c *config) (Spec, error) {
-		s, err := c.base()
-		if err != nil {
-			return s, err
-		}
-		for i := range s.Layers {
-			s.Layers[i].QKVBias, s.Layers[i].OutBias = true, false
-		}
-		return s, c.windows(&s, c.number("max_window_layers", 0))
-	},
+	gguf:   func(c *store.Checkpoint) (Spec, error) { return readMetadata(c).base(tensor.Halves) },
+	config: (*config).qwen2,
 })
+
+func (c *config) qwen2() (Spec, error) {
+	s, err := c.base()
+	if err != nil {
+		return s, err
+	}
+	for i := range s.Layers {
+		s.Layers[i].QKVBias, s.Layers[i].OutBias = true, false
+	}
+	return s, c.windows(&s, c.number("max_window_layers", 0))
+}

@@ -27,7 +27,8 @@ type Spec struct {
 	Eps     float32
 	Tied    bool // the output matrix is the embedding table
 	Layers  []LayerSpec
-	Repairs []string // what the checkpoint says otherwise than most or not at all, and what is taken for it: for people
+	MTP     []LayerSpec // layers that foretell further tokens (multi-token prediction), see Model.LoadHead; empty where there are none
+	Repairs []string    // what the checkpoint says otherwise than most or not at all, and what is taken for it: for people
 }
 
 // LayerSpec is one layer. Layers of a model may differ in every field.
@@ -59,6 +60,7 @@ type architecture struct {
 	gguf   func(c *store.Checkpoint) (Spec, error)
 	config func(c *config) (Spec, error)
 	names  map[string]string // Hugging Face names beyond the common ones: our layer tensor -> pattern
+	mtp    string            // what Hugging Face names of layers that foretell further tokens begin with; "" = there are none
 }
 
 var architectures []*architecture
@@ -154,6 +156,11 @@ func (s *Spec) check() error {
 	for i := range s.Layers {
 		if err := s.Layers[i].check(); err != nil {
 			return fmt.Errorf("layer %d: %w", i, err)
+		}
+	}
+	for i := range s.MTP {
+		if err := s.MTP[i].check(); err != nil {
+			return fmt.Errorf("mtp layer %d: %w", i, err)
 		}
 	}
 	return nil

@@ -98,11 +98,13 @@ func (o *Options) stretch(s *Spec) error {
 	if o.Limits.Context > 0 {
 		length = o.Limits.Context
 	}
-	for i := range s.Layers {
-		l := &s.Layers[i]
-		var err error
-		if l.Rope, err = l.Rope.made.under(r, length).work(); err != nil {
-			return fmt.Errorf("layer %d: %w", i, err)
+	for _, layers := range [][]LayerSpec{s.Layers, s.MTP} {
+		for i := range layers {
+			l := &layers[i]
+			var err error
+			if l.Rope, err = l.Rope.made.under(r, length).work(); err != nil {
+				return fmt.Errorf("layer %d: %w", i, err)
+			}
 		}
 	}
 	return nil
