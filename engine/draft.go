@@ -92,7 +92,10 @@ func (s *scheduler) draft() {
 	for _, p := range d.picks {
 		a := &s.plan[p.part]
 		if s.extend(a.seq, a.rows+1) {
-			a.draft, a.modelled = a.seq.foretold()[:len(a.draft)+1], a.seq.shadow.fresh()
+			a.draft = a.seq.foretold()[:len(a.draft)+1]
+			if sh := a.seq.shadow; sh.fresh() {
+				a.modelled, a.headed = !sh.headed, sh.headed
+			}
 			a.rows, a.want = a.rows+1, a.want+1
 			s.drafted++
 		}

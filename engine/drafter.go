@@ -12,7 +12,8 @@ import (
 	"github.com/winnow-llm/winnow/tensor"
 )
 
-// Drafter is a draft model: a smaller one of the same vocabulary, which says what the model itself would probably say.
+// Drafter is a draft model: a smaller one of the same vocabulary, which says what the model itself would probably say; or a head of the model, which says
+// it by the model's own hidden states.
 type Drafter struct {
 	Model *model.Model // stepped by the engine's loop alone, as the engine's own; closing it is the caller's affair
 	// Most is how many tokens it has drafted for a sequence in a step at most; 0 = MostDraft, which is the most.
@@ -35,6 +36,7 @@ type drafter struct {
 	root   int32
 	vocab  int32 // ids from 0 up that both models have
 	narrow bool  // the model has more
+	head   *head // what it has beside as a head of the model; nil = it is a model that needs nothing but tokens
 	most   int
 	minP   float64
 	odds   odds // of all sequences
@@ -76,6 +78,9 @@ func newDrafter(o *Drafter, vocab int) *drafter {
 		vocab: int32(min(o.Model.Spec().Vocab, vocab)), most: min(cmp.Or(o.Most, MostDraft), MostDraft),
 	}
 	d.root = d.pool.root(o.Model.Fingerprint())
+	if o.Model.IsHead() {
+		d.head = &head{dim: o.Model.Spec().Dim}
+	}
 	return d
 }
 
@@ -86,6 +91,7 @@ func (e *Engine) ponder() {
 	if d == nil {
 		return
 	}
+	e.digest(d)
 	started := time.Now()
 	e.mu.Lock()
 	d.reap()
@@ -120,14 +126,14 @@ func (d *drafter) reap() {
 // free takes all pages from a shadow, which the list of those that hold some still has.
 func (d *drafter) free(sh *shadow) {
 	d.pool.release(&sh.seq)
-	sh.listed = false
+	sh.listed, sh.states = false, sh.states[:0]
 }
 
 // serves brings a shadow up to its sequence, and says whether the draft model could foretell something of it now.
 func (d *drafter) serves(sh *shadow) bool {
 	sh.sync()
 	q := &sh.seq
-	if sh.room() < 1 || len(q.tokens)+sh.most > min(d.limits.Context, d.limits.Pages*attention.PageTokens) {
+	if d.head != nil && !d.head.knows(sh) || sh.room() < 1 || len(q.tokens)+sh.most > min(d.limits.Context, d.limits.Pages*attention.PageTokens) {
 		return false
 	}
 	if d.narrow && slices.ContainsFunc(q.tokens[q.computed:], func(id int32) bool { return id >= d.vocab }) {
@@ -139,7 +145,9 @@ func (d *drafter) serves(sh *shadow) bool {
 		}
 	}
 	d.pool.seal(q)
-	d.pool.adopt(q)
+	if d.head == nil { // which adopts what it has no states of
+		d.pool.adopt(q)
+	}
 	d.list(sh)
 	return true
 }
@@ -186,9 +194,7 @@ func (d *drafter) extend(sh *shadow) bool {
 		if !ok {
 			out := slices.IndexFunc(d.shadows, func(o *shadow) bool { return !slices.Contains(d.round.all[:d.round.n], o) })
 			if out < 0 {
-				d.shadows = slices.DeleteFunc(d.shadows, func(o *shadow) bool { return o == sh })
-				d.free(sh)
-				sh.of.shadow = nil
+				d.lose(sh)
 				return false
 			}
 			d.free(d.shadows[out])
@@ -253,6 +259,9 @@ func (d *drafter) add(sh *shadow, rows int) {
 	step.Past, step.Pages = append(step.Past, int32(q.computed)), append(step.Pages, q.pages)
 	step.Prompts, step.Policies = append(step.Prompts, int32(q.prompt)), append(step.Policies, nil)
 	step.Start = append(step.Start, int32(len(step.IDs)))
+	if d.head != nil {
+		step.Hidden = append(step.Hidden, sh.before(from*d.head.dim, rows > from)...)
+	}
 }
 
 // step computes the logits that follow the last token of each that goes on, and chooses an id of them.
@@ -274,6 +283,10 @@ func (d *drafter) step(ahead int) (rows int, err error) {
 	q.Run(&b.Sample)
 	model.ReadI32(q, b.Sample.IDs, d.ids)
 	model.ReadF32(q, b.Sample.Probs, d.probs)
+	if d.head != nil {
+		d.head.normed = resize(d.head.normed, n*d.head.dim)
+		model.ReadF32(q, d.model.Normed(n), d.head.normed)
+	}
 	return len(step.IDs), q.Sync()
 }
 
@@ -291,6 +304,9 @@ func (d *drafter) choose() {
 	for i, sh := range d.alive {
 		id, sure := d.ids[i], math.Exp(float64(d.probs[i*(1+model.MostAlternatives)]))
 		sh.seq.computed = len(sh.seq.tokens) + len(sh.next)
+		if d.head != nil {
+			d.head.went(sh, i)
+		}
 		if id >= d.vocab || slices.Contains(sh.of.stop, id) {
 			continue
 		}
@@ -344,7 +360,7 @@ func (d *drafter) check() error {
 
 // counted counts what became of a part of a step that the draft model foretold.
 func (d *drafter) counted(a *advance) {
-	if a.modelled {
+	if a.modelled || a.headed {
 		d.counts.Drafted += int64(len(a.draft))
 		d.counts.Accepted += int64(len(a.draft) - a.rejected())
 	}

@@ -98,7 +98,7 @@ func same(a, b []Token) error {
 		x, y := a[i], b[i]
 		x.Stats, y.Stats = nil, nil
 		x.Drafted, y.Drafted, x.Rejected, y.Rejected = false, false, 0, 0
-		x.ByModel, y.ByModel = false, false
+		x.ByModel, y.ByModel, x.ByHead, y.ByHead = false, false, false, false
 		if !reflect.DeepEqual(x, y) {
 			return fmt.Errorf("token %d is %+v, want %+v", i, x, y)
 		}

@@ -277,6 +277,7 @@ func (e *Engine) results(step *model.Step, plan []advance) (*result, error) {
 		row += a.want
 	}
 	readSums(e.model, step)
+	e.scheduler.drafts.model.watch(e.model, step, plan)
 	if asked {
 		out.best, out.probs = resize(out.best, n*model.MostAlternatives), resize(out.probs, n*(1+model.MostAlternatives))
 		model.ReadI32(q, b.Sample.Best, out.best)
@@ -300,6 +301,7 @@ func (e *Engine) end(step *model.Step, out *result, err error) {
 		}
 	} else {
 		e.scheduler.commit(out.ids)
+		e.scheduler.drafts.model.feed(plan)
 		now, row := time.Now(), 0
 		for _, a := range plan {
 			if last := a.seq.times.last; !last.IsZero() && a.got > 0 {

@@ -103,6 +103,7 @@ type Token struct {
 	Drafted  bool          // it was foretold, and computed in one step with the token before it
 	Rejected int           // tokens that were drafted in its place and behind it, and did not hold
 	ByModel  bool          // a draft model foretold those of its step, Rejected ones included; see Options.Drafter
+	ByHead   bool          // likewise, a head of the model
 	Stats    *Stats        // set with the first token, and complete with the last; where Request.Counted or Reads asks, with all
 }
 

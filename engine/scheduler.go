@@ -41,6 +41,7 @@ type advance struct {
 
 	draft    []int32 // the last of its tokens, which are only foretold; what was computed for those that do not hold is taken back
 	modelled bool    // by the draft model
+	headed   bool    // by the model's head
 	got      int     // tokens that the step brought it, once it is committed
 }
 

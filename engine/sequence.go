@@ -207,7 +207,7 @@ func (q *sequence) deliver(a advance, out *result, row int, now time.Time) {
 // token is one of those that its part a of a step brought the sequence, with what the device says of the row it was sampled from.
 func (q *sequence) token(a *advance, i int, out *result, row int) Token {
 	at := len(q.tokens) - a.got + i
-	t := Token{ID: q.tokens[at], Position: at, Drafted: i < len(a.draft)-a.rejected(), ByModel: a.modelled}
+	t := Token{ID: q.tokens[at], Position: at, Drafted: i < len(a.draft)-a.rejected(), ByModel: a.modelled, ByHead: a.headed}
 	if i == a.got-1 {
 		t.Finish, t.Rejected = q.finish, a.rejected()
 	}

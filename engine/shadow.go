@@ -16,9 +16,14 @@ type shadow struct {
 	sure []float64 // how likely the draft model itself thought each of next
 	odds odds
 
+	skip   int       // of a head's: tokens of the sequence before the first that seq has; the token that is behind them is known by its hidden state
+	states []float32 // of a head's: hidden states that go with tokens of seq, from the first one that is not computed on
+	own    []float32 // of a head's: the hidden state that goes with the last of next
+
 	asked  bool // the draft model looked for tokens that follow
 	shy    bool // and was not sure enough of the last one
 	listed bool // it is among the drafter's shadows
+	headed bool // it is of a head
 }
 
 // odds are how a draft model does.
@@ -53,6 +58,9 @@ func newShadow(q *sequence, want int, d *drafter) *shadow {
 	for i := range o.by {
 		sh.odds.by[i] = begun(&o.by[i], sh.odds.held.share)
 	}
+	if sh.headed = d.head != nil; sh.headed {
+		sh.begin(0)
+	}
 	return sh
 }
 
@@ -68,13 +76,18 @@ func begun(others *rate, guess float64) rate {
 func (sh *shadow) sync() {
 	tokens, held := sh.of.tokens, sh.base
 	for i, id := range sh.next {
-		if sh.base+i >= len(tokens) || tokens[sh.base+i] != id {
+		if sh.headed || sh.base+i >= len(tokens) || tokens[sh.base+i] != id { // what a head goes on by is not what the model will have there
 			break
 		}
 		held++
 	}
 	sh.seq.tokens, sh.seq.limit = tokens, sh.of.limit
-	sh.seq.computed = min(sh.seq.computed, held, len(tokens)-1)
+	if sh.headed { // whose last row cannot be computed again without its state
+		sh.seq.tokens = tokens[sh.skip+1:]
+		sh.seq.computed = min(sh.seq.computed, max(0, held-sh.skip-1))
+	} else {
+		sh.seq.computed = min(sh.seq.computed, held, len(tokens)-1)
+	}
 	sh.base, sh.next, sh.sure, sh.asked, sh.shy = len(tokens), sh.next[:0], sh.sure[:0], false, false
 }
 

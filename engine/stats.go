@@ -60,6 +60,7 @@ type Counters struct {
 	Drafted   int64       // tokens that were computed ahead of their time, see Options.Draft
 	Accepted  int64       // of them, those that held
 	ByModel   DraftCounts // of these, what a draft model foretold
+	ByHead    DraftCounts // of these, what a head of the model foretold
 	Steps     int64
 	Rows      int64 // tokens computed, those of scores and those computed again included
 	Preempted int64 // times a sequence lost its pages to an older one
@@ -139,7 +140,11 @@ func (h *Histogram) add(v float64) {
 // usage is the scheduler's load.
 func (s *scheduler) usage() Usage {
 	counts := s.counts
-	if d := s.drafts.model; d != nil {
+	switch d := s.drafts.model; {
+	case d == nil:
+	case d.head != nil:
+		counts.ByHead = d.counts
+	default:
 		counts.ByModel = d.counts
 	}
 	return Usage{

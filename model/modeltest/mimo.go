@@ -17,10 +17,12 @@ type MiMo struct {
 	Seed               uint64
 	// Chain makes a network that says Next of the last token, whatever came before, and whose head knows it.
 	Chain bool
+	// Blur has what else the head of a chain reads weigh so much that it errs: by its own layer, its past and hidden states. 0 = nothing.
+	Blur float64
 }
 
-// Next is what follows a token in a chain.
-func (o MiMo) Next(id int32) int32 { return (id*7 + 3) % int32(o.Vocab) } // 7 and the vocabulary have no divisor in common
+// Next is what follows a token in a chain, which has all ids before any returns where the vocabulary is a multiple of 4 of no prime factors but 2 and 5.
+func (o MiMo) Next(id int32) int32 { return (id*21 + 11) % int32(o.Vocab) }
 
 // Checkpoint makes it, of random weights in F32, with two heads of queries for each of keys and values.
 func (o MiMo) Checkpoint() *store.Checkpoint {
@@ -43,7 +45,7 @@ func (o MiMo) Checkpoint() *store.Checkpoint {
 	if o.Chain {
 		out = 0
 	}
-	layer := func(b string) {
+	layer := func(b string, out float64) {
 		gauss(b+"input_layernorm.weight", 1, 0.1, o.Dim)
 		gauss(b+"post_attention_layernorm.weight", 1, 0.1, o.Dim)
 		gauss(b+"self_attn.q_proj.weight", 0, spread, wide, o.Dim)
@@ -59,12 +61,15 @@ func (o MiMo) Checkpoint() *store.Checkpoint {
 	}
 	gauss("model.embed_tokens.weight", 0, 1, o.Vocab, o.Dim)
 	for i := range o.Layers {
-		layer(fmt.Sprintf("model.layers.%d.", i))
+		layer(fmt.Sprintf("model.layers.%d.", i), out)
 	}
 	gauss("model.norm.weight", 1, 0.1, o.Dim)
 	gauss("lm_head.weight", 0, 4*spread, o.Vocab, o.Dim)
 	const mtp = "model.mtp_layers.0."
-	layer(mtp)
+	if o.Chain {
+		out = o.Blur * spread
+	}
+	layer(mtp, out)
 	for _, part := range []string{"token_layernorm", "hidden_layernorm", "final_layernorm"} {
 		gauss(mtp+part+".weight", 1, 0.1, o.Dim)
 	}
@@ -78,15 +83,20 @@ func (o MiMo) Checkpoint() *store.Checkpoint {
 // chain makes the output matrix say what follows, and the head go by the token alone.
 func (o MiMo) chain(c *store.Checkpoint) {
 	from := floats(c.Tensors["model.embed_tokens.weight"])
-	to, input := make([]float32, len(from)), make([]float32, 2*o.Dim*o.Dim)
+	to := make([]float32, len(from))
 	for id := range int32(o.Vocab) {
 		copy(to[int(o.Next(id))*o.Dim:][:o.Dim], from[int(id)*o.Dim:])
 	}
-	for i := range o.Dim {
-		input[i*2*o.Dim+o.Dim+i] = 1
-	}
 	c.Tensors["lm_head.weight"] = plain("lm_head.weight", to, []int{o.Vocab, o.Dim})
 	const name = "model.mtp_layers.0.input_proj.weight"
+	input := floats(c.Tensors[name])
+	for i := range o.Dim {
+		row := input[2*o.Dim*i:][:2*o.Dim]
+		for j := range row {
+			row[j] *= float32(o.Blur)
+		}
+		row[o.Dim+i]++
+	}
 	c.Tensors[name] = plain(name, input, []int{o.Dim, 2 * o.Dim})
 }
 
