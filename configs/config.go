@@ -54,9 +54,9 @@ type Config struct {
 	Rows             int    `koanf:"rows" help:"tokens a model computes in one step; 0 = chosen by the engine"`
 	Queue            int    `koanf:"queue" help:"requests of a model that may wait before further ones are refused; 0 = chosen by the engine"`
 
-	Speculative string   `koanf:"speculative" help:"compute tokens ahead: off, ngram those that stood behind the same few ones before, draft those that a draft model foretells too, both where that is faster, or always; auto = draft where there is a draft model, else ngram; the answers are the same"`
+	Speculative string   `koanf:"speculative" help:"compute tokens ahead: off, ngram those that stood behind the same few ones before, draft those too that a draft model foretells, or without one a layer of the model for that (MTP), all where that is faster, or always; auto = draft where there is one of these, else ngram; the answers are the same"`
 	DraftModel  []string `koanf:"draft_model" help:"a smaller model of the same vocabulary that foretells what the first model will say, or an overlay FILE.json by which it does so itself with fewer experts; NAME=MODEL for the model NAME"`
-	DraftMax    int      `koanf:"draft_max" help:"tokens that a draft model foretells at once at most, 1 to 7"`
+	DraftMax    int      `koanf:"draft_max" help:"tokens that a draft model, or a layer of the model, foretells at once at most, 1 to 7"`
 	DraftMinP   float64  `koanf:"draft_min_p" help:"a draft ends before the first token that the draft model itself thinks less likely than this"`
 
 	ExpertOverlays []string `koanf:"expert_overlays" flag:"expert-overlay" help:"serve the first model with the experts that an overlay leaves, FILE, or as another one beside it, NAME=FILE"`
@@ -190,8 +190,6 @@ func (c *Config) check() error {
 		}
 	}
 	switch {
-	case c.Speculative == "draft" && len(c.DraftModel) == 0:
-		return fmt.Errorf("%w: speculative is draft, and there is no draft_model", ErrConfig)
 	case c.DraftMax < 1 || c.DraftMax > 7:
 		return fmt.Errorf("%w: draft_max is %d, want 1 to 7", ErrConfig, c.DraftMax)
 	case !(c.DraftMinP >= 0 && c.DraftMinP <= 1):

@@ -102,7 +102,6 @@ func TestRefusals(t *testing.T) {
 		{"no size", "", "WINNOW_CACHE_BYTES=huge", `"huge" is no size`},
 		{"no address", "addr: localhost", "", "want host:port"},
 		{"unknown kernels", "", "WINNOW_CPU=sse", "want one of auto, amx, avx512, avx2, dotprod, neon, go"},
-		{"no draft model", "speculative: draft", "", "there is no draft_model"},
 		{"too long drafts", "draft_max: 8", "", "draft_max is 8, want 1 to 7"},
 		{"no likelihood", "draft_min_p: 1.5", "", "draft_min_p is 1.5, want 0 to 1"},
 		{"unknown level", "", "WINNOW_LOG=loud", "loud"},

@@ -44,7 +44,12 @@ func TestDraftsOnTheWire(t *testing.T) {
 	if want := `"completion_tokens_details":{"reasoning_tokens":0,"accepted_prediction_tokens":5,"rejected_prediction_tokens":1}`; err != nil || !strings.Contains(string(b), want) {
 		t.Errorf("no %s in %s", want, b)
 	}
-	one := serve.Usage{Completion: 9, Accepted: 4, Rejected: 2, ByModel: serve.Foretold{Accepted: 3, Rejected: 1}}
+	one := serve.Usage{Completion: 9, Accepted: 4, Rejected: 2, ByHead: serve.Foretold{Accepted: 3, Rejected: 1}}
+	b, err = json.Marshal(tally([]serve.Usage{one, one}, 1))
+	if want := `"rejected_prediction_tokens":4,"mtp_accepted_tokens":6,"mtp_rejected_tokens":2}`; err != nil || !strings.Contains(string(b), want) {
+		t.Errorf("no %s in %s", want, b)
+	}
+	one = serve.Usage{Completion: 9, Accepted: 4, Rejected: 2, ByModel: serve.Foretold{Accepted: 3, Rejected: 1}}
 	b, err = json.Marshal(tally([]serve.Usage{one, one}, 1))
 	if want := `"rejected_prediction_tokens":4,"draft_model_accepted_tokens":6,"draft_model_rejected_tokens":2}`; err != nil || !strings.Contains(string(b), want) {
 		t.Errorf("no %s in %s", want, b)

@@ -61,6 +61,13 @@ func modelled(name, unit, what string, of func(d *serve.DraftCounts) float64) fi
 	}}
 }
 
+// headed is a figure of a model's own layer that foretells tokens; 0 where there is none.
+func headed(name, unit, what string, of func(d *serve.DraftCounts) float64) figure {
+	return figure{name: name, unit: unit, what: what, grows: true, of: func(l *serve.Listing) []value {
+		return []value{{n: of(&l.Engine.ByHead)}}
+	}}
+}
+
 // layered is a figure of each layer of experts.
 func layered(name string, grows bool, what string, of func(c *serve.ExpertCounts) float64) figure {
 	return figure{name: name, what: what, grows: grows, label: "layer", of: func(l *serve.Listing) (all []value) {
@@ -111,6 +118,11 @@ var figures = []figure{
 	modelled("winnow.draft_model.rows", "", "Tokens that a draft model computed, those of prompts included", func(d *serve.DraftCounts) float64 { return float64(d.Rows) }),
 	modelled("winnow.draft_model.time", "s", "Time that a draft model took", func(d *serve.DraftCounts) float64 { return d.Seconds }),
 	modelled("winnow.draft_model.failures", "", "Times that the device failed a draft model", func(d *serve.DraftCounts) float64 { return float64(d.Failed) }),
+	headed("winnow.mtp.drafted_tokens", "", "Of the drafted tokens, those that the model's own layer for that foretold", func(d *serve.DraftCounts) float64 { return float64(d.Drafted) }),
+	headed("winnow.mtp.accepted_tokens", "", "Of these, tokens that held", func(d *serve.DraftCounts) float64 { return float64(d.Accepted) }),
+	headed("winnow.mtp.rows", "", "Tokens that this layer computed, those of prompts included", func(d *serve.DraftCounts) float64 { return float64(d.Rows) }),
+	headed("winnow.mtp.time", "s", "Time that this layer took", func(d *serve.DraftCounts) float64 { return d.Seconds }),
+	headed("winnow.mtp.failures", "", "Times that the device failed this layer", func(d *serve.DraftCounts) float64 { return float64(d.Failed) }),
 	counter("winnow.prefix_cache.queries", "Tokens of prompts that were looked up in the cache", func(l *serve.Listing) int64 { return l.Engine.Prompt }),
 	counter("winnow.prefix_cache.hits", "Tokens of prompts that were found in the cache", func(l *serve.Listing) int64 { return l.Engine.Cached }),
 	counter("winnow.prefix_disk.hits", "Pages of prompts that were read from disk in place of computed", func(l *serve.Listing) int64 { return l.Engine.Restored }),

@@ -44,6 +44,9 @@ type predicted struct {
 	// Of both, those that a draft model foretold; left out where none are.
 	ModelAccepted int `json:"draft_model_accepted_tokens,omitempty"`
 	ModelRejected int `json:"draft_model_rejected_tokens,omitempty"`
+	// Likewise, those that the model's own layer for that foretold (multi-token prediction).
+	HeadAccepted int `json:"mtp_accepted_tokens,omitempty"`
+	HeadRejected int `json:"mtp_rejected_tokens,omitempty"`
 }
 
 // tally sums the usage of choices; n choices of one prompt read it once.
@@ -62,6 +65,8 @@ func tally(all []serve.Usage, n int) usage {
 		drafted.Rejected += one.Rejected
 		drafted.ModelAccepted += one.ByModel.Accepted
 		drafted.ModelRejected += one.ByModel.Rejected
+		drafted.HeadAccepted += one.ByHead.Accepted
+		drafted.HeadRejected += one.ByHead.Rejected
 	}
 	if drafted != (predicted{}) {
 		answer.predicted = &drafted

@@ -11,8 +11,8 @@ import (
 )
 
 // LoadHead loads the layer of the checkpoint that foretells a token further (multi-token prediction: DeepSeek-V3, arXiv:2412.19437, section 2.2, as MiMo has
-// it, arXiv:2505.07608, section 2.2) beside a model, as a network of its own whose tables of embeddings and outputs are the model's. It must be closed before
-// the model is.
+// it, arXiv:2505.07608, section 2.2) beside a model, as a network of its own whose tables of embeddings and outputs are the model's. It must not step once the
+// model is closed.
 //
 // Row by row it reads a token, and of the model's Residual behind all layers the row of the token before that one. What its logits foretell is the token that
 // follows. Going on from there, a row's hidden state is what Normed has of the row before. Positions count from the first row's own.
@@ -52,10 +52,18 @@ func (s *Spec) HeadBytes(opt Options) (int64, error) {
 	return n + 4*int64(opt.Limits.Rows)*int64(s.Dim), err
 }
 
-// OfHead says whether a tensor of a checkpoint is of the layers that foretell further tokens, which Load leaves out.
-func OfHead(c *store.Checkpoint, name string) bool {
+// HeadTensors are a checkpoint's tensors of layers that foretell further tokens, which Load leaves out.
+func HeadTensors(c *store.Checkpoint) (names []string) {
 	a, err := find(c)
-	return err == nil && c.Kind != store.GGUF && a.mtp != "" && strings.HasPrefix(name, a.mtp)
+	if err != nil || c.Kind == store.GGUF || a.mtp == "" {
+		return nil
+	}
+	for _, name := range c.Names() {
+		if strings.HasPrefix(name, a.mtp) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // head prepares the network of a head.

@@ -56,14 +56,18 @@ type companion struct {
 	opt        model.Options
 	net        *model.Model // nil until it is loaded
 	shares     bool         // the device has its weights in any case
+	head       bool         // it is of the model itself, and of its checkpoint: checkpoint is nil
 }
 
-// companion opens the checkpoint of the draft model and takes what its cache has out of the options; nil where nothing is drafted by one. The options
-// are filled.
+// companion opens the checkpoint of the draft model and takes what its cache has out of the options; where there is none, the model's own head has its
+// place, and nil says that nothing is drafted by either. The options are filled.
 func (o *Options) companion(target *model.Spec) (p *companion, err error) {
 	d := o.DraftModel
-	if d == nil || o.Draft != engine.ByModel && o.Draft != engine.Always {
+	switch {
+	case o.Draft != engine.ByModel && o.Draft != engine.Always:
 		return nil, nil
+	case d == nil:
+		return o.headed(target)
 	}
 	c, err := d.Open()
 	if err != nil {
@@ -125,19 +129,26 @@ func (p *companion) weigh(d tensor.Device) (int64, error) {
 }
 
 // weighDraft says about how many bytes a draft model takes, and takes what its cache has out of the options.
-func (o *Options) weighDraft(target *model.Spec) (int64, error) {
+func (o *Options) weighDraft(c *store.Checkpoint, target *model.Spec) (int64, error) {
 	p, err := o.companion(target)
-	if p == nil || err != nil {
+	switch {
+	case p == nil || err != nil:
 		return 0, err
+	case p.head:
+		return p.weighHead(c, o.Device, target)
 	}
 	n, err := p.weigh(o.Device)
 	return n, errors.Join(err, p.checkpoint.Close())
 }
 
 // load brings the draft model onto the device, beside the model that it is to foretell.
-func (p *companion) load(m *Model, d tensor.Device) error {
-	if p == nil {
+func (p *companion) load(m *Model, d tensor.Device) (err error) {
+	switch {
+	case p == nil:
 		return nil
+	case p.head:
+		p.net, err = m.net.LoadHead(p.opt)
+		return err
 	}
 	named := func(err error) error { return fmt.Errorf("draft model %s: %w", p.Name, err) }
 	v, err := vocabulary(p.checkpoint)
@@ -189,6 +200,9 @@ func (p *companion) close() error {
 	}
 	if p.net != nil {
 		p.net.Close()
+	}
+	if p.head {
+		return nil
 	}
 	return p.checkpoint.Close()
 }

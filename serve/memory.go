@@ -2,6 +2,7 @@ package serve
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/winnow-llm/winnow/model"
@@ -91,7 +92,7 @@ func (o *Options) limits(c *store.Checkpoint) (limits model.Limits, draft int64,
 	if err != nil {
 		return limits, 0, err
 	}
-	if draft, err = o.weighDraft(&spec); err != nil {
+	if draft, err = o.weighDraft(c, &spec); err != nil {
 		return limits, 0, err
 	}
 	if limits, err = fit(&spec, *o); err != nil {
@@ -113,7 +114,11 @@ func weighNetwork(c *store.Checkpoint, d tensor.Device, opt model.Options) (buff
 		return 0, nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
 	s = &sampler{device: d, seen: map[sample]float64{}}
+	heads := model.HeadTensors(c) // see weighHead
 	for _, t := range c.Tensors {
+		if slices.Contains(heads, t.Name) {
+			continue
+		}
 		share, some := left[t.Name]
 		if !some {
 			share = 1

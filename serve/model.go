@@ -33,7 +33,9 @@ type Options struct {
 	Rows       int             // most tokens a step; 0 = model.Spec.StepRows
 	Queue      int             // most requests that wait; 0 = 256
 	Draft      engine.Drafting // whether steps compute tokens that are foretold, see engine.Options
-	DraftModel *DraftModel     // what else foretells them; nil = nothing
+	DraftModel *DraftModel     // what else foretells them; nil = a head of the model, where it has one
+	DraftMost  int             // tokens that such a head foretells at once; 0 = engine.MostDraft
+	DraftMinP  float32         // what it thinks less likely is not drafted
 	MaxUnique  int             // different experts of a layer that a step is meant to run, see engine.Options; 0 = any number
 	Check      bool            // the engine checks its own state after every step, slowly
 	Cache      *Cache          // of what prompts were made of; shared by models, closed after them; nil = none
@@ -115,7 +117,7 @@ type Model struct {
 	checkpoint  *store.Checkpoint
 	memory      int64
 	shareable   int64      // bytes of it that models of the same mapping hold too
-	second      *companion // the draft model; nil where there is none
+	second      *companion // the draft model, or the model's own head; nil where there is none
 }
 
 // Open makes a model of a checkpoint, which it then owns: it is closed with the model, or at once when Open fails.
@@ -195,6 +197,9 @@ func (m *Model) load(opt *Options) error {
 	m.memory, m.shareable = device.total(m.checkpoint), device.mapped
 	if err = m.readable(); err == nil {
 		err = m.second.load(m, opt.Device)
+	}
+	if m.second != nil && m.second.head {
+		m.memory = device.total(m.checkpoint)
 	}
 	if err == nil {
 		err = m.start(opt)

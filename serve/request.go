@@ -128,6 +128,7 @@ type Usage struct {
 	Accepted   int           // of these, tokens that were foretold, see Options.Draft, and computed with the one before
 	Rejected   int           // tokens that were foretold and computed, and are not those of the answer
 	ByModel    Foretold      // of both, those that a draft model foretold
+	ByHead     Foretold      // of both, those that a head of the model foretold
 	Reasoning  int           // of Completion, tokens of thoughts, with the tags around them; 0 unless thoughts came apart
 	Started    time.Time     // when it came to the engine
 	Queued     time.Duration // from Started until its first step

@@ -44,10 +44,15 @@ func (u *Usage) drafted(t *engine.Token) {
 	if t.Drafted {
 		u.Accepted++
 	}
-	if t.ByModel {
-		u.ByModel.Rejected += t.Rejected
-		if t.Drafted {
-			u.ByModel.Accepted++
+	for _, by := range []struct {
+		it bool
+		*Foretold
+	}{{t.ByModel, &u.ByModel}, {t.ByHead, &u.ByHead}} {
+		if by.it {
+			by.Rejected += t.Rejected
+		}
+		if by.it && t.Drafted {
+			by.Accepted++
 		}
 	}
 }

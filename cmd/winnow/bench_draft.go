@@ -36,13 +36,13 @@ type draftResult struct {
 	Drafted  int     `json:"drafted"`    // tokens, of one answer
 	Accepted int     `json:"accepted"`   // of them, tokens of the answer
 
-	ModelDrafted  int64   `json:"model_drafted"`  // of the drafted tokens of an answer, those of the draft model
+	ModelDrafted  int64   `json:"model_drafted"`  // of the drafted tokens of an answer, those of the draft model, or of the model's own layer for that
 	ModelAccepted int64   `json:"model_accepted"` // of them, tokens of the answer
 	ModelSeconds  float64 `json:"model_seconds"`  // that the draft model took for an answer
 }
 
 func draftFlags(c *cobra.Command, b *draftBench) {
-	c.Flags().StringVar(&b.how, "speculative", "auto", "how tokens are drafted in a test of -f: ngram, draft or always (default auto: draft where there is a draft model, else ngram)")
+	c.Flags().StringVar(&b.how, "speculative", "auto", "how tokens are drafted in a test of -f: ngram, draft or always (default auto: draft where there is a draft model or a layer of the model for that, else ngram)")
 	c.Flags().StringSliceVarP(&b.files, "file", "f", nil, "instead: answer the request in this file, with drafted tokens and without")
 }
 
@@ -54,8 +54,8 @@ func (b *benchmark) runDrafts(c *cobra.Command, name string) (err error) {
 	}
 	ctx, stop := interruptible(c)
 	defer stop()
-	if cfg.Speculative = b.drafts.how; !drafting(&cfg).On() || cfg.Speculative == string(engine.ByModel) && len(cfg.DraftModel) == 0 {
-		return fmt.Errorf("bench: --speculative is %q, want ngram or always, or draft with --draft-model", cfg.Speculative)
+	if cfg.Speculative = b.drafts.how; !drafting(&cfg).On() {
+		return fmt.Errorf("bench: --speculative is %q, want ngram, draft or always", cfg.Speculative)
 	}
 	if len(b.threads) > 0 {
 		cfg.Threads = b.threads[0]
@@ -99,7 +99,7 @@ func (b *benchmark) bothWays(ctx context.Context, m *serve.Model, r *draftResult
 		return err
 	}
 	speeds := map[int][]float64{}
-	before := m.Usage().ByModel
+	before := drafted(m)
 	for i := range b.repetitions + 1 {
 		for _, most := range []int{0, engine.MostDraft} {
 			u, err := b.answer(ctx, m, string(asked), most)
@@ -112,7 +112,7 @@ func (b *benchmark) bothWays(ctx context.Context, m *serve.Model, r *draftResult
 			if i > 0 {
 				speeds[most] = append(speeds[most], float64(u.Completion-1)/(u.Total-u.First).Seconds())
 			}
-			now := m.Usage().ByModel
+			now := drafted(m)
 			r.ModelDrafted, r.ModelAccepted, r.ModelSeconds = now.Drafted-before.Drafted, now.Accepted-before.Accepted, now.Seconds-before.Seconds
 			before = now
 			r.NPrompt, r.NGen, r.Drafted, r.Accepted = u.Prompt, u.Completion, u.Accepted+u.Rejected, u.Accepted
@@ -121,6 +121,14 @@ func (b *benchmark) bothWays(ctx context.Context, m *serve.Model, r *draftResult
 	r.PlainTS, r.DraftTS = percentile(speeds[0], 50), percentile(speeds[engine.MostDraft], 50)
 	r.Ratio = r.DraftTS / r.PlainTS
 	return nil
+}
+
+// drafted is what the model's drafter did, be it a draft model or a head.
+func drafted(m *serve.Model) serve.DraftCounts {
+	if u := m.Usage(); u.ByHead.Rows > 0 {
+		return u.ByHead
+	}
+	return m.Usage().ByModel
 }
 
 // answer is what one greedy answer took. It has as many tokens as the most of -n says, or as the model gives it.

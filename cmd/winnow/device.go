@@ -109,7 +109,7 @@ func (m *machine) options() serve.Options {
 	c := m.config
 	return serve.Options{
 		Device: m.device, Loop: m.loop, DType: model.DType(c.DType), KVType: c.KVType, Context: c.Context, CacheBytes: int64(c.CacheBytes),
-		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Draft: drafting(&c), MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Rope: m.rope, Overlay: m.overlay,
+		Sequences: c.Sequences, Rows: c.Rows, Queue: c.Queue, Draft: drafting(&c), DraftMost: c.DraftMax, DraftMinP: float32(c.DraftMinP), MaxUnique: c.MoeMaxUnique, Check: c.Check, Cache: m.cache, Rope: m.rope, Overlay: m.overlay,
 		ForceOverlay: c.ForceOverlay, ExpertBytes: int64(c.ExpertMemory), Experts: m.policy, Sparse: m.sparse, Profiles: m.profiles,
 		Prefixes: m.pages, Build: version,
 	}

@@ -8,19 +8,34 @@ import (
 
 	"github.com/winnow-llm/winnow/configs"
 	"github.com/winnow-llm/winnow/engine"
+	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/serve"
 	"github.com/winnow-llm/winnow/store"
 )
 
 // drafting is how tokens are foretold by a configuration.
 func drafting(cfg *configs.Config) engine.Drafting {
-	switch {
-	case cfg.Speculative != "auto":
+	if cfg.Speculative != "auto" {
 		return engine.Drafting(cfg.Speculative)
-	case len(cfg.DraftModel) > 0:
-		return engine.ByModel
 	}
-	return engine.NGram
+	return engine.ByModel // where there is a draft model, or the model has a head
+}
+
+// foretells refuses a configuration that asks for drafts of a model that has neither a draft model nor a head.
+func (m *machine) foretells(target serve.Source) (err error) {
+	if m.config.Speculative != string(engine.ByModel) || len(m.config.DraftModel) > 0 || target.Name == "" {
+		return nil
+	}
+	c, err := m.describing(cmp.Or(target.Weights, target.Name))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	spec, err := model.Describe(c)
+	if err == nil && len(spec.MTP) == 0 {
+		err = fmt.Errorf("%w: speculative is draft, and there is no draft_model, nor has %s a layer that foretells tokens", configs.ErrConfig, target.Name)
+	}
+	return err
 }
 
 // draftModels finds the models that draft models are for: NAME=MODEL for one of the library, MODEL alone for base.
@@ -43,7 +58,7 @@ func (m *machine) draftModels(all *serve.Library, base serve.Source) error {
 			return fmt.Errorf("draft model %q: %w", pair, err)
 		}
 	}
-	return nil
+	return m.foretells(base)
 }
 
 // draftFor is draftModels for a model that is there alone.
@@ -53,7 +68,7 @@ func (m *machine) draftFor(target serve.Source) error {
 			return fmt.Errorf("draft model %q: %w", draft, err)
 		}
 	}
-	return nil
+	return m.foretells(target)
 }
 
 // draftOf lets a model draft for another one: a MODEL, or the other one itself under the overlay in a file.

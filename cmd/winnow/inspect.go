@@ -32,6 +32,8 @@ type inspection struct {
 	KVHeads      int           `json:"kv_heads"`
 	Vocabulary   int           `json:"vocabulary"`
 	Context      int           `json:"context"`
+	MTPLayers    int           `json:"mtp_layers,omitempty"` // that foretell further tokens
+	MTPBytes     int64         `json:"mtp_bytes,omitempty"`  // of their tensors
 	MoELayers    int           `json:"moe_layers"`
 	Experts      int           `json:"experts,omitempty"`      // a layer of experts
 	ExpertsUsed  int           `json:"experts_used,omitempty"` // a token
@@ -103,7 +105,12 @@ func inspect(c *store.Checkpoint, cfg configs.Config) (*inspection, error) {
 		Container: string(c.Kind), Architecture: spec.Arch, Bytes: c.Size(), Layers: len(spec.Layers), Dim: spec.Dim,
 		Heads: first.Heads, KVHeads: first.KVHeads, Vocabulary: spec.Vocab, Context: spec.Context,
 		PageTokens: attention.PageTokens, PageBytes: spec.PageBytes(cache),
-		Repairs: spec.Repairs,
+		MTPLayers: len(spec.MTP), Repairs: spec.Repairs,
+	}
+	for _, name := range model.HeadTensors(c) {
+		if t, ok := c.Tensors[name]; ok {
+			in.MTPBytes += t.Bytes()
+		}
 	}
 	for _, l := range spec.Layers {
 		if l.Router != nil {
@@ -185,6 +192,9 @@ func (in *inspection) print(out io.Writer) error {
 	fmt.Fprintf(w, "layers\t%d of width %d, %d heads, %d key-value heads\n", in.Layers, in.Dim, in.Heads, in.KVHeads)
 	if in.MoELayers > 0 {
 		fmt.Fprintf(w, "experts\t%d, %d used for a token, in %d layers: %s\n", in.Experts, in.ExpertsUsed, in.MoELayers, size(in.ExpertBytes))
+	}
+	if in.MTPLayers > 0 {
+		fmt.Fprintf(w, "prediction\t%d layer foretells further tokens (MTP): %s\n", in.MTPLayers, size(in.MTPBytes))
 	}
 	fmt.Fprintf(w, "context\t%d tokens\n", in.Context)
 	template := "no chat template"

@@ -1,11 +1,15 @@
 package modeltest
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/store"
@@ -78,6 +82,20 @@ func (o MiMo) Checkpoint() *store.Checkpoint {
 		o.chain(c)
 	}
 	return c
+}
+
+// Write makes a folder's files of it, without a tokenizer.
+func (o MiMo) Write(ctx context.Context, dir string) error {
+	c := o.Checkpoint()
+	var all store.NewSafetensors
+	for _, name := range c.Names() {
+		t := c.Tensors[name]
+		all.Tensors = append(all.Tensors, store.NewTensor{Name: name, Format: t.Format, Shape: t.Shape, Pieces: slices.Values([][]byte{t.Data})})
+	}
+	if err := store.WriteSafetensors(ctx, filepath.Join(dir, "model.safetensors"), all, nil); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "config.json"), c.Files["config.json"], 0o600)
 }
 
 // chain makes the output matrix say what follows, and the head go by the token alone.
