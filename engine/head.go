@@ -110,10 +110,10 @@ func (h *head) rows(sh *shadow) int { return len(sh.states) / h.dim }
 // next is the first position whose state a shadow still wants.
 func (h *head) next(sh *shadow) int { return sh.skip + sh.seq.computed + h.rows(sh) }
 
-// knows says whether a shadow has all that it takes to foretell what follows its sequence.
+// knows says whether a shadow has all that it takes to foretell what follows its sequence, in a round.
 func (h *head) knows(sh *shadow) bool {
 	rows := h.rows(sh)
-	return rows > 0 && rows == len(sh.seq.tokens)-sh.seq.computed
+	return 0 < rows && rows <= nearLag+1 && rows == len(sh.seq.tokens)-sh.seq.computed
 }
 
 // went takes in that a round's step computed what shadow number i had. What follows goes on by the head's own state.
@@ -122,7 +122,8 @@ func (h *head) went(sh *shadow, i int) {
 	sh.own = append(sh.own[:0], h.normed[i*h.dim:(i+1)*h.dim]...)
 }
 
-// digest computes what shadows were fed beyond what a round takes, but for the last row of each, which may be asked for its logits.
+// digest computes what shadows were fed beyond what a round takes, but for the last row of each, which may be asked for its logits. Where others
+// generate it does so in parts that they need not notice.
 func (e *Engine) digest(d *drafter) {
 	if d.head == nil || len(d.head.full) == 0 {
 		return
@@ -131,9 +132,10 @@ func (e *Engine) digest(d *drafter) {
 	e.mu.Lock()
 	d.reap()
 	h.full = slices.DeleteFunc(h.full, func(sh *shadow) bool { return len(sh.of.pages) == 0 || sh.of.shadow != sh })
+	beside := slices.ContainsFunc(e.scheduler.running, func(q *sequence) bool { return !q.held && !q.planned && q.behind() == 1 })
 	e.mu.Unlock()
 	rows, err := 0, error(nil)
-	for len(h.full) > 0 && err == nil {
+	for len(h.full) > 0 && err == nil && !(beside && time.Since(started) > gapTime/4) {
 		n := 0
 		n, err = d.bite()
 		rows += n
@@ -158,7 +160,7 @@ func (d *drafter) bite() (rows int, err error) {
 	step.Reset()
 	var eaten []int
 	for _, sh := range h.full[:min(len(h.full), d.limits.Sequences)] {
-		n := min(h.rows(sh)-1, d.limits.Rows-rows)
+		n := max(0, min(h.rows(sh)-1, d.limits.Rows-rows))
 		if n > 0 && !d.lodge(sh, sh.seq.computed+n) {
 			n = 0
 		}

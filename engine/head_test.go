@@ -289,6 +289,37 @@ func TestHeadByTheClock(t *testing.T) {
 	}
 }
 
+// What a prompt feeds a head is digested in parts while others generate, who are not kept waiting for all of it.
+func TestHeadIsFedInParts(t *testing.T) {
+	lim := model.Limits{Rows: 256, Sequences: 2, Wanted: 18, Pages: 20, Context: 512}
+	own := model.Limits{Rows: 16, Sequences: 2, Wanted: 2, Pages: 20, Context: 512}
+	synctest.Test(t, func(t *testing.T) {
+		m, _ := headed(t, chained, lim, own, &stage{Device: tensor.Reference(), atSync: func() error { time.Sleep(ms / 4); return nil }})
+		_, head := headed(t, chained, lim, own, &stage{Device: tensor.Reference(), atSync: func() error { time.Sleep(30 * ms); return nil }})
+		e := drafting(t, m, Always, Drafter{Model: head, Most: 1})
+		var all sync.WaitGroup
+		for _, n := range []int{1, 250} {
+			all.Go(func() {
+				time.Sleep(time.Duration(n) * ms)
+				if _, err := collect(e.Generate(t.Context(), Request{Prompt: prose(n), MaxTokens: 80, Alternatives: -1})); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		u := e.Usage()
+		for i, n := range u.Gap.Counts {
+			if n > 0 && i > slices.Index(u.Gap.Bounds, 0.15) {
+				t.Errorf("%d gaps beyond %v s", n, u.Gap.Bounds[i-1])
+			}
+		}
+		if u.ByHead.Accepted < 60 || u.ByHead.Rows < 250+u.ByHead.Drafted {
+			t.Errorf("%+v", u.ByHead)
+		}
+		left(t, e)
+	})
+}
+
 // prose is a prompt of n tokens of which none foretells the next one.
 func prose(n int) []int32 {
 	prompt := make([]int32, n)
