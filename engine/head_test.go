@@ -196,6 +196,57 @@ func TestHeadFindsPrefixes(t *testing.T) {
 	left(t, e)
 }
 
+// What a head leaves in pages that may be shared is, to the bit, what it has of the same tokens as a prompt: also where it foretold them, went on by its own
+// states, and was right.
+func TestHeadLeavesNothingInPages(t *testing.T) {
+	o := blurred
+	o.Blur = 0.8
+	lim := model.Limits{Rows: 64, Sequences: 2, Wanted: 18, Pages: 40, Context: 512}
+	var want []byte
+	ids := prose(20)
+	for turn := range 2 {
+		m, head := headed(t, o, lim, lim, tensor.Reference())
+		e := drafting(t, m, Always, Drafter{Model: head})
+		got, err := collect(e.Generate(t.Context(), Request{Prompt: ids, MaxTokens: []int{255, 20}[turn], Alternatives: -1}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u := e.Usage().ByHead; turn == 0 && (u.Accepted < 20 || u.Accepted == u.Drafted) {
+			t.Errorf("%+v", u)
+		}
+		left(t, e)
+		if turn == 0 {
+			ids = slices.Clone(ids)
+			for _, tok := range got {
+				ids = append(ids, tok.ID)
+			}
+		}
+		e.turn.Lock()
+		d := e.scheduler.drafts.model
+		sh := newShadow(&sequence{tokens: ids, limit: len(ids)}, 0, d)
+		sh.sync()
+		d.pool.adopt(&sh.seq)
+		if len(sh.seq.pages) != 4 {
+			t.Errorf("%d pages are found, want 4", len(sh.seq.pages))
+		}
+		bytes := make([]byte, len(sh.seq.pages)*head.PageBytes())
+		for i, page := range sh.seq.pages {
+			head.ReadPage(page, bytes[i*head.PageBytes():][:head.PageBytes()])
+		}
+		err = head.Queue().Sync()
+		d.pool.release(&sh.seq)
+		e.turn.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if turn == 0 {
+			want = bytes
+		} else if !slices.Equal(bytes, want) {
+			t.Error("pages of what was drafted have other bits")
+		}
+	}
+}
+
 // A head whose device fails, and requests that leave at any time, harm no answer and leave nothing behind.
 func TestHeadInAStorm(t *testing.T) {
 	r := Request{Prompt: prose(40), MaxTokens: 60, Alternatives: -1, Sampling: Sampling{Temperature: 1, Seed: 4}}
