@@ -21,22 +21,26 @@ var _ = register(Kind{
 	Params: []Knob{
 		{Name: "block", Default: 32, Min: 16, Max: 128, What: "how many queries are averaged: 16, 32, 64 or 128 (published)"},
 		{Name: "group", Default: 64, Min: 64, Max: 1 << 16, What: "how many rows share a list: a multiple of 64 and of block, published 2048"},
-		{Name: "single", Default: 32, Min: 0, Max: 64, What: "up to how many keys of a page are read one by one; a page with more is read whole"},
+		{Name: "unit", Default: 16, Min: 1, Max: PageTokens, What: "how many neighbouring keys are read where one of them is wanted: 1 (published), 2, 4, 8, 16, 32 or 64; 16 are read in place, fewer gathered"},
+		{Name: "single", Default: 48, Min: 0, Max: PageTokens, What: "up to how many keys of a page are read without the others; a page with more is read whole"},
 	},
 	New: newAnchor,
 })
 
 func newAnchor(k *Kind, e *Env, s Setting) (*Selector, error) {
-	block, group := k.param(s, "block"), k.param(s, "group")
+	block, group, unit := k.param(s, "block"), k.param(s, "group"), k.param(s, "unit")
 	if block&(block-1) != 0 || group%PageTokens != 0 || group%block != 0 {
 		return nil, fmt.Errorf("anchor: groups of %d rows with means of %d: want multiples of %d, and means of 16, 32, 64 or 128", group, block, PageTokens)
+	}
+	if PageTokens%unit != 0 {
+		return nil, fmt.Errorf("anchor: a unit of %d keys does not fill a page", unit)
 	}
 	if room := e.Plan.BlockRoom() * (group / PageTokens); room < e.Blocks() {
 		return nil, fmt.Errorf("anchor: groups of %d rows have room for %d blocks of %d", group, room, e.Blocks())
 	}
 	return prepared(e, Caps{ChunkAlign: group, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectAnchor{
-			Groups: groupsOf(e, s, layer, group), Theta: k.knob(s, layer), Block: block, Single: k.param(s, "single"),
+			Groups: groupsOf(e, s, layer, group), Theta: k.knob(s, layer), Block: block, Unit: unit, Single: k.param(s, "single"),
 		}
 	}), nil
 }
@@ -45,19 +49,20 @@ func newAnchor(k *Kind, e *Env, s Setting) (*Selector, error) {
 //
 //	keys 0 to edge        the edge being a block or a page, whichever is longer
 //	keys n - edge to p    the keys nearby
-//	and any key between for which, with the mean q of some Block neighbouring queries: q.k + Theta >= the mean of their anchors
+//	and the units between of which some key has, with the mean q of some Block neighbouring queries: q.k + Theta >= the mean of their anchors
 //
 // The anchor of a row is the largest score among the first two. These are regions as the paper has them; its published code leaves out
 // the keys before the group and counts others twice.
 //
-// A page of which more than Single keys are read is read whole; so is one whose keys the plan has no room for. A group with fewer rows
+// A page of which more than Single keys are read is read whole; so are those with most, as far as the plan has no room. A group with fewer rows
 // than Size, at the end of a prompt, reads everything, and so do groups so early that nothing lies between, and all of them where Theta is at
 // its most: then nobody is asked.
 type SelectAnchor struct {
 	Groups         // the plan has one for each query head; Size is how many rows share a list
 	Theta  float32 // where the request says nothing
 	Block  int     // queries of a mean
-	Single int     // most keys of a page that are read one by one
+	Unit   int     // neighbouring keys that are read together
+	Single int     // most keys of a page that are read without the others
 }
 
 // anchorMost is the Theta that keeps every key.
@@ -77,27 +82,10 @@ func (o *SelectAnchor) Reference() {
 			}
 			a := anchored{q: headRows(o.Q, r.row, r.rows, h*o.Cache.Dim, o.Cache.Dim), pos: r.pos, block: o.Block, edge: edge, scale: float64(o.Scale)}
 			a.k = o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+r.rows)
-			blocks, keys := o.pages(a.wanted(float64(r.knob)), r.tiles*o.Plan.KeyRoom())
+			blocks, keys := split(a.wanted(float64(r.knob), o.Unit), o.Single, r.tiles*o.Plan.KeyRoom())
 			o.Plan.writeRun(r, h, [2]int{edge, r.pos - edge}, blocks, keys)
 		}
 	})
-}
-
-// pages turns single keys into blocks where a page has many, or room has run out.
-func (o *SelectAnchor) pages(wanted []int32, room int) (blocks, keys []int32) {
-	for at := 0; at < len(wanted); {
-		n, page := at, wanted[at]/PageTokens
-		for n < len(wanted) && wanted[n]/PageTokens == page {
-			n++
-		}
-		if n-at > o.Single || len(keys)+n-at > room {
-			blocks = append(blocks, page)
-		} else {
-			keys = append(keys, wanted[at:n]...)
-		}
-		at = n
-	}
-	return blocks, keys
 }
 
 // anchored is one head's part of a group.
@@ -109,8 +97,8 @@ type anchored struct {
 	scale float64
 }
 
-// wanted lists the keys between the edges that some block of queries wants, ascending.
-func (a *anchored) wanted(theta float64) (keys []int32) {
+// wanted lists the keys of units between the edges of which some block of queries wants one, ascending.
+func (a *anchored) wanted(theta float64, unit int) (keys []int32) {
 	blocks := len(a.q) / a.block
 	means, cuts := make([][]float64, blocks), make([]float64, blocks)
 	for u := range blocks {
@@ -123,12 +111,13 @@ func (a *anchored) wanted(theta float64) (keys []int32) {
 		}
 		cuts[u] -= theta
 	}
-	for s := a.edge; s < a.pos-a.edge; s++ {
-		for u := range blocks {
-			if a.scale*dot(means[u], a.k[s]) >= cuts[u] {
-				keys = append(keys, int32(s))
-				break
-			}
+	for first := a.edge; first < a.pos-a.edge; first += unit {
+		some := false
+		for at := range unit * blocks {
+			some = some || a.scale*dot(means[at%blocks], a.k[first+at/blocks]) >= cuts[at%blocks]
+		}
+		for s := first; some && s < first+unit; s++ {
+			keys = append(keys, int32(s))
 		}
 	}
 	return keys

@@ -59,7 +59,7 @@ func TestAnchorFollowsThePaper(t *testing.T) {
 	q, k := gaussian(r, 64, 8), gaussian(r, 64, 8)
 	list := func(group int, theta float64) []int32 {
 		a := anchored{q: q[16*group:][:16], k: k[:16*group+16], pos: 16 * group, block: 4, edge: 4, scale: 1 / math.Sqrt(8)}
-		return a.wanted(theta)
+		return a.wanted(theta, 1)
 	}
 	for group := 1; group < 4; group++ {
 		var before []int32
@@ -99,25 +99,23 @@ func TestAnchorFindsTheNeedle(t *testing.T) {
 			}
 		}
 		a := anchored{q: q, k: k, pos: 48, block: 4, edge: 4, scale: 1 / math.Sqrt(8)}
-		if !slices.Contains(a.wanted(1), int32(at)) {
+		if !slices.Contains(a.wanted(1, 1), int32(at)) {
 			t.Errorf("key %d is not read", at)
 		}
 	}
 }
 
-func TestAnchorTurnsManyKeysOfAPageIntoABlock(t *testing.T) {
-	o := SelectAnchor{Single: 2}
-	wanted := []int32{64, 70, 128, 129, 130, 200, 300, 301}
-	for _, c := range []struct {
-		room         int
-		blocks, keys []int32
-	}{
-		{9, []int32{2}, []int32{64, 70, 200, 300, 301}},
-		{4, []int32{2, 4}, []int32{64, 70, 200}},
-		{0, []int32{1, 2, 3, 4}, nil},
-	} {
-		if blocks, keys := o.pages(wanted, c.room); !slices.Equal(blocks, c.blocks) || !slices.Equal(keys, c.keys) {
-			t.Errorf("room %d: blocks %v, keys %v", c.room, blocks, keys)
+// Where one key of a unit is wanted, all are read.
+func TestAnchorReadsWholeUnits(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	a := anchored{q: gaussian(r, 16, 8), k: gaussian(r, 64, 8), pos: 48, block: 4, edge: 4, scale: 1 / math.Sqrt(8)}
+	var want []int32
+	for _, key := range a.wanted(0.5, 1) {
+		if k := key / 4 * 4; !slices.Contains(want, k) {
+			want = append(want, k, k+1, k+2, k+3)
 		}
+	}
+	if have := a.wanted(0.5, 4); !slices.Equal(have, want) || len(want) == 0 || len(want) == 40 {
+		t.Errorf("units %v, want %v", have, want)
 	}
 }

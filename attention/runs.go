@@ -56,5 +56,38 @@ func (p *Plan) writeRun(r run, group int, ranges [2]int, blocks, keys []int32) {
 	copy(p.Keys.I32()[p.runAt(r, group, p.KeyRoom()):], keys)
 }
 
+// split makes blocks and single keys of the keys that are chosen, ascending. A page of which more than single are chosen is a block. Where there is no
+// room for all of the others, so are those of which most are chosen, of equals the last.
+func split(chosen []int32, single, room int) (blocks, keys []int32) {
+	var n [PageTokens + 1]int // pages by how many of their keys are chosen
+	var pages [][]int32
+	for at := 0; at < len(chosen); {
+		end := at + 1
+		for end < len(chosen) && chosen[end]/PageTokens == chosen[at]/PageTokens {
+			end++
+		}
+		pages = append(pages, chosen[at:end])
+		n[end-at]++
+		at = end
+	}
+	most := 0 // so many keys of a page have room in all pages
+	for most < single && (most+1)*n[most+1] <= room {
+		most++
+		room -= most * n[most]
+	}
+	for _, p := range pages {
+		switch {
+		case len(p) == most+1 && len(p) <= min(single, room):
+			room -= len(p)
+			fallthrough
+		case len(p) <= most:
+			keys = append(keys, p...)
+		default:
+			blocks = append(blocks, p[0]/PageTokens)
+		}
+	}
+	return blocks, keys
+}
+
 // runAt is where a run's list starts for a group of heads; room is that of a plan row.
 func (p *Plan) runAt(r run, group, room int) int { return (r.tile*p.Groups + group*r.tiles) * room }

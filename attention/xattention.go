@@ -13,20 +13,24 @@ import (
 // A score is the mean of a stride of products, so a key that stands alone counts a sixteenth, or an eighth, of what it does in the softmax,
 // and is missed where that does not stand out from other strides. What neighbours say together is found.
 //
-// Published blocks are 128 x 128. Blocks of 64 x 64 cost the same to judge and let in fewer keys at the same recall.
+// Published blocks are 128 x 128. Blocks of 64 queries with units of 16 keys cost the same to judge and let in fewer keys at the same recall.
 var _ = register(Kind{
 	Name: "xattention", Phases: Prefill,
-	Knob: Knob{Name: "gamma", Default: 0.9, Min: 0, Max: 1, What: "the share of the estimated mass that the blocks read must reach"},
+	Knob: Knob{Name: "gamma", Default: 0.9, Min: 0, Max: 1, What: "the share of the estimated mass that the keys read must reach"},
 	Params: []Knob{
 		{Name: "stride", Default: 16, Min: 8, Max: 16, What: "how far apart the antidiagonals are: 8 or 16; half as far costs twice as much"},
-		{Name: "block", Default: 64, Min: 64, Max: 128, What: "how many queries and keys make a block: 64, or 128 (published)"},
-		{Name: "cut", Default: 64, Min: 0, Max: 1 << 20, What: "0 = as published; n = every block is read that has 1/n of what gamma leaves out, or more"},
+		{Name: "block", Default: 64, Min: 64, Max: 128, What: "how many queries share a list: 64, or 128 (published)"},
+		{Name: "unit", Default: 16, Min: 16, Max: 128, What: "how many neighbouring keys are chosen together: 16, 32, 64, or 128 (published) where a block has as many"},
+		{Name: "cut", Default: 64, Min: 0, Max: 1 << 20, What: "0 = as published; n = every unit is read that has 1/n of what gamma leaves out, or more"},
 	},
 	New: newXAttention,
 })
 
 func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
-	stride, block := k.param(s, "stride"), k.param(s, "block")
+	stride, block, unit := k.param(s, "stride"), k.param(s, "block"), k.param(s, "unit")
+	if unit != 128 && PageTokens%unit != 0 || unit > block {
+		return nil, fmt.Errorf("xattention: units of %d keys in blocks of %d: want 16, 32, 64 or 128, and no more than a block", unit, block)
+	}
 	if stride != 8 && stride != 16 || block != 64 && block != 128 {
 		return nil, fmt.Errorf("xattention: blocks of %d with a stride of %d: want 64 or 128, and 8 or 16", block, stride)
 	}
@@ -35,7 +39,7 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 	}
 	return prepared(e, Caps{ChunkAlign: block, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectXAttention{
-			Groups: groupsOf(e, s, layer, block), Gamma: k.knob(s, layer), Stride: stride, Cut: k.param(s, "cut"),
+			Groups: groupsOf(e, s, layer, block), Gamma: k.knob(s, layer), Stride: stride, Unit: unit, Cut: k.param(s, "cut"),
 		}
 	}), nil
 }
@@ -44,18 +48,21 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 //
 //	sum over s < S of q[S*i + S-1-s] . k[S*j + s], times Scale / S
 //
-// A softmax over j <= i makes masses of them, which are added up over the keys of a block and averaged over the block's query strides.
-// Blocks are read until the largest masses reach Gamma. The first block and the rows' own are always read.
+// A softmax over j <= i makes masses of them, which are added up over the keys of a unit and averaged over the block's query strides.
+// Units are read until the largest masses reach Gamma. The first block of keys and the rows' own are always read.
 //
-// With Cut, every block is read whose mass is at least (1-Gamma)/Cut. What counts is the recall on average over rows and heads, and the
-// fewest keys that reach it are the heaviest of all of them: a row with many light blocks gives up more than one with few heavy ones.
+// With Cut, every unit is read whose mass is at least (1-Gamma)/Cut. What counts is the recall on average over rows and heads, and the
+// fewest keys that reach it are the heaviest of all of them: a row with many light units gives up more than one with few heavy ones.
+//
+// A page all of whose units are chosen is listed as a block; so are those with most, as far as the plan has no room for single keys.
 //
 // Rows beyond the last whole stride, at the end of a prompt, are not asked; where there is none whole, everything is read.
 type SelectXAttention struct {
-	Groups         // the plan has one for each query head; Size is a block of queries, and of keys
+	Groups         // the plan has one for each query head; Size is a block of queries, and of the keys that are always read
 	Gamma  float32 // where the request says nothing
 	Stride int
-	Cut    int // blocks; 0 = as published
+	Unit   int // keys, a multiple of Stride
+	Cut    int // units; 0 = as published
 }
 
 // Reference works block by block and head by head.
@@ -70,13 +77,14 @@ func (o *SelectXAttention) Reference() {
 			strides := r.rows / o.Stride
 			q := headRows(o.Q, r.row, strides*o.Stride, h*dim, dim)
 			k := o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+len(q))
-			var blocks []int32
-			for _, b := range o.chosen(o.masses(q, k), r.knob) {
-				for page := int(b) * o.Size / PageTokens; b > 0 && int(b) < own && page < int(b+1)*o.Size/PageTokens; page++ {
-					blocks = append(blocks, int32(page))
+			var keys []int32
+			for _, u := range o.chosen(o.masses(q, k), r.knob) {
+				for s := int(u) * o.Unit; s >= o.Size && s < own*o.Size && s < int(u+1)*o.Unit; s++ {
+					keys = append(keys, int32(s))
 				}
 			}
-			o.Plan.writeRun(r, h, [2]int{o.Size, own * o.Size}, blocks, nil)
+			blocks, single := split(keys, PageTokens-1, r.tiles*o.Plan.KeyRoom())
+			o.Plan.writeRun(r, h, [2]int{o.Size, own * o.Size}, blocks, single)
 		}
 	})
 }
@@ -86,10 +94,10 @@ func (o *SelectXAttention) asks(r run) bool {
 	return r.knob < 1 && r.pos%o.Stride == 0 && r.rows >= o.Stride
 }
 
-// masses estimates how much of the softmax each block of keys has, for queries that are the last of the keys' positions.
+// masses estimates how much of the softmax each unit of keys has, for queries that are the last of the keys' positions.
 func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
 	n := len(k) / o.Stride
-	sums := make([]float64, (len(k)+o.Size-1)/o.Size)
+	sums := make([]float64, (len(k)+o.Unit-1)/o.Unit)
 	for i := range len(q) / o.Stride {
 		scores, top, total := make([]float64, n-len(q)/o.Stride+i+1), math.Inf(-1), 0.0
 		for j := range scores {
@@ -104,7 +112,7 @@ func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
 			total += scores[j]
 		}
 		for j, e := range scores {
-			sums[o.Stride*j/o.Size] += e / total
+			sums[o.Stride*j/o.Unit] += e / total
 		}
 	}
 	out := make([]float32, len(sums))
@@ -114,17 +122,17 @@ func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
 	return out
 }
 
-// chosen is the blocks to read, ascending.
-func (o *SelectXAttention) chosen(masses []float32, gamma float32) (blocks []int32) {
+// chosen is the units to read, ascending.
+func (o *SelectXAttention) chosen(masses []float32, gamma float32) (units []int32) {
 	if o.Cut == 0 {
 		return cover(masses, gamma)
 	}
-	for b, m := range masses {
+	for u, m := range masses {
 		if m >= (1-gamma)/float32(o.Cut) {
-			blocks = append(blocks, int32(b))
+			units = append(units, int32(u))
 		}
 	}
-	return blocks
+	return units
 }
 
 // Operands lists what groups take, then the plan.

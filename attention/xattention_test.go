@@ -15,7 +15,7 @@ func TestXAttentionScoresAntidiagonals(t *testing.T) {
 		}
 		return rows
 	}
-	o := SelectXAttention{Groups: Groups{Scale: 1, Size: 4}, Stride: 2}
+	o := SelectXAttention{Groups: Groups{Scale: 1, Size: 4}, Stride: 2, Unit: 4}
 	k := column(2, 0, 0, 4, 0, 0, 2, 2)
 	have := o.masses(column(1, 2), k)
 	// Scores: 2*2/2 = 2, 1*4/2 = 2, 0, (2*2 + 1*2)/2 = 3.

@@ -1,4 +1,4 @@
-// SelectAnchor: what groups take; d = block, single, edge. f = theta, scale. First the anchors of all rows are found, an
+// SelectAnchor: what groups take; d = block, unit, single, edge. f = theta, scale. First the anchors of all rows are found, an
 // item being a tile in one key-value head, then the keys, an item being a group of rows in one key-value head.
 
 #include "keys.h"
@@ -9,9 +9,9 @@ enum { WN(AN_QUERIES) = 4, WN(AN_WIDE) = WN_SUMS / 4 }; // queries in a pass, an
 typedef struct WN(anchor) {
 	wn_tiles t;
 	wn_scored s;
-	int64_t block, single, edge;
+	int64_t block, unit, single, edge;
 	wn_run_of_tiles *runs, *whole; // of tiles; those of whole groups, tile by tile
-	int64_t count, tiles;
+	int64_t count, tiles, pages; // pages: of the longest group
 	int64_t widest; // query heads of a key-value head
 	float *most; // rows x heads: the anchors
 	uint8_t *work; // of bytes for each thread
@@ -87,7 +87,7 @@ typedef struct WN(an_bench) {
 	float *mean; // queries x dim: means of a block's queries, scaled
 	float *cut; // queries: what a score must reach
 	float (*y)[WN_PAGE_KEYS]; // queries: scores with the keys of a page
-	int64_t *blocks, *keys; // written so far, a head
+	uint64_t *chosen; // keys of each page, head after head
 } WN(an_bench);
 
 // an_queries is the number of means of a group in one key-value head, a multiple of AN_QUERIES.
@@ -97,9 +97,8 @@ WN_INLINE int64_t WN(an_queries)(const WN(anchor) *a) {
 
 static WN(an_bench) WN(an_bench_of)(const WN(anchor) *a, int worker) {
 	int64_t n = WN(an_queries)(a);
-	WN(an_bench) b = {.blocks = (int64_t *)(a->work + worker * a->bytes)};
-	b.keys = b.blocks + a->widest;
-	b.mean = (float *)(b.keys + a->widest);
+	WN(an_bench) b = {.chosen = (uint64_t *)(a->work + worker * a->bytes)};
+	b.mean = (float *)(b.chosen + a->widest * a->pages);
 	b.cut = b.mean + n * a->s.dim;
 	b.y = (float (*)[WN_PAGE_KEYS])(b.cut + n);
 	return b;
@@ -118,11 +117,11 @@ static void WN(an_average)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_
 	*cut = sum / a->block - r->knob;
 }
 
-// keep writes the keys of a page that n blocks of queries want in a head, or the page itself when they are many.
-static void WN(an_keep)(const WN(anchor) *a, const wn_run_of_tiles *r, WN(an_bench) *b, int64_t head, int64_t in, int64_t page) {
-	int64_t n = a->s.size / a->block, found = 0;
+// wanted has a bit for each key of a page that is read in a head, the in-th: those of units of which some block of queries wants a key.
+static uint64_t WN(an_wanted)(const WN(anchor) *a, const WN(an_bench) *b, int64_t in) {
+	int64_t n = a->s.size / a->block;
 	float over[WN_PAGE_KEYS];
-	int32_t keys[WN_PAGE_KEYS];
+	uint64_t wanted = 0, all = ~0ull >> (WN_PAGE_KEYS - a->unit);
 	v16f any = v_set(-INFINITY);
 	for (int w = 0; w < 4; w++) {
 		v16f most = v_set(-INFINITY);
@@ -130,14 +129,11 @@ static void WN(an_keep)(const WN(anchor) *a, const wn_run_of_tiles *r, WN(an_ben
 		v_store(over + 16 * w, most);
 		any = v_max(most, any);
 	}
-	if (!(v_most(any) >= 0)) return;
-	for (int64_t j = 0; j < WN_PAGE_KEYS; j++) keys[found] = (int32_t)(page * WN_PAGE_KEYS + j), found += over[j] >= 0;
-	if (found > a->single || b->keys[in] + found > r->tiles * a->t.key_room) {
-		a->t.blocks[wn_run_at(&a->t, r, head, a->t.block_room) + b->blocks[in]++] = (int32_t)page;
-	} else {
-		memcpy(a->t.keys + wn_run_at(&a->t, r, head, a->t.key_room) + b->keys[in], keys, found * sizeof *keys);
-		b->keys[in] += found;
+	if (!(v_most(any) >= 0)) return 0;
+	for (int64_t j = 0; j < WN_PAGE_KEYS; j++) {
+		if (over[j] >= 0) wanted |= all << j / a->unit * a->unit;
 	}
+	return wanted;
 }
 
 static int WN(an_asks)(const WN(anchor) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos > 2 * a->edge && r->knob < 1000; }
@@ -158,18 +154,21 @@ static void WN(an_item)(void *arg, int64_t item, int worker) {
 		WN(an_average)(a, r, r->row + i % blocks * a->block, from + i / blocks, b.mean + i * dim, b.cut + i);
 	}
 	memset(b.mean + queries * dim, 0, (WN(an_queries)(a) - queries) * dim * sizeof(float));
-	for (int64_t h = 0; h < to - from; h++) b.blocks[h] = b.keys[h] = 0;
-	for (int64_t page = a->edge / WN_PAGE_KEYS; page < (r->pos - a->edge) / WN_PAGE_KEYS; page++) {
+	wn_chosen c = {.from = a->edge / WN_PAGE_KEYS, .to = (r->pos - a->edge) / WN_PAGE_KEYS, .single = a->single};
+	for (int64_t page = c.from; page < c.to; page++) {
 		const uint8_t *k = WN(plain_keys)(wn_keys(&a->s, r->seq, page, kv_head), a->s.kind, dim, a->plain, worker);
 		for (int64_t i = 0; i < queries; i += N) {
 			const float *q[N];
 			for (int n = 0; n < N; n++) q[n] = b.mean + (i + n) * dim;
 			(a->s.f16 ? WN(an_products_f16) : WN(an_products_f32))(q, k, dim, b.y + i);
 		}
-		for (int64_t h = 0; h < to - from; h++) WN(an_keep)(a, r, &b, from + h, h, page);
+		for (int64_t h = 0; h < to - from; h++) b.chosen[h * a->pages + page] = WN(an_wanted)(a, &b, h);
 	}
 	for (int64_t h = 0; h < to - from; h++) {
-		wn_run_rows(&a->t, r, from + h, (int64_t[]){a->edge, r->pos - a->edge}, (int64_t[]){b.blocks[h], b.keys[h]});
+		int64_t counts[2];
+		c.keys = b.chosen + h * a->pages;
+		wn_split(&a->t, r, from + h, &c, counts);
+		wn_run_rows(&a->t, r, from + h, (int64_t[]){a->edge, r->pos - a->edge}, counts);
 	}
 }
 
@@ -180,6 +179,7 @@ static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
 	if (!a->runs || !a->whole) return 0;
 	for (int64_t i = 0; (i = wn_next_run(&a->t, a->s.seq, i, a->s.size, &a->runs[a->count])); a->count++) {
 		const wn_run_of_tiles *r = &a->runs[a->count];
+		a->pages = wn_max(a->pages, r->pos / WN_PAGE_KEYS);
 		for (int64_t t = r->tile; WN(an_asks)(a, r) && t < r->tile + r->tiles; t++) {
 			int64_t row = a->t.first[t];
 			a->whole[a->tiles++] = (wn_run_of_tiles){.row = row, .rows = a->t.first[t + 1] - row, .pos = a->t.pos[row], .seq = r->seq};
@@ -188,7 +188,7 @@ static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
 	for (int64_t u = 0; u < a->s.kv; u++) {
 		a->widest = wn_max(a->widest, wn_heads_from(u + 1, a->s.heads, a->s.kv) - wn_heads_from(u, a->s.heads, a->s.kv));
 	}
-	int64_t n = WN(an_queries)(a), group = n * (a->s.dim + 1 + WN_PAGE_KEYS) * 4 + a->widest * 16;
+	int64_t n = WN(an_queries)(a), group = n * (a->s.dim + 1 + WN_PAGE_KEYS) * 4 + a->widest * a->pages * 8;
 	a->bytes = wn_parts(wn_max(group, a->widest * WN_PAGE_KEYS * 64), 64) * 64;
 	a->work = wn_scratch(ctx, wn_threads(ctx) * a->bytes);
 	a->most = wn_scratch(ctx, (a->t.first[a->t.n] * a->s.heads + 1) * sizeof *a->most);
@@ -197,7 +197,7 @@ static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
 
 void WN(wn_select_anchor)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
-	WN(anchor) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .block = d[0], .single = d[1], .edge = d[2]};
+	WN(anchor) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .block = d[0], .unit = d[1], .single = d[2], .edge = d[3]};
 	if (!WN(an_arrange)(&a, ctx)) return;
 	if (a.tiles) wn_parallel(ctx, a.tiles * a.s.kv, WN(an_anchors), &a);
 	if (a.count) wn_parallel(ctx, a.count * a.s.kv, WN(an_item), &a);

@@ -45,6 +45,31 @@ static inline void wn_run_rows(const wn_tiles *t, const wn_run_of_tiles *r, int6
 	}
 }
 
+// Keys that are chosen for a run: a bit for each of a page, of pages from to to. A page with more than single of them is listed as a block.
+typedef struct wn_chosen {
+	uint64_t *keys;
+	int64_t from, to, single;
+} wn_chosen;
+
+// wn_split is attention.split: it writes the lists of a run and a group of heads, and how long they are.
+static inline void wn_split(const wn_tiles *t, const wn_run_of_tiles *r, int64_t group, const wn_chosen *c, int64_t counts[2]) {
+	int32_t *blocks = t->blocks + wn_run_at(t, r, group, t->block_room), *keys = t->keys + wn_run_at(t, r, group, t->key_room);
+	int64_t n[WN_PAGE_KEYS + 1] = {0}, most = 0, room = r->tiles * t->key_room; // n: pages by how many of their keys are chosen
+	counts[0] = counts[1] = 0;
+	for (int64_t page = c->from; page < c->to; page++) n[__builtin_popcountll(c->keys[page])]++;
+	for (; most < c->single && (most + 1) * n[most + 1] <= room; room -= most * n[most]) most++;
+	for (int64_t page = c->from; page < c->to; page++) {
+		int64_t count = __builtin_popcountll(c->keys[page]);
+		if (count == most + 1 && count <= wn_min(c->single, room)) {
+			room -= count;
+		} else if (count > most) {
+			blocks[counts[0]++] = (int32_t)page;
+			continue;
+		}
+		for (uint64_t left = c->keys[page]; left; left &= left - 1) keys[counts[1]++] = (int32_t)(page * WN_PAGE_KEYS + __builtin_ctzll(left));
+	}
+}
+
 // wn_heads_from is the first query head that reads a key-value head: they read them in runs.
 static inline int64_t wn_heads_from(int64_t kv_head, int64_t heads, int64_t kv) { return (kv_head * heads + kv - 1) / kv; }
 

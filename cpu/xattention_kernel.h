@@ -1,4 +1,4 @@
-// SelectXAttention: what groups take, of blocks; d = stride, cut. f = gamma, scale. An item is a run of tiles in one key-value head.
+// SelectXAttention: what groups take, of blocks; d = stride, unit, cut. f = gamma, scale. An item is a run of tiles in one key-value head.
 //
 // A vector holds 16 keys of one dimension, one stride or two, and lies ready in the cache; the rows of a query stride lie in the opposite
 // order in a panel, one vector a dimension. Their products, summed over dimensions, are summed over the lanes of each key stride at the end.
@@ -12,7 +12,7 @@ enum { WN(XA_KEYS) = WN_SUMS / 2 }; // vectors of keys that meet two query strid
 typedef struct WN(xattention) {
 	wn_tiles t;
 	wn_scored s;
-	int64_t stride, cut;
+	int64_t stride, unit, cut;
 	wn_run_of_tiles *runs;
 	int64_t count;
 	int64_t most; // query strides of an item, even
@@ -26,17 +26,19 @@ typedef struct WN(xattention) {
 typedef struct WN(xa_bench) {
 	float *panel; // query strides x dim x 16
 	float *scores; // query strides x key strides
-	float *mass, *room; // of a head's blocks
-	int32_t *chosen;
+	float *mass, *room; // of a head's units
+	int32_t *units; // that are chosen
+	uint64_t *chosen; // keys of each page
 } WN(xa_bench);
 
 static WN(xa_bench) WN(xa_bench_of)(const WN(xattention) *a, int worker) {
-	WN(xa_bench) b = {.panel = (float *)(a->work + worker * a->bytes)};
-	int64_t blocks = a->keys * a->stride / a->s.size + 1;
+	int64_t units = a->keys * a->stride / a->unit + 1;
+	WN(xa_bench) b = {.chosen = (uint64_t *)(a->work + worker * a->bytes)};
+	b.panel = (float *)(b.chosen + a->keys * a->stride / WN_PAGE_KEYS);
 	b.scores = b.panel + a->most * a->s.dim * 16;
 	b.mass = b.scores + a->most * a->keys;
-	b.room = b.mass + blocks;
-	b.chosen = (int32_t *)(b.room + blocks);
+	b.room = b.mass + units;
+	b.units = (int32_t *)(b.room + units);
 	return b;
 }
 
@@ -87,9 +89,9 @@ WN_INLINE void WN(xa_pair)(const WN(xattention) *a, int f16, const float *panel,
 static void WN(xa_pair_f32)(const WN(xattention) *a, const float *panel, const uint8_t *k, float *to) { WN(xa_pair)(a, 0, panel, k, to); }
 static void WN(xa_pair_f16)(const WN(xattention) *a, const float *panel, const uint8_t *k, float *to) { WN(xa_pair)(a, 1, panel, k, to); }
 
-// soften adds the masses of n scores to the masses of their blocks, one query stride having weight by.
+// soften adds the masses of n scores to the masses of their units, one query stride having weight by.
 static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, float by, float *mass) {
-	int64_t padded = wn_parts(n, 16) * 16, each = a->s.size / a->stride;
+	int64_t padded = wn_parts(n, 16) * 16, each = a->unit / a->stride;
 	for (int64_t j = n; j < padded; j++) scores[j] = -INFINITY;
 	v16f most = v_load(scores);
 	for (int64_t j = 16; j < padded; j += 16) most = v_max(v_load(scores + j), most);
@@ -105,22 +107,25 @@ static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, flo
 	for (int64_t u = 0; u * each < n; u++) mass[u] += scores[u] / total * by;
 }
 
-// choose writes the blocks of a head by their masses, of which there are own + 1.
+// choose writes the lists of a head by the masses of units.
 static void WN(xa_choose)(const WN(xattention) *a, const wn_run_of_tiles *r, WN(xa_bench) *b, int64_t head, int64_t own) {
-	int64_t n = 0, at = 0, pages = a->s.size / WN_PAGE_KEYS;
-	int32_t *to = a->t.blocks + wn_run_at(&a->t, r, head, a->t.block_room);
+	wn_chosen c = {b->chosen, a->s.size / WN_PAGE_KEYS, own * a->s.size / WN_PAGE_KEYS, WN_PAGE_KEYS - 1};
+	int64_t n = 0, counts[2], from = a->s.size / a->unit, to = own * from, all = wn_parts(r->pos + r->rows / a->stride * a->stride, a->unit);
 	if (a->cut) {
-		for (int64_t u = 0; u <= own; u++) {
-			if (b->mass[u] >= (1 - r->knob) / a->cut) b->chosen[n++] = (int32_t)u;
+		for (int64_t u = from; u < to; u++) {
+			b->units[n] = (int32_t)u;
+			n += b->mass[u] >= (1 - r->knob) / a->cut;
 		}
 	} else {
-		n = wn_cover(b->mass, own + 1, r->knob, b->chosen, b->room);
+		n = wn_cover(b->mass, all, r->knob, b->units, b->room);
 	}
+	memset(c.keys, 0, c.to * sizeof *c.keys);
 	for (int64_t i = 0; i < n; i++) {
-		if (b->chosen[i] == 0 || b->chosen[i] == own) continue;
-		for (int64_t p = 0; p < pages; p++) to[at++] = (int32_t)(b->chosen[i] * pages + p);
+		if (b->units[i] < from || b->units[i] >= to) continue;
+		for (int64_t k = b->units[i] * a->unit; k < (b->units[i] + 1) * a->unit; k++) c.keys[k / WN_PAGE_KEYS] |= 1ull << k % WN_PAGE_KEYS;
 	}
-	wn_run_rows(&a->t, r, head, (int64_t[]){a->s.size, own * a->s.size}, (int64_t[]){at, 0});
+	wn_split(&a->t, r, head, &c, counts);
+	wn_run_rows(&a->t, r, head, (int64_t[]){a->s.size, own * a->s.size}, counts);
 }
 
 // asks says whether a run has rows to ask and blocks to choose.
@@ -150,7 +155,7 @@ static void WN(xa_item)(void *arg, int64_t item, int worker) {
 	}
 	int64_t own = r->pos / a->s.size;
 	for (int64_t h = from; h < to; h++) {
-		memset(b.mass, 0, (own + 1) * sizeof(float));
+		memset(b.mass, 0, wn_parts((first + strides) * a->stride, a->unit) * sizeof(float));
 		for (int64_t i = 0; i < strides; i++) {
 			WN(xa_soften)(a, b.scores + ((h - from) * strides + i) * a->keys, first + i + 1, 1.0f / strides, b.mass);
 		}
@@ -160,7 +165,7 @@ static void WN(xa_item)(void *arg, int64_t item, int worker) {
 
 void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
-	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .cut = d[1]};
+	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .unit = d[1], .cut = d[2]};
 	a.runs = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.runs);
 	if (!a.runs) return;
 	int64_t widest = 0, rows = a.s.size, last = 0;
@@ -173,8 +178,8 @@ void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	}
 	a.most = wn_parts(widest * rows / a.stride, 2) * 2;
 	a.keys = wn_parts(last, WN_PAGE_KEYS * 4) * WN_PAGE_KEYS * 4 / a.stride;
-	int64_t blocks = a.keys * a.stride / a.s.size + 1;
-	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * blocks) * (int64_t)sizeof(float), 64) * 64;
+	int64_t units = a.keys * a.stride / a.unit + 1, pages = a.keys * a.stride / WN_PAGE_KEYS;
+	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * units + 2 * pages) * (int64_t)sizeof(float), 64) * 64;
 	a.work = wn_scratch(ctx, wn_threads(ctx) * a.bytes);
 	if (a.count && a.work && wn_widened(ctx, a.s.kind, a.s.dim, &a.plain)) wn_parallel(ctx, a.count * a.s.kv, WN(xa_item), &a);
 }

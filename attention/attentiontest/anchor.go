@@ -9,11 +9,11 @@ import (
 )
 
 // SelectAnchor plans by anchors; a row of the case is a group. theta is in quarters, as scores are.
-func SelectAnchor(b Runs, block, single int, theta float32) tensortest.Case {
+func SelectAnchor(b Runs, block, unit, single int, theta float32) tensortest.Case {
 	group := page * len(b.Runs[0])
-	name := tensortest.Labels("anchor", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "group", group, "single", single, "theta", theta, "room", b.Room.Keys)
+	name := tensortest.Labels("anchor", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "group", group, "unit", unit, "single", single, "theta", theta, "room", b.Room.Keys)
 	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
-		o := &attention.SelectAnchor{Groups: b.make(w), Theta: theta, Block: block, Single: single}
+		o := &attention.SelectAnchor{Groups: b.make(w), Theta: theta, Block: block, Unit: unit, Single: single}
 		o.Scale = 0.25
 		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
 	}}
@@ -37,11 +37,11 @@ func anchors() []tensortest.Case {
 		large := Runs{h, append(groups(0, 4, 0, 12, Own), groups(1, 4, 8, 12, 2)...), Room{0, 3, 100}}
 		large.Runs = append(large.Runs, TilesOf(2, 4*page, 7*page+9, 1, Own))
 		for _, theta := range []float32{-inf, 0, 0.5, inf} {
-			cases = append(cases, SelectAnchor(small, 32, 32, theta), SelectAnchor(large, 128, 32, theta))
+			cases = append(cases, SelectAnchor(small, 32, 16, 48, theta), SelectAnchor(large, 128, 1, 32, theta))
 		}
-		cases = append(cases, SelectAnchor(small, 16, 4, 0.5), SelectAnchor(small, 64, 0, 0.5), SelectAnchor(large, 64, 64, 0.75))
-		small.Room.Keys = 5
-		cases = append(cases, SelectAnchor(small, 32, 32, 0.5))
+		cases = append(cases, SelectAnchor(small, 16, 1, 4, 0.5), SelectAnchor(small, 64, 2, 0, 0.5), SelectAnchor(large, 64, 16, 64, 0.75))
+		small.Room.Keys = 35
+		cases = append(cases, SelectAnchor(small, 32, 1, 32, 0.5), SelectAnchor(small, 32, 16, 48, 0.75))
 	}
 	return cases
 }

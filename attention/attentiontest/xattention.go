@@ -7,11 +7,11 @@ import (
 )
 
 // SelectXAttention plans by antidiagonals; a row of the case is a block of rows.
-func SelectXAttention(b Runs, stride, cut int, gamma float32) tensortest.Case {
+func SelectXAttention(b Runs, stride, unit, cut int, gamma float32) tensortest.Case {
 	block := page * len(b.Runs[0])
-	name := tensortest.Labels("xattention", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "stride", stride, "cut", cut, "gamma", gamma)
+	name := tensortest.Labels("xattention", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "stride", stride, "unit", unit, "cut", cut, "gamma", gamma)
 	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
-		o := &attention.SelectXAttention{Groups: b.make(w), Gamma: gamma, Stride: stride, Cut: cut}
+		o := &attention.SelectXAttention{Groups: b.make(w), Gamma: gamma, Stride: stride, Unit: unit, Cut: cut}
 		o.Scale = 4
 		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
 	}}
@@ -22,15 +22,15 @@ func SelectXAttention(b Runs, stride, cut int, gamma float32) tensortest.Case {
 func antidiagonals() []tensortest.Case {
 	var cases []tensortest.Case
 	for _, h := range []Heads{{4, 2, 8, quant.F16}, {3, 3, 5, quant.F32}, {7, 2, 24, quant.F16}, {1, 1, 16, quant.F32}, {4, 2, 32, quant.Q8_0}, {4, 2, 32, quant.Q4_0}} {
-		small := Runs{h, append(groups(0, 1, 0, 5, Own), groups(1, 1, 10, 11, 0.75)...), Room{0, 11, 1}}
+		small := Runs{h, append(groups(0, 1, 0, 5, Own), groups(1, 1, 10, 11, 0.75)...), Room{0, 11, 90}}
 		small.Runs = append(small.Runs, TilesOf(1, 11*page, 11*page+40, 1, Own), TilesOf(2, 3*page, 3*page+7, 1, Own), TilesOf(3, 3*page, 4*page, 0, Own))
-		large := Runs{h, append(groups(0, 2, 0, 6, Own), groups(1, 2, 8, 10, 0.75)...), Room{0, 5, 1}}
+		large := Runs{h, append(groups(0, 2, 0, 6, Own), groups(1, 2, 8, 10, 0.75)...), Room{0, 5, 50}}
 		large.Runs = append(large.Runs, TilesOf(2, 4*page, 5*page+9, 1, Own))
 		for _, stride := range []int{8, 16} {
 			for _, gamma := range []float32{0, 0.75, 1} {
-				cases = append(cases, SelectXAttention(small, stride, 0, gamma), SelectXAttention(large, stride, 0, gamma))
+				cases = append(cases, SelectXAttention(small, stride, 64, 0, gamma), SelectXAttention(large, stride, 16, 0, gamma))
 			}
-			cases = append(cases, SelectXAttention(small, stride, 8, 0.5), SelectXAttention(large, stride, 4, 0.5))
+			cases = append(cases, SelectXAttention(small, stride, 16, 32, 0.5), SelectXAttention(large, stride, 128, 4, 0.5))
 		}
 	}
 	return cases
