@@ -4,7 +4,7 @@
 #include "keys.h"
 #include "scored.h"
 
-enum { WN(AN_QUERIES) = 4, WN(AN_WIDE) = WN_SUMS / 4 }; // queries in a pass, and vectors of keys that they meet at once
+enum { WN(AN_QUERIES) = WN_SUMS == 8 ? 8 : 4, WN(AN_WIDE) = WN_SUMS / 4 }; // queries in a pass, and vectors of keys that they meet at once
 
 typedef struct WN(anchor) {
 	wn_tiles t;
@@ -33,6 +33,7 @@ WN_INLINE void WN(an_products)(const float *const *q, int f16, const uint8_t *k,
 				const uint8_t *from = k + 16 * ((at + w) * dim + d) * bytes;
 				key[w] = f16 ? v_load_f16(from) : v_load((const float *)from);
 			}
+#pragma GCC unroll 8
 			for (int i = 0; i < N; i++) {
 				v16f x = v_set(q[i][d]);
 				for (int w = 0; w < WIDE; w++) sum[i][w] = v_fma(x, key[w], sum[i][w]);

@@ -7,7 +7,11 @@
 #include "pick.h"
 #include "scored.h"
 
-enum { WN(XA_KEYS) = WN_SUMS / 2 }; // vectors of keys that meet two query strides in one pass
+enum {
+	WN(XA_ROWS) = WN_SUMS == 8 ? 4 : 2, // query strides in one pass
+	WN(XA_KEYS) = WN_SUMS / 2, // vectors of keys that they meet at once
+	WN(XA_PAGES) = 8, // pages that query strides meet one after the other, so that what they share stays in the nearest cache
+};
 
 typedef struct WN(xattention) {
 	wn_tiles t;
@@ -15,7 +19,7 @@ typedef struct WN(xattention) {
 	int64_t stride, unit, cut;
 	wn_run_of_tiles *runs;
 	int64_t count;
-	int64_t most; // query strides of an item, even
+	int64_t most; // query strides of an item, a multiple of XA_ROWS
 	int64_t keys; // key strides, a multiple of 16
 	uint8_t *work; // of bytes for each thread
 	int64_t bytes;
@@ -24,7 +28,7 @@ typedef struct WN(xattention) {
 
 // What a thread keeps while it works on an item.
 typedef struct WN(xa_bench) {
-	float *panel; // query strides x dim x 16
+	float *panel; // query strides / XA_ROWS x dim x XA_ROWS x 16
 	float *scores; // query strides x key strides
 	float *mass, *room; // of a head's units
 	int32_t *units; // that are chosen
@@ -42,12 +46,12 @@ static WN(xa_bench) WN(xa_bench_of)(const WN(xattention) *a, int worker) {
 	return b;
 }
 
-// reverse writes a query stride of a head into its panel, or zeros.
+// reverse writes a query stride of a head into a panel, of which it is one of XA_ROWS.
 static void WN(xa_reverse)(const WN(xattention) *a, float *panel, int64_t row, int64_t head) {
 	float by = a->s.scale / a->stride;
 	for (int64_t l = 0; l < 16; l++) {
 		const float *q = wn_query(&a->s, row + a->stride - 1 - l % a->stride, head);
-		for (int64_t d = 0; d < a->s.dim; d++) panel[d * 16 + l] = q[d] * by;
+		for (int64_t d = 0; d < a->s.dim; d++) panel[d * WN(XA_ROWS) * 16 + l] = q[d] * by;
 	}
 }
 
@@ -61,33 +65,40 @@ static __attribute__((noinline)) void WN(xa_lanes)(float *t, int64_t stride, flo
 	to[0] = ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
 }
 
-// pair scores two query strides with the keys of a page; to are their scores with the page's first key stride.
-WN_INLINE void WN(xa_pair)(const WN(xattention) *a, int f16, const float *panel, const uint8_t *k, float *to) {
+// meet scores XA_ROWS query strides with the keys of a page; to are their scores with the page's first key stride. The vectors of a dimension lie
+// side by side in the panel.
+WN_INLINE void WN(xa_meet)(const WN(xattention) *a, int f16, const float *panel, const uint8_t *k, float *to) {
+	enum { N = WN(XA_ROWS), WIDE = WN(XA_KEYS) };
 	int64_t dim = a->s.dim, each = 16 / a->stride;
 	int bytes = f16 ? 2 : 4;
-	for (int at = 0; at < 4; at += WN(XA_KEYS)) {
-		v16f sum[2][WN(XA_KEYS)];
-		for (int w = 0; w < WN(XA_KEYS); w++) sum[0][w] = v_zero(), sum[1][w] = v_zero();
+	for (int at = 0; at < 4; at += WIDE) {
+		v16f sum[N][WIDE];
+		float lanes[16];
+		for (int i = 0; i < N; i++)
+			for (int w = 0; w < WIDE; w++) sum[i][w] = v_zero();
 		for (int64_t d = 0; d < dim; d++) {
-			v16f x = v_load(panel + d * 16), y = v_load(panel + (dim + d) * 16);
-			for (int w = 0; w < WN(XA_KEYS); w++) {
+			v16f key[WIDE];
+			for (int w = 0; w < WIDE; w++) {
 				const uint8_t *from = k + 16 * ((at + w) * dim + d) * bytes;
-				v16f key = f16 ? v_load_f16(from) : v_load((const float *)from);
-				sum[0][w] = v_fma(x, key, sum[0][w]);
-				sum[1][w] = v_fma(y, key, sum[1][w]);
+				key[w] = f16 ? v_load_f16(from) : v_load((const float *)from);
+			}
+#pragma GCC unroll 4
+			for (int i = 0; i < N; i++) {
+				v16f x = v_load(panel + (d * N + i) * 16);
+				for (int w = 0; w < WIDE; w++) sum[i][w] = v_fma(x, key[w], sum[i][w]);
 			}
 		}
-		for (int w = 0; w < WN(XA_KEYS); w++) {
-			float x[16], y[16];
-			v_store(x, sum[0][w]), v_store(y, sum[1][w]);
-			WN(xa_lanes)(x, a->stride, to + (at + w) * each);
-			WN(xa_lanes)(y, a->stride, to + a->keys + (at + w) * each);
+		for (int i = 0; i < N; i++) {
+			for (int w = 0; w < WIDE; w++) {
+				v_store(lanes, sum[i][w]);
+				WN(xa_lanes)(lanes, a->stride, to + i * a->keys + (at + w) * each);
+			}
 		}
 	}
 }
 
-static void WN(xa_pair_f32)(const WN(xattention) *a, const float *panel, const uint8_t *k, float *to) { WN(xa_pair)(a, 0, panel, k, to); }
-static void WN(xa_pair_f16)(const WN(xattention) *a, const float *panel, const uint8_t *k, float *to) { WN(xa_pair)(a, 1, panel, k, to); }
+static void WN(xa_meet_f32)(const WN(xattention) *a, const float *panel, const uint8_t *k, float *to) { WN(xa_meet)(a, 0, panel, k, to); }
+static void WN(xa_meet_f16)(const WN(xattention) *a, const float *panel, const uint8_t *k, float *to) { WN(xa_meet)(a, 1, panel, k, to); }
 
 // soften adds the masses of n scores to the masses of their units, one query stride having weight by.
 static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, float by, float *mass) {
@@ -96,15 +107,18 @@ static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, flo
 	v16f most = v_load(scores);
 	for (int64_t j = 16; j < padded; j += 16) most = v_max(v_load(scores + j), most);
 	v16f top = v_set(v_most(most));
-	float total = 0;
+	v16f total = v_zero();
 	for (int64_t j = 0; j < padded; j += 16) v_store(scores + j, v_exp(v_sub(v_load(scores + j), top)));
-	for (int64_t j = 0; j < n; j += each) {
+	for (int64_t j = n; j < padded; j++) scores[j] = 0;
+	for (int64_t j = 0; j < padded; j += 16) total = v_add(total, v_load(scores + j));
+	v16f share = v_set(by / v_sum(total));
+	for (int64_t j = 0; j < padded; j += 16) v_store(scores + j, v_mul(v_load(scores + j), share));
+	for (int64_t j = 0; each == 1 && j < padded; j += 16) v_store(mass + j, v_add(v_load(mass + j), v_load(scores + j)));
+	for (int64_t j = 0; each > 1 && j < n; j += each) {
 		float sum = 0;
 		for (int64_t i = j; i < wn_min(j + each, n); i++) sum += scores[i];
-		scores[j / each] = sum; // an earlier place than any that is still to be read
-		total += sum;
+		mass[j / each] += sum;
 	}
-	for (int64_t u = 0; u * each < n; u++) mass[u] += scores[u] / total * by;
 }
 
 // choose writes the lists of a head by the masses of units.
@@ -143,19 +157,25 @@ static void WN(xa_item)(void *arg, int64_t item, int worker) {
 		return;
 	}
 	WN(xa_bench) b = WN(xa_bench_of)(a, worker);
-	int64_t strides = r->rows / a->stride, queries = (to - from) * strides, size = a->s.dim * 16, first = r->pos / a->stride;
-	for (int64_t i = 0; i < queries; i++) WN(xa_reverse)(a, b.panel + i * size, r->row + i % strides * a->stride, from + i / strides);
-	if (queries % 2) memset(b.panel + queries * size, 0, size * sizeof(float));
-	int64_t keys = first + strides, each = WN_PAGE_KEYS / a->stride;
-	for (int64_t page = 0; page * each < keys; page++) {
-		const uint8_t *k = WN(plain_keys)(wn_keys(&a->s, r->seq, page, kv_head), a->s.kind, a->s.dim, a->plain, worker);
-		for (int64_t i = 0; i < queries; i += 2) {
-			(a->s.f16 ? WN(xa_pair_f16) : WN(xa_pair_f32))(a, b.panel + i * size, k, b.scores + i * a->keys + page * each);
+	int64_t strides = r->rows / a->stride, queries = (to - from) * strides, first = r->pos / a->stride, keys = first + strides;
+	int64_t dim = a->s.dim, each = WN_PAGE_KEYS / a->stride, pages = wn_parts(keys, each), together = wn_packed(a->s.kind) ? 1 : WN(XA_PAGES);
+	enum { N = WN(XA_ROWS) };
+	memset(b.panel, 0, wn_parts(queries, N) * N * dim * 16 * sizeof(float));
+	for (int64_t i = 0; i < queries; i++) {
+		WN(xa_reverse)(a, b.panel + (i / N * N * dim + i % N) * 16, r->row + i % strides * a->stride, from + i / strides);
+	}
+	for (int64_t page = 0; page < pages; page += together) {
+		const uint8_t *k[WN(XA_PAGES)];
+		int64_t n = wn_min(together, pages - page);
+		for (int64_t p = 0; p < n; p++) k[p] = WN(plain_keys)(wn_keys(&a->s, r->seq, page + p, kv_head), a->s.kind, dim, a->plain, worker);
+		for (int64_t i = 0; i < queries; i += N) {
+			float *to = b.scores + i * a->keys + page * each;
+			for (int64_t p = 0; p < n; p++) (a->s.f16 ? WN(xa_meet_f16) : WN(xa_meet_f32))(a, b.panel + i * dim * 16, k[p], to + p * each);
 		}
 	}
 	int64_t own = r->pos / a->s.size;
 	for (int64_t h = from; h < to; h++) {
-		memset(b.mass, 0, wn_parts((first + strides) * a->stride, a->unit) * sizeof(float));
+		memset(b.mass, 0, (a->keys * a->stride / a->unit + 1) * sizeof(float));
 		for (int64_t i = 0; i < strides; i++) {
 			WN(xa_soften)(a, b.scores + ((h - from) * strides + i) * a->keys, first + i + 1, 1.0f / strides, b.mass);
 		}
@@ -176,7 +196,7 @@ void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	for (int64_t u = 0; u < a.s.kv; u++) {
 		widest = wn_max(widest, wn_heads_from(u + 1, a.s.heads, a.s.kv) - wn_heads_from(u, a.s.heads, a.s.kv));
 	}
-	a.most = wn_parts(widest * rows / a.stride, 2) * 2;
+	a.most = wn_parts(widest * rows / a.stride, WN(XA_ROWS)) * WN(XA_ROWS);
 	a.keys = wn_parts(last, WN_PAGE_KEYS * 4) * WN_PAGE_KEYS * 4 / a.stride;
 	int64_t units = a.keys * a.stride / a.unit + 1, pages = a.keys * a.stride / WN_PAGE_KEYS;
 	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * units + 2 * pages) * (int64_t)sizeof(float), 64) * 64;
