@@ -84,7 +84,7 @@ static void WN(average_strips)(const wn_attend *a, WN(group) g, int64_t n, const
 		WN(strip) s = {.step = row, .part = WN_STRIP_KEYS, .next = t->next_k + u, .skip = WN_STRIP_KEYS * wn_row_bytes(a->kind, d),
 			.scale = t->value_scale + base * blocks + d / WN_SHARED, .blocks = blocks, .shift = wn_shift_of(d)};
 		for (int w = 0; w < WN_WIDE(n); w++) s.at[w] = t->v[u] + WN(value_at)(a, d + 16 * w);
-		WN(averages)[a->kind][n - 1](g, s, (WN(span)){wn_max(lo, base), wn_min(hi, end * WN_STRIP_KEYS), base, d, lo >= base});
+		WN(averages)[a->kind][n - 1](g, &s, &(WN(span)){wn_max(lo, base), wn_min(hi, end * WN_STRIP_KEYS), base, d, lo >= base});
 	}
 }
 
@@ -95,7 +95,7 @@ static void WN(pass_cache)(const wn_attend *a, WN(group) g, int64_t n, const WN(
 		WN(strip) s = {.step = wn_packed(a->kind) ? WN_STRIP_KEYS : wn_row_bytes(a->kind, WN_STRIP_KEYS), .rows = a->dim, .part = a->dim / wide, .next = t->v + u,
 			.scale = t->key_scale + u * WN_STRIP_KEYS};
 		for (int64_t w = 0; w < wide; w++) s.at[w] = t->strip[u + w].k + t->strip[u + w].slot * a->row;
-		WN(scores)[a->kind][n - 1](g, s, u * WN_STRIP_KEYS);
+		WN(scores)[a->kind][n - 1](g, &s, u * WN_STRIP_KEYS);
 	}
 	WN(soften)(g, n);
 	int same = 1;
@@ -129,14 +129,11 @@ static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_
 		for (int w = 0; w < WN(STRIP); w++) s.at[w] = (const uint8_t *)(WN(place_key)(a, b->k, 0, c) + 16 * w);
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
 			if (t->next_k[0]) WN(fetch_strips)(t->next_k, size, fetched, wn_min(share, bytes - fetched));
-			WN(scores)[WN(PANEL)][wn_min(count - i, WN(TOGETHER)) - 1](g + i, s, c);
+			WN(scores)[WN(PANEL)][wn_min(count - i, WN(TOGETHER)) - 1](g + i, &s, c);
 		}
 	}
 	for (int64_t i = 0; i < count; i += WN(TOGETHER)) WN(soften)(g + i, wn_min(count - i, WN(TOGETHER)));
-	for (int64_t j = lo; t->strip && j < hi; j++) {
-		const wn_strip *s = &t->strip[j / WN_STRIP_KEYS];
-		WN(panel_value)(a, b->v, j, s->v, s->slot + j % WN_STRIP_KEYS);
-	}
+	if (t->strip) WN(panel_values)(a, b->v, t->strip, lo, hi);
 	share = wn_parts(bytes, groups * (a->padded / WN(COLUMNS)) * 64) * 64, fetched = 0;
 	for (int64_t d = 0; d < a->dim; d += WN(COLUMNS)) {
 		WN(strip) s = {.step = WN(COLUMNS) * 4, .part = WN_PAGE};
@@ -145,9 +142,9 @@ static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_
 			int64_t n = wn_min(count - i, WN(TOGETHER));
 			if (t->next_v[0]) WN(fetch_strips)(t->next_v, size, fetched, wn_min(share, bytes - fetched));
 			if (apart) {
-				WN(average_apart)(g + i, n, WN(PANEL), s, d);
+				WN(average_apart)(g + i, n, WN(PANEL), &s, d);
 			} else {
-				WN(averages)[WN(PANEL)][n - 1](g + i, s, (WN(span)){lo, hi, 0, d, 1});
+				WN(averages)[WN(PANEL)][n - 1](g + i, &s, &(WN(span)){lo, hi, 0, d, 1});
 			}
 		}
 	}
@@ -207,7 +204,7 @@ static void WN(step)(const wn_attend *a, WN(bench) *b, int64_t i) {
 	for (int64_t q = 0; q < b->queries; q++) {
 		const wn_list *l = &b->bundle[b->query[q].bundle].list;
 		if (i >= l->total) continue;
-		wn_segment own = wn_segment_of(a, l, i);
+		wn_segment own = count && wn_same(shared, l, i) ? s : wn_segment_of(a, l, i);
 		if (count && (own.k != s.k || own.key != s.key || (own.key && (own.hi != s.hi || l->table != shared->table || (l->own && l->pos / WN_PAGE != shared->pos / WN_PAGE))))) {
 			WN(pass_over)(a, b, together, count, shared, i);
 			count = 0;

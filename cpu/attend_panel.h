@@ -15,6 +15,15 @@ WN_INLINE float *WN(place_value)(const wn_attend *a, float *v, int64_t j, int64_
 
 // panel_keys makes a panel of strips of keys; panel_value does so for value j of a tile of values, that in a slot.
 static void WN(panel_keys)(const wn_attend *a, float *k, const wn_strip *strip) {
+	if (a->kind == WN_CACHE_F16) {
+		for (int u = 0; u < WN_STRIPS; u++) {
+			const uint8_t *from = strip[u].k + strip[u].slot * a->row;
+			float *to = WN(place_key)(a, k, 0, 16 * u);
+#pragma GCC unroll 4
+			for (int64_t d = 0; d < a->dim; d++) v_store(to + d * WN(COLUMNS), v_load_f16(from + d * 2 * WN_STRIP_KEYS));
+		}
+		return;
+	}
 	for (int64_t d = 0; d < a->dim; d++) {
 #pragma GCC unroll 4
 		for (int u = 0; u < WN_STRIPS; u++) v_store(WN(place_key)(a, k, d, 16 * u), WN(tile16)(strip[u].k, a->kind, a->dim, d, strip[u].slot));
@@ -35,6 +44,25 @@ static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8
 	int f16 = a->kind == WN_CACHE_F16;
 	for (; d + 16 <= a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number16)(row + WN(value_at)(a, d), f16));
 	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + WN(value_at)(a, d), f16, wn_max(a->dim - d, 0)));
+}
+
+// panel_values makes a panel of values lo to hi of strips.
+static void WN(panel_values)(const wn_attend *a, float *v, const wn_strip *strip, int64_t lo, int64_t hi) {
+	int plain = a->kind == WN_CACHE_F16 && a->dim % WN(COLUMNS) == 0;
+	for (int64_t j = lo; j < hi; j++) {
+		const wn_strip *s = &strip[j / WN_STRIP_KEYS];
+		int64_t slot = s->slot + j % WN_STRIP_KEYS;
+		if (!plain) {
+			WN(panel_value)(a, v, j, s->v, slot);
+			continue;
+		}
+		const uint8_t *from = s->v + slot * a->row;
+		float *to = WN(place_value)(a, v, j, 0);
+#pragma GCC unroll 4
+		for (int64_t d = 0; d < a->dim; d += WN(COLUMNS), to += WN(value_strip)(a)) {
+			for (int w = 0; w < WN(COLUMNS); w += 16) v_store(to + w, v_load_f16(from + 2 * (d + w)));
+		}
+	}
 }
 
 // gather_packed copies keys of one strip to their places in a packed tile.

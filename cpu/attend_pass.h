@@ -151,13 +151,13 @@ WN_INLINE void WN(average)(const WN(shape) c, WN(group) g, WN(strip) s, WN(span)
 	}
 }
 
-typedef void WN(scorer)(WN(group) g, WN(strip) s, int64_t first);
-typedef void WN(averager)(WN(group) g, WN(strip) s, WN(span) t);
+typedef void WN(scorer)(WN(group) g, const WN(strip) *s, int64_t first);
+typedef void WN(averager)(WN(group) g, const WN(strip) *s, const WN(span) *t);
 
 // A pass of n queries over what keys and values are.
 #define WN_PASS(n, kind, keys, values, wide) \
-	static void WN(score_##n##_##kind)(WN(group) g, WN(strip) s, int64_t first) { WN(score)((WN(shape)){n, WN(keys), wide}, g, s, first); } \
-	static void WN(average_##n##_##kind)(WN(group) g, WN(strip) s, WN(span) t) { WN(average)((WN(shape)){n, WN(values), wide}, g, s, t); }
+	static void WN(score_##n##_##kind)(WN(group) g, const WN(strip) *s, int64_t first) { WN(score)((WN(shape)){n, WN(keys), wide}, g, *s, first); } \
+	static void WN(average_##n##_##kind)(WN(group) g, const WN(strip) *s, const WN(span) *t) { WN(average)((WN(shape)){n, WN(values), wide}, g, *s, *t); }
 #define WN_PASSES(n) \
 	WN_PASS(n, f32, F32, F32, WN_WIDE(n)) \
 	WN_PASS(n, f16, F16, F16, WN_WIDE(n)) \
@@ -194,17 +194,17 @@ static WN(averager) *const WN(averages)[][WN(TOGETHER)] = {
 #undef WN_LAST
 
 // average_apart is for a group whose queries have different keys: those before the keys of all begin, those after them end.
-static void WN(average_apart)(WN(group) g, int64_t n, int kind, WN(strip) s, int64_t dim) {
+static void WN(average_apart)(WN(group) g, int64_t n, int kind, const WN(strip) *s, int64_t dim) {
 	int64_t from = 0, to = WN_PAGE;
 	for (int64_t i = 0; i < n; i++) from = wn_max(from, g[i]->lo), to = wn_min(to, g[i]->hi);
 	to = wn_max(from, to);
 	for (int64_t i = 0; i < n; i++) {
 		WN(span) own = {g[i]->lo, wn_min(from, g[i]->hi), 0, dim, 1};
-		if (own.from < from) WN(averages)[kind][0](g + i, s, own);
+		if (own.from < from) WN(averages)[kind][0](g + i, s, &own);
 	}
-	WN(averages)[kind][n - 1](g, s, (WN(span)){from, to, 0, dim, 1});
+	WN(averages)[kind][n - 1](g, s, &(WN(span)){from, to, 0, dim, 1});
 	for (int64_t i = 0; i < n; i++) {
-		if (to < g[i]->hi) WN(averages)[kind][0](g + i, s, (WN(span)){to, g[i]->hi, 0, dim, 0});
+		if (to < g[i]->hi) WN(averages)[kind][0](g + i, s, &(WN(span)){to, g[i]->hi, 0, dim, 0});
 	}
 }
 
