@@ -21,7 +21,7 @@ import (
 // Plan rows may share a list. A selector has room for BlockRoom blocks and KeyRoom keys a plan row, from r*BlockRoom and r*KeyRoom on.
 //
 // Invariants: the four parts are disjoint; every block and key lies before Local; Local <= p for every row of the tile, so no row is ever
-// empty; lists are sorted; a plan row depends on its own sequence alone. Logical numbers are translated by the page table when the plan
+// empty; lists are sorted; a plan row depends on its own sequence alone. Check proves them. Logical numbers are translated by the page table when the plan
 // is executed, so a plan survives page moves. A plan that covers everything gives the bits of the plan with one range if Sink, Local and
 // the blocks lie on page boundaries and it has no single keys.
 type Plan struct {
@@ -178,47 +178,6 @@ func (p *Plan) pages(r, pos int, visit func(page int, keys uint64)) {
 func (p *Plan) count(r, pos int) int64 {
 	ranges := int(p.Sink.I32()[r]) + pos + 1 - int(p.Local.I32()[r])
 	return int64(ranges + PageTokens*len(p.blocks(r)) + len(p.single(r)))
-}
-
-// Check reports the first invariant that a plan breaks for the rows of a layout, both in host memory; heads is the number of query heads.
-func (p *Plan) Check(l *Layout, heads int) error {
-	pos := l.Pos.I32()
-	for i := range tensor.Live(l.Rows, len(pos)) {
-		for g := range p.Groups {
-			r := p.row(i, g*heads/p.Groups, heads)
-			if err := p.check(r, int(pos[i])); err != nil {
-				return fmt.Errorf("plan row %d at position %d: %w", r, pos[i], err)
-			}
-		}
-	}
-	return nil
-}
-
-// check reports what is wrong with a plan row for a batch row at position pos.
-func (p *Plan) check(r, pos int) error {
-	sink, local := int(p.Sink.I32()[r]), int(p.Local.I32()[r])
-	if sink < 0 || sink%PageTokens != 0 || sink > local || local > pos {
-		return fmt.Errorf("sink %d, local %d", sink, local)
-	}
-	last := sink - 1
-	for _, b := range p.blocks(r) {
-		if int(b)*PageTokens <= last || int(b+1)*PageTokens > local {
-			return fmt.Errorf("block %d after key %d, before %d", b, last, local)
-		}
-		last = int(b+1)*PageTokens - 1
-	}
-	blocks := p.blocks(r)
-	last = sink - 1
-	for _, k := range p.single(r) {
-		for len(blocks) > 0 && int(blocks[0]) < int(k)/PageTokens {
-			blocks = blocks[1:]
-		}
-		if int(k) <= last || int(k) >= local || len(blocks) > 0 && int(blocks[0]) == int(k)/PageTokens {
-			return fmt.Errorf("key %d after key %d, before %d", k, last, local)
-		}
-		last = int(k)
-	}
-	return nil
 }
 
 // The plan in host memory, as references of selectors write it.

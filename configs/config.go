@@ -94,7 +94,7 @@ type Config struct {
 	Log    slog.Level `koanf:"log" help:"least severe log lines shown: debug, info, warn or error"`
 	Trace  string     `koanf:"trace" help:"write the time, bytes and arithmetic of every op to this file, as Chrome trace events"`
 	Shadow bool       `koanf:"shadow" help:"run every op a second time in plain Go and stop at the first difference"`
-	Check  bool       `koanf:"check" help:"check the engine's own state after every step"`
+	Check  bool       `koanf:"check" help:"check the engine's own state after every step, and the plans of keys before they are read"`
 
 	// Telemetry comes from the OTEL_* variables alone.
 	Telemetry Telemetry `koanf:"-"`

@@ -14,6 +14,7 @@ import (
 	"github.com/winnow-llm/winnow/model"
 	"github.com/winnow-llm/winnow/model/demo"
 	"github.com/winnow-llm/winnow/store"
+	"github.com/winnow-llm/winnow/tensor"
 )
 
 // sparse are the selectors that the models of these tests have; small enough that short prompts leave keys out.
@@ -56,6 +57,12 @@ func opened(t *testing.T, opt model.Options, o engine.Options) (e *engine.Engine
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openedOn(t, d, opt, o)
+}
+
+// openedOn is such an engine on a device, which it closes.
+func openedOn(t *testing.T, d tensor.Device, opt model.Options, o engine.Options) (e *engine.Engine, end func()) {
+	t.Helper()
 	c, err := store.OpenBytes("demo", demo.GGUF)
 	if err != nil {
 		t.Fatal(err)

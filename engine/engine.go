@@ -17,7 +17,7 @@ import (
 // Options are what a caller decides about an engine.
 type Options struct {
 	Queue int  // requests that may wait beyond those that a step holds, before ErrQueueFull; 0 = 256
-	Check bool // prove the engine's books after every step, and not only when it falls idle
+	Check bool // prove the engine's books after every step, and not only when it falls idle; and each plan of keys before it is read, see model.Prove
 	// MaxUnique is how many different experts of a layer a step of those who generate is meant to run at most, 0 = any number: fewer sequences
 	// then generate at once, but always one, and others wait for their turn. It is meant for models whose experts are not all in fast memory.
 	MaxUnique int

@@ -45,7 +45,7 @@ func reading(name string, whole bool) []model.Reading {
 }
 
 // Who gives pages back gets the bits of who keeps them: alone, in chunks, among others, after a hit and after preemptions. What is freed
-// is NaN here, and whoever reads it panics.
+// is NaN here, and whoever plans to read it fails.
 func TestLanesChangeNothing(t *testing.T) {
 	for name := range laned {
 		t.Run(name, func(t *testing.T) { lanesChangeNothing(t, name, "f16") })

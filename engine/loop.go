@@ -43,6 +43,9 @@ func (l *Loop) Open(m *model.Model, opt Options) *Engine {
 	}
 	if e.check {
 		m.Prove()
+		if opt.Drafter != nil {
+			opt.Drafter.Model.Prove()
+		}
 	}
 	if opt.Drafter != nil && (opt.Draft == ByModel || opt.Draft == Always) {
 		e.scheduler.drafts.model = newDrafter(opt.Drafter, m.Spec().Vocab)

@@ -2,7 +2,6 @@ package model
 
 import (
 	"fmt"
-	"slices"
 	"unsafe"
 
 	"github.com/winnow-llm/winnow/attention"
@@ -84,7 +83,6 @@ type Batch struct {
 	tiles    tiles
 	receipts receipts
 	limits   Limits
-	laned    bool    // a page table of the step has a row of lanes
 	seq      []int32 // scratch of Fill, as all below
 	pos      []int32
 	table    []int32
@@ -162,7 +160,7 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 	if len(s.IDs) > b.limits.Rows || len(s.Past) > b.limits.Sequences || len(s.Want) > b.limits.Wanted {
 		panic(fmt.Sprintf("winnow: bug: model: step of %d rows, %d sequences, %d wanted beyond %+v", len(s.IDs), len(s.Past), len(s.Want), b.limits))
 	}
-	b.seq, b.pos, b.laned = b.seq[:0], b.pos[:0], false
+	b.seq, b.pos = b.seq[:0], b.pos[:0]
 	width := b.Layout.Pages[0].Cols
 	for i, past := range s.Past {
 		for row := s.Start[i]; row < s.Start[i+1]; row++ {
@@ -170,7 +168,6 @@ func (b *Batch) Fill(q tensor.Queue, s *Step) {
 			b.pos = append(b.pos, past+row-s.Start[i])
 		}
 		copy(b.table[i*width:(i+1)*width], s.Pages[i])
-		b.laned = b.laned || slices.ContainsFunc(s.Pages[i], func(entry int32) bool { return entry < 0 })
 	}
 	write(q, b.IDs, s.IDs)
 	write(q, b.Want, s.Want)

@@ -27,7 +27,7 @@ type Model struct {
 	selectors map[int]*attention.Selector // by window
 	sparse    *sparse                     // selectors that requests may ask for; nil where there are none
 	lanes     lanes                       // where they leave tiles of pages that are freed
-	proves    bool                        // see Prove
+	proofs    *failing                    // the queue, where plans are proved, see Prove; else nil
 	caches    []*attention.Cache          // one a layer
 	loader    *loader
 
@@ -69,10 +69,12 @@ func (m *Model) Part(b *Batch, from int, more func(next int) bool) (to int) {
 			for _, s := range b.tiles.in {
 				each(q, l.choose[s])
 			}
+			if !m.proved(to / 2) {
+				return m.Blocks() // the queue's next Sync says why
+			}
 			if len(b.tiles.in) > 1 {
 				each(q, l.receipts)
 			}
-			m.prove(b, to/2)
 			q.Run(&l.attend)
 			q.Run(&l.attnOut)
 			q.Run(&l.addAttn)

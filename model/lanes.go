@@ -1,7 +1,6 @@
 package model
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -123,21 +122,5 @@ func (m *Model) Spoil(page int32) {
 		for _, r := range c.Regions() {
 			m.queue.Write(r.Buf, r.Off+int(page)*r.Stride, slices.Repeat([]byte{0xff}, r.Bytes))
 		}
-	}
-}
-
-// Prove has every layer panic that is to read a page which is freed. It is slow, and for devices whose memory is the host's.
-func (m *Model) Prove() { m.proves = true }
-
-// prove checks the plan of a layer, where pages of the step may be freed.
-func (m *Model) prove(b *Batch, layer int) {
-	a := &m.layers[layer].attend
-	if !m.proves || !b.laned || a.Plan.Sink.Buf.Host() == nil {
-		return
-	}
-	var rows [4]byte
-	m.queue.Read(rows[:], b.Layout.Rows.Buf, b.Layout.Rows.Off) // so that all before has run
-	if err := a.Plan.CheckLanes(&b.Layout, a.Cache, a.Lane, a.Heads); err != nil {
-		panic(fmt.Sprintf("winnow: bug: model: layer %d: %v", layer, err))
 	}
 }
