@@ -35,8 +35,9 @@ func (o *Attend) Reference() {
 func (o *Attend) head(q, y []float32, past *past, keys []pastKey) {
 	scores, top := make([]float64, len(keys)), math.Inf(-1)
 	for n, k := range keys {
+		key, _ := past.vectors(k)
 		for d, v := range q {
-			scores[n] += float64(v) * float64(past.key(k, d))
+			scores[n] += float64(v) * float64(key[d])
 		}
 		scores[n] *= float64(o.Scale)
 		top = max(top, scores[n])
@@ -46,8 +47,9 @@ func (o *Attend) head(q, y []float32, past *past, keys []pastKey) {
 	for n, k := range keys {
 		p := math.Exp(scores[n] - top)
 		total += p
+		_, value := past.vectors(k)
 		for d := range out {
-			out[d] += p * float64(past.value(k, d))
+			out[d] += p * float64(value[d])
 		}
 	}
 	for d := range y {

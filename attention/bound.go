@@ -8,26 +8,26 @@ import (
 
 // Bound grows with the scores, whose rounding the exponential multiplies, and with the values that are averaged.
 func (o *Attend) Bound(*tensor.Mat) func(i int) float64 {
-	last, bound := -1, 0.0
+	last, bound, past := -1, 0.0, o.Layout.past(o.Cache, o.Lane)
 	return func(i int) float64 {
 		if at := i / o.Cache.Dim; at != last {
-			last, bound = at, o.boundOf(at/o.Heads, at%o.Heads)
+			last, bound = at, o.boundOf(past, at/o.Heads, at%o.Heads)
 		}
 		return bound
 	}
 }
 
 // boundOf is the bound for one query head of a batch row.
-func (o *Attend) boundOf(row, head int) float64 {
+func (o *Attend) boundOf(past *past, row, head int) float64 {
 	c := o.Cache
-	past := o.Layout.past(c, o.Lane)
 	var key, value float64
 	for _, k := range o.keys(past, row, head) {
 		var sum float64
+		ks, vs := past.vectors(k)
 		for d := range c.Dim {
-			x := float64(past.key(k, d))
+			x := float64(ks[d])
 			sum += x * x
-			value = max(value, math.Abs(float64(past.value(k, d))))
+			value = max(value, math.Abs(float64(vs[d])))
 		}
 		key = max(key, math.Sqrt(sum))
 	}

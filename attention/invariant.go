@@ -41,7 +41,8 @@ func (e *PlanError) Error() string {
 // it is read back.
 func (o *Attend) Check(q tensor.Queue) error {
 	p, l := o.Plan.host(q), o.Layout.host(q, o.Lane)
-	if err := p.Check(l, o.Heads); err != nil || !l.Lanes.Present() {
+	c := check{plan: p, layout: l, owners: map[[2]int]int{}}
+	if err := c.rows(o.Heads); err != nil || !l.Lanes.Present() {
 		return err
 	}
 	seq, pos, table := l.Seq.I32(), l.Pos.I32(), l.Pages[o.Lane]
@@ -92,10 +93,19 @@ func host(q tensor.Queue, m tensor.Mat) tensor.Mat {
 }
 
 // Check reports the first invariant that a plan breaks for the rows of a layout, as a *PlanError, all in host memory; heads is the number of query heads.
+// Whose lists they are it does not ask: plans that no selector wrote may share those of two sequences which are the same.
 func (p *Plan) Check(l *Layout, heads int) error {
-	c := check{plan: p, layout: l, owners: map[[2]int]int{}}
-	for i := range tensor.Live(l.Rows, l.Pos.Rows) {
-		for g := range p.Groups {
+	c := check{plan: p, layout: l}
+	return c.rows(heads)
+}
+
+// rows checks all rows of the step.
+func (c *check) rows(heads int) error {
+	if c.plan.Groups < 1 || c.plan.Groups > heads {
+		return c.fault(Fits, "%d groups of %d heads", c.plan.Groups, heads)
+	}
+	for i := range tensor.Live(c.layout.Rows, c.layout.Pos.Rows) {
+		for g := range c.plan.Groups {
 			if err := c.row(i, g); err != nil {
 				return err
 			}
@@ -108,7 +118,7 @@ func (p *Plan) Check(l *Layout, heads int) error {
 type check struct {
 	plan   *Plan
 	layout *Layout
-	owners map[[2]int]int // kind of a list and where it starts -> its sequence
+	owners map[[2]int]int // kind of a list and where it starts -> its sequence; nil = nobody asks
 
 	at PlanError // where it is
 }
@@ -212,7 +222,7 @@ func (c *check) list(what string, at, n, of *tensor.Mat) ([]int32, error) {
 	if from < 0 || count < 0 || from+count > of.Rows {
 		return nil, c.fault(Fits, "%d %s from %d on, of %d", count, what, from, of.Rows)
 	}
-	if count > 0 {
+	if count > 0 && c.owners != nil {
 		key := [2]int{len(what), from}
 		if owner, ok := c.owners[key]; ok && owner != c.at.Sequence {
 			return nil, c.fault(Own, "its %s are those of sequence %d", what, owner)

@@ -10,7 +10,13 @@ type past struct {
 	unpacked   map[int]*unpacked // by where the page table has the page, and head
 	seq, pos   []int32
 	table, own []int32 // logical page -> page, and page of the cache that is not pruned
+
+	known   map[pastKey]int // where numbers has the vectors of a key; all is forgotten when there are many
+	numbers []float32
 }
+
+// mostKnown is of how many keys vectors are kept: rows and query heads that are neighbours read much the same.
+const mostKnown = 1 << 14
 
 // pastKey is a key that a row reads.
 type pastKey struct {
@@ -22,7 +28,7 @@ type pastKey struct {
 func (l *Layout) past(c *Cache, lane int) *past {
 	whole := l.whole(c)
 	return &past{
-		c: c, l: l, lane: lane, keyOf: whole.key(), valueOf: whole.value(), unpacked: map[int]*unpacked{},
+		c: c, l: l, lane: lane, keyOf: whole.key(), valueOf: whole.value(), unpacked: map[int]*unpacked{}, known: map[pastKey]int{},
 		seq: l.Seq.I32(), pos: l.Pos.I32(), table: l.Pages[lane].I32(), own: l.Own(c, lane).I32(),
 	}
 }
@@ -50,6 +56,27 @@ func (o *Attend) keys(p *past, row, head int) (out []pastKey) {
 		out = append(out, p.at(row, head*o.Cache.Heads/o.Heads, k))
 	})
 	return out
+}
+
+// vectors are a key and its value, until the next call.
+func (p *past) vectors(k pastKey) (key, value []float32) {
+	dim := p.c.Dim
+	at, ok := p.known[k]
+	if !ok {
+		if len(p.known) == mostKnown {
+			clear(p.known)
+			p.numbers = p.numbers[:0]
+		}
+		at = len(p.numbers)
+		p.known[k] = at
+		for d := range dim {
+			p.numbers = append(p.numbers, p.key(k, d))
+		}
+		for d := range dim {
+			p.numbers = append(p.numbers, p.value(k, d))
+		}
+	}
+	return p.numbers[at : at+dim], p.numbers[at+dim : at+2*dim]
 }
 
 // key is dimension d of a key, and value that of its value.

@@ -77,9 +77,10 @@ func (c *Cache) Put(page int32, head, slot int, key, value []float32) {
 		p.put(c, tile, slot, key, value)
 		return
 	}
+	keys, values := writer(c.K), writer(c.V)
 	for d := range c.Dim {
-		store(c.K, tile+KeyAt(c.Dim, slot, d), key[d])
-		store(c.V, tile+slot*c.Dim+d, value[d])
+		keys(tile+KeyAt(c.Dim, slot, d), key[d])
+		values(tile+slot*c.Dim+d, value[d])
 	}
 }
 
@@ -94,11 +95,17 @@ func reader(m tensor.Mat) func(i int) float32 {
 }
 
 // store writes one number of such a matrix, rounded to its format.
-func store(m tensor.Mat, i int, v float32) {
+func store(m tensor.Mat, i int, v float32) { writer(m)(i, v) }
+
+// writer is store for many numbers of a matrix.
+func writer(m tensor.Mat) func(i int, v float32) {
 	if m.Format == quant.F32 {
-		m.F32()[i] = v
-		return
+		to := m.F32()
+		return func(i int, v float32) { to[i] = v }
 	}
-	raw, bits := m.Raw()[2*i:], quant.F32ToF16(v)
-	raw[0], raw[1] = byte(bits), byte(bits>>8)
+	raw := m.Raw()
+	return func(i int, v float32) {
+		bits := quant.F32ToF16(v)
+		raw[2*i], raw[2*i+1] = byte(bits), byte(bits>>8)
+	}
 }

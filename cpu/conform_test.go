@@ -8,6 +8,7 @@ import (
 	"github.com/winnow-llm/winnow/attention/attentiontest"
 	"github.com/winnow-llm/winnow/cpu"
 	"github.com/winnow-llm/winnow/moe/moetest"
+	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor"
 	"github.com/winnow-llm/winnow/tensor/tensortest"
 )
@@ -39,6 +40,15 @@ func TestConform(t *testing.T) {
 			}
 			t.Run("moe", func(t *testing.T) { moetest.Run(t, d) })
 		})
+	}
+}
+
+// Attend visits what a plan lists, and each key once.
+func TestVisits(t *testing.T) {
+	for name, d := range variants(t) {
+		if name != "amx" {
+			t.Run(name, func(t *testing.T) { attentiontest.Visits(t, d, quant.F32, quant.F16, quant.Q8_0, quant.Q4_0) })
+		}
 	}
 }
 

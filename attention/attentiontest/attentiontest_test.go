@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/winnow-llm/winnow/attention"
+	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor"
 	"github.com/winnow-llm/winnow/tensor/tensortest"
 )
@@ -29,6 +30,8 @@ func TestPlansHold(t *testing.T) {
 		}
 	}
 }
+
+func TestVisits(t *testing.T) { Visits(t, tensor.Reference(), quant.F32) }
 
 func TestQuestIsSteady(t *testing.T) { SteadyQuest(t, tensor.Reference()) }
 
