@@ -75,14 +75,18 @@ func appends() []tensortest.Case {
 func boundaries() []tensortest.Case {
 	var cases []tensortest.Case
 	choices := []Choice{Full, FullByBlocks, FullBySink, Itself, Window(64), Window(65), Stream, Mixed(1), Mixed(2)}
-	for _, f := range formats(32) {
+	for nth, f := range formats(32) {
 		small, odd := 8, 24
 		if packed(f) {
 			small, odd = 32, 96
 		}
 		for _, c := range choices {
-			for _, n := range edges {
-				cases = append(cases, Attend(one(n-1, 1), Heads{4, 2, 32, f}, c), Attend(one(n, 3), Heads{2, 2, small, f}, c))
+			for i, n := range edges { // every edge in every format, and every second format in each of two ways
+				if (nth+i)%2 == 0 {
+					cases = append(cases, Attend(one(n-1, 1), Heads{4, 2, 32, f}, c))
+				} else {
+					cases = append(cases, Attend(one(n, 3), Heads{2, 2, small, f}, c))
+				}
 			}
 			cases = append(cases, Attend(one(0, 129), Heads{2, 1 + c.Groups%2, odd, f}, c), Attend(one(700, 5), Heads{2, 1, 64, f}, c))
 		}
@@ -97,23 +101,28 @@ func shapes() []tensortest.Case {
 			for _, f := range formats(dim) {
 				cases = append(cases, Attend(one(66, 2), Heads{heads, 1, dim, f}, Mixed(1)))
 			}
-			cases = append(cases, Attend(one(66, 2), Heads{heads, 1, 32 * (1 + dim%3), quant.Q8_0}, Mixed(1)))
-			cases = append(cases, Attend(one(66, 2), Heads{heads, 1, 32 * (1 + dim%3), quant.Q4_0}, Mixed(1)))
-		}
-	}
-	for _, dim := range []int{8, 24, 32, 40, 64, 80, 96, 100, 128, 192, 256} {
-		for _, f := range formats(dim) {
-			for _, h := range []Heads{{4, 4, dim, f}, {6, 2, dim, f}, {7, 1, dim, f}, {16, 2, dim, f}} {
-				cases = append(cases, Attend(one(130, 3), h, Full), Attend(one(200, 9), h, Mixed(h.KV)))
+			if dim <= 3 {
+				cases = append(cases, Attend(one(66, 2), Heads{heads, 1, 32 * dim, quant.Q8_0}, Mixed(1)), Attend(one(66, 2), Heads{heads, 1, 32 * dim, quant.Q4_0}, Mixed(1)))
 			}
 		}
 	}
-	for _, dim := range []int{24, 32, 64, 128, 192} {
-		for _, f := range formats(dim) {
+	for nth, dim := range []int{8, 24, 32, 40, 64, 80, 96, 100, 128, 192, 256} {
+		for i, f := range formats(dim) {
+			for n, h := range []Heads{{4, 4, dim, f}, {6, 2, dim, f}, {7, 1, dim, f}, {16, 2, dim, f}} { // each reads everything, or some, with the next dimension and format the other
+				if (nth+i+n)%2 == 0 {
+					cases = append(cases, Attend(one(130, 3), h, Full))
+				} else {
+					cases = append(cases, Attend(one(200, 9), h, Mixed(h.KV)))
+				}
+			}
+		}
+	}
+	for nth, dim := range []int{24, 32, 64, 128, 192} {
+		for i, f := range formats(dim) {
 			for _, stray := range []int{0, 2} {
-				cases = append(cases, Attend(one(700, 2), Heads{4, 2, dim, f}, Neighbours(1, 4, stray)),
-					Attend(one(700, 1), Heads{7, 1, dim, f}, Neighbours(1, 1, stray)), Attend(one(576, 64), Heads{4, 2, dim, f}, Neighbours(64, 2, stray)))
+				cases = append(cases, Attend(one(700, 2), Heads{4, 2, dim, f}, Neighbours(1, 4, stray)), Attend(one(700, 1), Heads{7, 1, dim, f}, Neighbours(1, 1, stray)))
 			}
+			cases = append(cases, Attend(one(320, 64), Heads{4, 2, dim, f}, Neighbours(64, 2, (nth+i)%2*2))) // rows that share lists
 		}
 	}
 	for _, f := range formats(32) {
