@@ -91,26 +91,6 @@ func (l *Layout) lanesTile(c *Cache, entry int32, head int) int {
 	return int(l.Lanes.I32()[row*l.Lanes.Cols+c.lane()+head])
 }
 
-// CheckLanes reports the first page that a plan has some row read and whose tile is not kept, all in host memory. Heads are query heads.
-func (p *Plan) CheckLanes(l *Layout, c *Cache, lane, heads int) error {
-	seq, pos, pages := l.Seq.I32(), l.Pos.I32(), l.Pages[lane]
-	for i := range tensor.Live(l.Rows, len(pos)) {
-		table := pages.I32()[int(seq[i])*pages.Cols:][:pages.Cols]
-		for h := range heads {
-			missing := -1
-			p.pages(p.row(i, h, heads), int(pos[i]), func(page int, _ uint64) {
-				if table[page] < 0 && l.tile(c, table[page], h*c.Heads/heads) < 0 {
-					missing = page
-				}
-			})
-			if missing >= 0 {
-				return fmt.Errorf("row %d at position %d reads page %d in head %d, which is freed", i, pos[i], missing, h)
-			}
-		}
-	}
-	return nil
-}
-
 // MoveTiles copies tiles of a cache to others of its tiles, bit by bit. No tile is both read and written.
 type MoveTiles struct {
 	Tiles tensor.Mat // tiles x words of one, I32: see Cache.Tiles

@@ -1,6 +1,7 @@
 package attention
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -97,11 +98,12 @@ func TestLanesAreTheMaskedSoftmax(t *testing.T) {
 		for _, o := range sel.At(layer).Select {
 			o.Reference()
 		}
-		if err := e.Plan.CheckLanes(e.Layout, c, 0, heads); err != nil {
+		y := tensor.FromF32(PageTokens, heads*dim, make([]float32, len(q)))
+		op := &Attend{Q: tensor.FromF32(PageTokens, heads*dim, q), Y: y, Cache: c, Plan: e.Plan, Layout: e.Layout, Heads: heads, Scale: 0.3}
+		if err := op.Check(nil); err != nil {
 			t.Fatal(err)
 		}
-		y := tensor.FromF32(PageTokens, heads*dim, make([]float32, len(q)))
-		(&Attend{Q: tensor.FromF32(PageTokens, heads*dim, q), Y: y, Cache: c, Plan: e.Plan, Layout: e.Layout, Heads: heads, Scale: 0.3}).Reference()
+		op.Reference()
 		for row := range PageTokens {
 			pos := (pages-1)*PageTokens + row
 			for h := range heads {
@@ -135,8 +137,9 @@ func TestLanesAreTheMaskedSoftmax(t *testing.T) {
 	}
 	lost := e.Layout.Lanes.I32()[int(LanesEntry(table[2]))*layers*kv:][:layers*kv]
 	copy(lost, []int32{-1, -1, -1, -1})
-	if e.Plan.CheckLanes(e.Layout, caches[1], 0, heads) == nil {
-		t.Error("a page is read that is not kept, and nobody minds")
+	var broken *PlanError
+	if err := (&Attend{Cache: caches[1], Plan: e.Plan, Layout: e.Layout, Heads: heads}).Check(nil); !errors.As(err, &broken) || broken.Invariant != Kept {
+		t.Errorf("a page is read that is not kept: %v", err)
 	}
 }
 

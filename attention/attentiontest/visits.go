@@ -53,8 +53,8 @@ func sparing(e *attention.Env) map[string]attention.Setting {
 	seer.Gates = []attention.Gate{{Key: mat(e.Heads*3*e.Dim(), e.Dim())}}
 	decode := set(128, nil)
 	decode.Gates = []attention.Gate{{Query: mat(e.Heads*e.Dim(), 8), Key: mat(e.KV()*3*e.Dim(), 8), QueryNorm: mat(1, 8), KeyNorm: mat(1, 8)}}
-	duo := set(64, nil)
-	duo.Whole = [][]int{{1}}
+	duo := set(64, map[string]float64{"threshold": 0.5})
+	duo.Heads = attention.HeadPattern{{0, 1}}
 	return map[string]attention.Setting{
 		"streaming": set(64, nil), "xattention": set(0.3, nil), "anchor": set(0, nil), "duo": duo, "seer": seer, "seer_decode": decode,
 		"flexprefill": set(0.3, map[string]float64{"group": 128, "budget": 128}), "quest": set(100, map[string]float64{"dense_layers": 0}),
