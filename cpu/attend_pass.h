@@ -216,14 +216,7 @@ WN_INLINE void WN(cut_off)(const WN(query) *s, float to) {
 
 // highest is the largest of 64 scores.
 WN_INLINE float WN(highest)(const float *p) {
-	float t[16];
-	v_store(t, v_max(v_max(v_load(p), v_load(p + 16)), v_max(v_load(p + 32), v_load(p + 48))));
-#pragma GCC unroll 4
-	for (int w = 8; w; w /= 2) {
-#pragma GCC unroll 8
-		for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
-	}
-	return t[0];
+	return v_most(v_max(v_max(v_load(p), v_load(p + 16)), v_max(v_load(p + 32), v_load(p + 48))));
 }
 
 // soften turns the scores of a segment's keys into exponentials and updates the running softmax of a group. Scores outside lo to hi

@@ -72,8 +72,8 @@ WN_FOLD(v_most, _mm256_max_ps, _mm_max_ps) // of a and b it takes a where a > b,
 	WN_INLINE float name(v16f x) { \
 		float t[16]; \
 		v_store(t, x); \
-		for (int w = 8; w; w /= 2) \
-			for (int i = 0; i < w; i++) t[i] = of(t[i], t[i + w]); \
+		_Pragma("GCC unroll 4") for (int w = 8; w; w /= 2) \
+			_Pragma("GCC unroll 8") for (int i = 0; i < w; i++) t[i] = of(t[i], t[i + w]); \
 		return t[0]; \
 	}
 #define WN_PLUS(a, b) ((a) + (b))
