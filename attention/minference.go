@@ -36,6 +36,9 @@ const (
 
 // SelectMInference plans whole groups. A tile reads its own page, the pages that a slash crosses, and the columns in no such page as single
 // keys; of a page with more columns than half its keys it reads all. A plan row's room for single keys bounds the columns.
+//
+// Of a group that would read at more distances than half of those there are everything is read, and nobody is asked: pages that no slash crosses are
+// few then, and finding them takes longer than reading them.
 type SelectMInference struct {
 	Groups
 	Columns   int     // single keys of a group and head
@@ -46,6 +49,9 @@ type SelectMInference struct {
 // Reference works group by group and head by head.
 func (o *SelectMInference) Reference() {
 	o.visit(o.Times, func(g run) {
+		if 2*int(float32(o.Diagonals)*g.knob) > g.end() {
+			return
+		}
 		for h := range o.Plan.Groups {
 			head := h * o.Heads / o.Plan.Groups
 			s := o.look(g, head, lastQueries)

@@ -44,6 +44,7 @@ static void WN(lines_item)(void *arg, int64_t item, int worker) {
 	const wn_tiles *t = &o->tiles;
 	const wn_run_of_tiles *g = &o->list[item / t->groups];
 	int64_t h = item % t->groups, end = wn_end(g);
+	if (2 * (int64_t)((float)s->diagonals * g->knob) > end) return; // it reads everything as it is
 	WN(sight) e = WN(sight_of)(o, worker);
 	WN(look)(o, &e, g, h * o->s.heads / t->groups, WN_LAST_QUERIES, worker);
 	uint8_t *marks = (uint8_t *)e.scores; // which have been summed

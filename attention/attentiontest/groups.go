@@ -103,10 +103,10 @@ func minferences() []tensortest.Case {
 	for _, f := range []*quant.Format{quant.F32, quant.F16} {
 		for _, size := range []int{64, 128, 256} {
 			g := Grouped{Heads: Heads{4, 2, 16, f}, Size: size, Room: Room{4, 64, 300}}.spans(0.5)
-			cases = append(cases, SelectMInference(g, 60, 120), SelectMInference(g, 400, 400))
+			cases = append(cases, SelectMInference(g, 60, 120), SelectMInference(g, 400, 120))
 		}
 		odd := Grouped{Heads: Heads{3, 1, 5, f}, Size: 128, Room: Room{3, 64, 20}}.spans(3)
-		cases = append(cases, SelectMInference(odd, 100, 1), SelectMInference(odd, 0, 1000))
+		cases = append(cases, SelectMInference(odd, 100, 1), SelectMInference(odd, 0, 120))
 	}
 	for _, f := range []*quant.Format{quant.Q8_0, quant.Q4_0} {
 		packed := Grouped{Heads: Heads{4, 2, 32, f}, Size: 128, Room: Room{4, 64, 300}}.spans(0.5)

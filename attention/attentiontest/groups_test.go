@@ -45,7 +45,7 @@ func TestPlansOfGroupsHold(t *testing.T) {
 		if err := p.Check(l, g.Heads); err != nil {
 			t.Errorf("%s: %v", c.Name, err)
 		}
-		if sparse < n/2 {
+		if sparse < n/3 {
 			t.Errorf("%s: %d of %d tiles leave keys away", c.Name, sparse, n)
 		}
 	}
