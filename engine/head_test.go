@@ -90,7 +90,7 @@ func TestHeadChangesNothing(t *testing.T) {
 			if share := float64(u.ByHead.Accepted) / float64(max(1, u.ByHead.Drafted)); share < c.least || c.least == 0 && share > 0.5 {
 				t.Errorf("%d of %d held", u.ByHead.Accepted, u.ByHead.Drafted)
 			}
-			if few && u.Preempted == 0 {
+			if name == "few pages" && u.Preempted == 0 { // with few of both whether it happens is a matter of time
 				t.Error("nobody was preempted")
 			}
 			left(t, e)
