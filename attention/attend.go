@@ -81,7 +81,7 @@ func (o *Attend) Cost() (bytes, flops int64) {
 	seen := map[int]uint64{} // tile of the cache -> the keys in it that are read, a bit each
 	for i := range rows {
 		table := pages.I32()[int(seq[i])*pages.Cols:]
-		within := i+1 < rows && seq[i] == seq[i+1] && pos[i] <= pos[i+1] && o.dense(i) && o.dense(i+1)
+		within := i+1 < rows && seq[i] == seq[i+1] && pos[i] <= pos[i+1] && (o.Plan.row(i, 0, o.Heads) == o.Plan.row(i+1, 0, o.Heads) || o.dense(i) && o.dense(i+1))
 		for h := range o.Heads {
 			r := o.Plan.row(i, h, o.Heads)
 			flops += 4 * o.Plan.count(r, int(pos[i])) * int64(o.Cache.Dim)
