@@ -30,7 +30,7 @@ func (o *Options) headed(target *model.Spec) (*companion, error) {
 	}
 	plain := model.KV{Format: kv.Format} // to prune the pages of one layer saves little
 	page, own, more := int64(target.PageBytes(kv)), int64(spec.PageBytes(plain)), int64(o.Sequences)
-	room := o.CacheBytes - target.DenseBytes(kv, model.Limits{Rows: o.Rows, Sequences: o.Sequences}) - more*own
+	room := o.CacheBytes - target.DenseBytes(kv, model.Limits{Rows: o.rows(target), Sequences: o.Sequences}) - more*own
 	context := cmp.Or(o.Context, min(target.Context, mostContext))
 	pages := min(room/(page+own), int64((context+pageTokens-1)/pageTokens*o.Sequences))
 	if pages < 1 {
@@ -39,7 +39,7 @@ func (o *Options) headed(target *model.Spec) (*companion, error) {
 	o.CacheBytes -= (pages + more) * own
 	return &companion{head: true, DraftModel: &DraftModel{Name: headName, Most: o.DraftMost, MinP: o.DraftMinP}, opt: model.Options{
 		DType: o.DType, KVType: strings.ToLower(plain.Format.Name), Limits: model.Limits{
-			Rows:      max(min(o.Rows, max(draftRows, 16*o.Sequences)), leastDraftRows),
+			Rows:      max(min(o.rows(target), max(draftRows, 16*o.Sequences)), leastDraftRows),
 			Sequences: o.Sequences, Wanted: o.Sequences, Pages: int(pages + more), Context: context,
 		},
 	}}, nil
