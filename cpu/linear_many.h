@@ -106,8 +106,8 @@ WN_INLINE void WN(ask_ahead)(const uint8_t *const *next, int64_t bytes, int64_t 
 }
 
 // sum_tiles sums up what rows first to last make of WN_MANY_TILES tiles, which begin at w; what is taken apart next begins after bytes behind. Meanwhile
-// it asks for that, and for the outputs from at on, which are to be written then: each row's are far from the others'.
-static void WN(sum_tiles)(const wn_product *p, const uint8_t *const *w, int64_t after, int64_t at, int64_t first, int64_t last, WN(sums) *sums) {
+// it asks for that, and for the outputs of tiles from t on, which are to be written then.
+static void WN(sum_tiles)(const wn_product *p, const uint8_t *const *w, int64_t after, int64_t t, int64_t first, int64_t last, WN(sums) *sums) {
 	enum { T = WN_MANY_TILES };
 	const int64_t blocks = p->w->cols / 32, share = wn_tile_bytes(p->w) / blocks; // of 32 columns
 	const WN(manner) *way = &WN(manners)[p->w->kind];
@@ -115,16 +115,15 @@ static void WN(sum_tiles)(const wn_product *p, const uint8_t *const *w, int64_t 
 	for (int64_t b = 0; b < blocks; b += WN(MANY_BLOCKS)) {
 		const int64_t n = wn_min(WN(MANY_BLOCKS), blocks - b);
 		const uint8_t *next[T];
-		for (int64_t t = 0; t < T; t++) {
-			way->apart(w[t] + b * share, n, apart + t);
-			next[t] = w[t] + (b + n < blocks ? (b + n) * share : after);
+		for (int64_t j = 0; j < T; j++) {
+			way->apart(w[j] + b * share, n, apart + j);
+			next[j] = w[j] + (b + n < blocks ? (b + n) * share : after);
 		}
 		for (int64_t i = first; i < last; i += WN_MANY) {
 			const wn_rounded *x[WN_MANY]; // rows past the last one are the last one again
 			for (int64_t r = 0; r < WN_MANY; r++) x[r] = p->x[wn_min(i + r, last - 1)];
 			WN(ask_ahead)(next, n * share, i, first, last);
-			for (int64_t r = i; b + n == blocks && r < wn_min(i + WN_MANY, last); r++)
-				for (int64_t t = 0; t < T; t++) __builtin_prefetch(p->y[r] + at + 16 * t, 1);
+			if (b + n == blocks) WN(fetch_outputs)(p, t, T, i, wn_min(i + WN_MANY, last));
 			way->chunk[last - i <= WN_MANY / 2](apart, x, b, n, sums + (i - first));
 		}
 	}
@@ -137,7 +136,7 @@ static void WN(many_tiles)(const wn_product *p, int64_t t, int64_t end, int64_t 
 	_Alignas(64) WN(sums) sums[WN(MANY_ROWS)];
 	const uint8_t *w[T];
 	for (int64_t i = 0; i < T; i++) w[i] = p->w->tiles + wn_min(t + i, end - 1) * all; // a second tile past the end is the last one again
-	WN(sum_tiles)(p, w, T * all, 16 * t - p->base, first, last, sums);
+	WN(sum_tiles)(p, w, T * all, t, first, last, sums);
 	for (int64_t i = first; i < last; i++)
 		for (int64_t j = 0; j < wn_min(T, end - t); j++) WN(put)(p, p->y[i], t + j, lo, hi, v_load(sums[i - first][j]));
 }
@@ -162,12 +161,12 @@ static void WN(gate_tile)(const wn_gated *g, int64_t t, int64_t first, int64_t l
 	const uint8_t *const w[2] = {p->w->tiles + t * all, g->up->tiles + t * all};
 #if WN_MANY_TILES == 2
 	_Alignas(64) WN(sums) sums[WN(MANY_ROWS)];
-	WN(sum_tiles)(p, w, all, at, first, last, sums);
+	WN(sum_tiles)(p, w, all, t, first, last, sums);
 	for (int64_t i = first; i < last; i++) v_store(p->y[i] + at, v_swiglu(v_load(sums[i - first][0]), v_load(sums[i - first][1])));
 #else
 	_Alignas(64) WN(sums) gate[WN(MANY_ROWS)], up[WN(MANY_ROWS)];
-	WN(sum_tiles)(p, w, all, at, first, last, gate);
-	WN(sum_tiles)(p, w + 1, all, at, first, last, up);
+	WN(sum_tiles)(p, w, all, t, first, last, gate);
+	WN(sum_tiles)(p, w + 1, all, t, first, last, up);
 	for (int64_t i = first; i < last; i++) v_store(p->y[i] + at, v_swiglu(v_load(gate[i - first][0]), v_load(up[i - first][0])));
 #endif
 }
