@@ -125,3 +125,11 @@ func TestHeadOptions(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Where nobody says how many rows a step has, a head has as many as a draft model would.
+func TestRowsOfHead(t *testing.T) {
+	m := talks(t, mimo(t, modeltest.MiMo{Vocab: 512, Dim: 64, Layers: 2, Seed: 2}), Options{Draft: engine.Always})
+	if m.second == nil || !m.second.head || m.second.opt.Limits.Rows != 16*m.second.opt.Limits.Sequences {
+		t.Errorf("%+v", m.second)
+	}
+}
