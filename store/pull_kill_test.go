@@ -152,7 +152,8 @@ func TestPullOntoAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := s.Pull(t.Context(), name, hasty(t), nil)
-	if e, ok := errors.AsType[*FileError](err); !ok || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(e.File, digest[7:]) {
+	// The weights fill the disk; which of the blobs that are pulled at once is refused its next byte first is a matter of luck.
+	if e, ok := errors.AsType[*FileError](err); !ok || !errors.Is(err, syscall.ENOSPC) || !strings.HasPrefix(e.File, filepath.Join(s.Root, "blobs", "sha256-")) {
 		t.Fatalf("%v", err)
 	}
 	if list, err := s.List(); len(list) != 0 || err != nil {
