@@ -82,13 +82,14 @@ func TrainGates(ctx context.Context, ask GateTraining) ([]TrainedGates, error) {
 	}
 	defer m.Close()
 	e.walk = walk{models: []*model.Model{m}, after: func(*model.Step) error { return nil }}
+	var to []*turns
+	for i := range spec.Layers {
+		to = append(to, turnsOf(to, &spec, i, length))
+	}
 	var all []*gateSchool
 	for _, kind := range ask.Kinds {
-		s := newGateSchool(&ask, kind, len(spec.Layers), size)
-		s.scale, s.to = spec.Layers[0].Scale, nil
-		for i := range spec.Layers {
-			s.to = append(s.to, turnsOf(s.to, &spec, i, length))
-		}
+		s := newGateSchool(&ask, kind, to, size)
+		s.scale = spec.Layers[0].Scale
 		s.gates.Base, s.gates.Pairs = base, spec.Layers[0].Rope.Pairs
 		all = append(all, s)
 	}

@@ -23,10 +23,12 @@ type gateSchool struct {
 	recall []gateRecall // by layer
 }
 
-// newGateSchool begins with random weights.
-func newGateSchool(ask *GateTraining, kind model.GateKind, layers int, size model.GateHeads) *gateSchool {
+// newGateSchool begins with the scores of blocks' mean keys, for layers that turn by to, and random weights beside them. The paper begins with random
+// ones alone; where attention is spread evenly, these would take long to come as far as the mean.
+func newGateSchool(ask *GateTraining, kind model.GateKind, to []*turns, size model.GateHeads) *gateSchool {
+	layers := len(to)
 	g := &model.Gates{Kind: kind, Heads: size, Norms: kind == model.SeerDecode, Layer: make([]model.GateLayer, layers)}
-	s := &gateSchool{gates: g, rows: ask.Rows, recall: make([]gateRecall, layers)}
+	s := &gateSchool{gates: g, to: to, rows: ask.Rows, recall: make([]gateRecall, layers)}
 	random := rand.New(rand.NewPCG(ask.Seed, 0))
 	normal := func(n int) []float32 {
 		v := make([]float32, n)
@@ -41,6 +43,7 @@ func newGateSchool(ask *GateTraining, kind model.GateKind, layers int, size mode
 		if n := g.QueryInputs(); n > 0 {
 			l.Query = normal(g.KeyHeads() * n * size.Width)
 		}
+		addMeanKey(g, l, to[i])
 		if g.Norms {
 			l.QueryNorm, l.KeyNorm = ones(size.Width), ones(size.Width)
 		}
@@ -65,6 +68,36 @@ func newGateSchool(ask *GateTraining, kind model.GateKind, layers int, size mode
 		s.fit.last = min(1e-5, rate)
 	}
 	return s
+}
+
+// addMeanKey makes a layer's gate score a block by the mean of its keys as they are when turned, about: the mean before RoPE, turned to the middle of
+// the block, and each pair of channels as much shorter as turning a block's positions makes its mean. Queries of a block are a mean likewise.
+func addMeanKey(g *model.Gates, l *model.GateLayer, to *turns) {
+	dim, width := g.Heads.Dim, g.Heads.Width
+	for h := range g.KeyHeads() {
+		key := nth(l.Key, h, g.KeyHeads())[2*dim*width:] // of the mean
+		for i := 2 * to.half; i < dim; i++ {
+			key[i*width+i] += 1
+		}
+		for j := range to.half {
+			a, b := to.pair(j)
+			cos, sin := to.mean(j)
+			if l.Query == nil {
+				cos, sin = cos*cos+sin*sin, 0
+			}
+			key[a*width+a] += cos
+			key[a*width+b] += sin
+			key[b*width+a] -= sin
+			key[b*width+b] += cos
+		}
+		if l.Query == nil {
+			continue
+		}
+		query := nth(l.Query, h, g.KeyHeads())
+		for i := range len(query) / width {
+			query[i*width+i%dim] += float32(dim*width) / float32(len(query))
+		}
+	}
 }
 
 func zeros(n int) []float32 { return make([]float32, n) }

@@ -38,13 +38,28 @@ func (t *turns) back(v []float32, pos int) { t.rotate(v, pos, -1) }
 func (t *turns) rotate(v []float32, pos int, way float32) {
 	row := t.table[pos*2*t.half:][:2*t.half]
 	for j := range t.half {
-		a, b := j, j+t.half
-		if t.pairs == tensor.Neighbours {
-			a, b = 2*j, 2*j+1
-		}
+		a, b := t.pair(j)
 		cos, sin, x, y := row[j], way*row[t.half+j], v[a], v[b]
 		v[a], v[b] = x*cos-y*sin, x*sin+y*cos
 	}
+}
+
+// pair is the channels that turn by a frequency.
+func (t *turns) pair(j int) (a, b int) {
+	if t.pairs == tensor.Neighbours {
+		return 2 * j, 2*j + 1
+	}
+	return j, j + t.half
+}
+
+// mean is the mean of a unit vector that turns by a frequency through the positions of a block.
+func (t *turns) mean(j int) (cos, sin float32) {
+	for pos := range blockTokens {
+		cos += t.table[pos*2*t.half+j]
+		sin += t.table[pos*2*t.half+t.half+j]
+	}
+	scale := blockTokens * t.table[j] // the cosine of 0
+	return cos / scale, sin / scale
 }
 
 // side is what a gate makes of queries or of keys in one head: x -> RoPE(norm(x w)).

@@ -56,8 +56,8 @@ func TestGateGradient(t *testing.T) {
 			size := model.GateHeads{Query: 4, KV: 2, Dim: 6, Width: 6}
 			to := newTurns(model.Rope{Freq: []float32{1, 0.3}, Scale: 1.1, Pairs: pairs}, 300)
 			r := reading{tokens: 260, q: noise(random, 260*4*6, 2), k: noise(random, 260*2*6, 2)}
-			s := newGateSchool(&GateTraining{Steps: 1, Rows: 128, Seed: 5}, kind, 1, size)
-			s.scale, s.to = 0.5, []*turns{to}
+			s := newGateSchool(&GateTraining{Steps: 1, Rows: 128, Seed: 5}, kind, []*turns{to}, size)
+			s.scale = 0.5
 			l := &s.gates.Layer[0]
 			for _, w := range [][]float32{l.Query, l.Key, l.QueryNorm, l.KeyNorm} {
 				for i := range w {
@@ -99,6 +99,38 @@ func TestGateGradient(t *testing.T) {
 				i = random.IntN(6)
 				check("query norm", l.QueryNorm, i, float64(grads[0].queryNorm[i]+grads[1].queryNorm[i]))
 				check("key norm", l.KeyNorm, i, float64(grads[0].keyNorm[i]+grads[1].keyNorm[i]))
+			}
+		}
+	}
+}
+
+// Untrained, a gate ranks blocks about as the mean of their turned keys does.
+func TestGateBeginsWithTheMeanKey(t *testing.T) {
+	size := model.GateHeads{Query: 4, KV: 2, Dim: 16, Width: 16}
+	const blocks = 12
+	for _, pairs := range []tensor.Pairing{tensor.Halves, tensor.Neighbours} {
+		rope := model.Rope{Freq: []float32{1, 0.3, 0.1, 0.03, 0.01, 0.003}, Scale: 1.2, Pairs: pairs}
+		if pairs == tensor.Neighbours {
+			rope.Freq = append(rope.Freq, 0.001, 0.0003)
+		}
+		to := newTurns(rope, blocks*blockTokens)
+		for _, kind := range []model.GateKind{model.SeerPrefill, model.SeerDecode} {
+			random := rand.New(rand.NewPCG(11, 12))
+			s := newGateSchool(&GateTraining{Steps: 1, Seed: 5}, kind, []*turns{to}, size)
+			s.scale = 0.3
+			r := reading{tokens: blocks * blockTokens, q: noise(random, blocks*blockTokens*4*16, 1), k: noise(random, blocks*blockTokens*2*16, 1)}
+			for b := range blocks { // of each block queries look for something, and keys have something
+				looks, has := noise(random, 4*16, 1), noise(random, 2*16, 1)
+				for i := b * blockTokens; i < (b+1)*blockTokens; i++ {
+					axpy(r.q[i*4*16:][:4*16], looks, 1)
+					axpy(r.k[i*2*16:][:2*16], has, 1)
+				}
+			}
+			s.sit([]reading{r}, random)
+			got := s.result().Recalls[1]
+			t.Logf("%s, pairs %v: gate %.3f, mean of keys %.3f, best %.3f", kind, pairs, got.Gate, got.Mean, got.Best)
+			if got.Gate < 0.9*got.Mean || got.Mean < 0.4 {
+				t.Errorf("%s, pairs %v: %+v", kind, pairs, got)
 			}
 		}
 	}
@@ -157,8 +189,8 @@ func TestGateLearnsToRecall(t *testing.T) {
 	const layers, steps, blocks = 2, 40, 12
 	to := newTurns(model.Rope{Freq: make([]float32, 8), Scale: 1, Pairs: tensor.Halves}, blocks*blockTokens)
 	for _, kind := range []model.GateKind{model.SeerPrefill, model.SeerDecode} {
-		s := newGateSchool(&GateTraining{Steps: steps, Rows: 64, Rate: 1e-2, Seed: 1}, kind, layers, size)
-		s.scale, s.to = 0.25, []*turns{to, to}
+		s := newGateSchool(&GateTraining{Steps: steps, Rows: 64, Rate: 1e-2, Seed: 1}, kind, slices.Repeat([]*turns{to}, layers), size)
+		s.scale = 0.25
 		random := rand.New(rand.NewPCG(7, 7))
 		read := func() []reading { return []reading{toy(random, kind, size, blocks), toy(random, kind, size, blocks)} }
 		first := 0.0
@@ -187,8 +219,8 @@ func TestGateLearningRepeats(t *testing.T) {
 	size := model.GateHeads{Query: 4, KV: 2, Dim: 8, Width: 8}
 	to := newTurns(model.Rope{Freq: []float32{1, 0.1}, Scale: 1, Pairs: tensor.Halves}, 512)
 	learn := func(seed uint64) string {
-		s := newGateSchool(&GateTraining{Steps: 3, Rows: 32, Seed: seed}, model.SeerDecode, 2, size)
-		s.scale, s.to = 1, []*turns{to, to}
+		s := newGateSchool(&GateTraining{Steps: 3, Rows: 32, Seed: seed}, model.SeerDecode, []*turns{to, to}, size)
+		s.scale = 1
 		random := rand.New(rand.NewPCG(seed, 7))
 		for step := range 3 {
 			fixed := rand.New(rand.NewPCG(1, 1))
