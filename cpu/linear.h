@@ -4,8 +4,8 @@
 
 #include "pack.h"
 
-// 32 inputs rounded to 12 bits, as words or as bytes: what kernels of integer formats read. The last numbers take back what the codes'
-// offsets add.
+// 32 inputs rounded to 12 bits, as words or as bytes: what kernels of integer formats read. Formats with blocks of 256 columns read words where
+// the variant has a choice, and their inputs have one d for all of the 256. The last numbers take back what the codes' offsets add.
 typedef struct wn_rounded {
 	_Alignas(32) union {
 		int16_t q[32]; // x = d * q; every four in the order 0, 2, 1, 3, as v_store_i16 stores them
@@ -35,6 +35,9 @@ typedef struct wn_product {
 
 static inline int wn_rounds(int64_t kind) { return kind >= WN_Q4_0; }
 
+// wn_span is how many inputs are rounded together for a format: 32 or 256, or 0 where they are not rounded.
+static inline int64_t wn_span(int64_t kind) { return wn_rounds(kind) ? wn_block_cols(kind) : 0; }
+
 // wn_multiply computes outputs lo to hi, hi excluded, on the calling thread. Each sum depends on its row of x and its row of w alone.
 typedef void wn_multiply(const wn_product *p, int64_t lo, int64_t hi);
 
@@ -44,14 +47,15 @@ typedef struct wn_gated {
 	const wn_weights *up;
 	const void *const *x; // the rows as up reads them
 	float *const *through; // rows pointers: where products with up may be put meanwhile
-	wn_rounded *const *rounded; // rows pointers: y rounded; NULL = not wanted. The outputs of a call are whole blocks of 32 then
+	wn_rounded *const *rounded; // rows pointers: y rounded; NULL = not wanted
+	int64_t span; // how: the outputs of a call are whole spans then
 } wn_gated;
 
 // wn_multiply_gated is wn_multiply for a gated product.
 typedef void wn_multiply_gated(const wn_gated *g, int64_t lo, int64_t hi);
 
-// wn_round rounds count floats, a multiple of 32.
-typedef void wn_round(const float *x, int64_t count, wn_rounded *out);
+// wn_round rounds count floats, a multiple of the span.
+typedef void wn_round(const float *x, int64_t count, int64_t span, wn_rounded *out);
 
 // wn_room is how many bytes wn_multiply needs beside its operands.
 typedef int64_t wn_room(int64_t cols);

@@ -2,6 +2,8 @@
 // of codes, for each group of columns that has one scale: sums of whole numbers, which come out as those of the vectors do. What follows
 // is in floats and in the order of the vectors, so a row gets the same bits either way.
 //
+// Formats with blocks of 256 columns have a scale for the block and whole numbers by which its groups count, so their sums go on for the block.
+//
 // Codes of 4 bits fit a byte when they are 16 times as large, so one product of 64 columns, the first half for high bytes and the second
 // for low ones, gives a sum as it should be. Codes of 8 bits take two sums, one of which is then shifted.
 
@@ -21,8 +23,10 @@ typedef struct WN(panel) {
 // room is what a worker needs: a chunk of a tile of weights, taken apart, and what the rows of a pass have come to.
 typedef struct WN(room) {
 	_Alignas(64) int8_t codes[WN(CHUNK)][16][64]; // for each 32 columns 8 lines of 16 times the codes of 4 columns, and 8 of the codes
-	float scale[2 * WN(CHUNK)][16], least[WN(CHUNK)][16]; // of a group of columns; minimums have the sign with which they are added
+	float scale[WN(CHUNK)][16], least[WN(CHUNK)][16]; // of blocks, and of 32 columns; minimums have the sign with which they are added
+	int32_t times[2 * WN(CHUNK)][16]; // of groups of blocks of 256
 	int32_t sum[4][16][16]; // of the group at hand and the next
+	int32_t whole[16][16]; // of the block of 256 at hand
 	float acc[512][16];
 	WN(panel) panels[]; // of a pass
 } WN(room);
@@ -31,16 +35,35 @@ static inline int64_t WN(pass_rows)(int64_t cols) { return wn_min(wn_max(WN(PANE
 
 int64_t WN(wn_room)(int64_t cols) { return (int64_t)(sizeof(WN(room)) + WN(pass_rows)(cols) / 16 * (cols / 32) * sizeof(WN(panel))); }
 
-// place puts a block of row r of 16 in its panel.
-WN_INLINE void WN(place)(const wn_rounded *x, int64_t r, WN(panel) *to) {
-	_mm512_storeu_si512(to->codes[r], v_int_load(x->high));
+// bytes_of makes the high and low bytes of 32 words.
+WN_INLINE void WN(bytes_of)(const int16_t *q, int8_t (*to)[32]) {
+	const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
+	__m256i high[2], low[2];
+	for (int h = 0; h < 2; h++) {
+		__m256i words = _mm256_loadu_si256((const __m256i *)(q + 16 * h));
+		high[h] = _mm256_srai_epi16(_mm256_add_epi16(words, _mm256_set1_epi16(8)), 4);
+		low[h] = _mm256_sub_epi16(words, _mm256_slli_epi16(high[h], 4));
+	}
+	__m256i highs = _mm256_permute4x64_epi64(_mm256_packs_epi16(high[0], high[1]), 0xd8);
+	__m256i lows = _mm256_permute4x64_epi64(_mm256_packs_epi16(low[0], low[1]), 0xd8);
+	_mm256_storeu_si256((__m256i *)to[0], _mm256_shuffle_epi8(highs, order));
+	_mm256_storeu_si256((__m256i *)to[1], _mm256_shuffle_epi8(lows, order));
+}
+
+// place puts a block of row r of 16, rounded for a span, in its panel.
+WN_INLINE void WN(place)(const wn_rounded *x, int64_t span, int64_t r, WN(panel) *to) {
+	if (span == 256) {
+		WN(bytes_of)(x->q, to->codes[r]);
+	} else {
+		_mm512_storeu_si512(to->codes[r], v_int_load(x->high));
+	}
 	to->d[r] = x->d, to->ds[r] = x->ds;
 }
 
 // place_rows puts up to 16 rows in panels.
-static void WN(place_rows)(const void *const *x, int64_t rows, int64_t blocks, WN(panel) *to) {
-	for (int64_t b = 0; b < blocks; b++, to++)
-		for (int64_t r = 0; r < rows; r++) WN(place)((const wn_rounded *)x[r] + b, r, to);
+static void WN(place_rows)(const wn_product *p, int64_t first, int64_t rows, WN(panel) *to) {
+	for (int64_t b = 0; b < p->w->cols / 32; b++, to++)
+		for (int64_t r = 0; r < rows; r++) WN(place)((const wn_rounded *)p->x[first + r] + b, wn_span(p->w->kind), r, to);
 }
 
 // by_tiles says whether a product of so many rows is worth the preparations.
@@ -66,9 +89,12 @@ WN_INLINE void WN(tile_lines)(const int kind, const uint8_t *from, int8_t lines[
 // take_room fills the room from a chunk of a tile.
 WN_INLINE void WN(take_room)(const int kind, const uint8_t *w, int64_t blocks, WN(room) *m) {
 	const int64_t cols = wn_block_cols(kind), bytes = 64 * wn_code_bits(kind); // of 32 columns
+	const int groups = 32 / wn_group_cols(kind);
 	WN(take_scales)(kind, w, blocks, m->scale, m->least);
-	for (int64_t b = 0; b < blocks; b += cols / 32, w += wn_block_bytes(kind))
+	for (int64_t b = 0; b < blocks; b += cols / 32, w += wn_block_bytes(kind)) {
 		for (int64_t j = 0; j < cols / 32; j++) WN(tile_lines)(kind, w + wn_head_bytes(kind) + bytes * j, m->codes[b + j]);
+		for (int64_t g = 0; cols == 256 && g < 8 * groups; g++) _mm512_storeu_si512(m->times[b * groups + g], WN(times)(kind, w, g));
+	}
 }
 
 // part is a chunk of a tile for up to 16 rows.
@@ -82,17 +108,25 @@ typedef struct WN(part) {
 	int first; // whether the sums begin here
 } WN(part);
 
-// add adds group u of columns to the sums of N rows, N being the number of rows or a little more: what is more means nothing.
+// add_group adds group u of columns to the sums of N rows, N being the number of rows or a little more: what is more means nothing.
 WN_INLINE void WN(add_group)(const int N, const int kind, const WN(part) *p, int64_t u, const int32_t (*high)[16], const int32_t (*low)[16],
 	v16f *acc) {
+	const int whole = wn_span(kind) == 256, groups = 256 / wn_group_cols(kind);
 	const WN(panel) *x = p->x + u * wn_group_cols(kind) / 32;
-	v16f scale = v_load(p->m->scale[u]), least = wn_has_least(kind) ? v_load(p->m->least[u]) : v_zero();
+	v16f scale = v_load(p->m->scale[whole ? u / groups : u]), least = wn_has_least(kind) ? v_load(p->m->least[u]) : v_zero();
+	v16i times = whole ? v_int_load(p->m->times[u]) : v_int_zero();
 #pragma GCC unroll 16
 	for (int r = 0; r < N; r++) {
 		v16i sum = v_int_load(high[r]);
-		if (!WN(plain)(kind)) sum = _mm512_add_epi32(_mm512_slli_epi32(sum, 4), v_int_load(low[r]));
-		acc[r] = v_fma(v_floats(sum), v_mul(scale, v_set(x->d[r])), acc[r]);
-		if (wn_has_least(kind)) acc[r] = v_fma(least, v_set(x->ds[r]), acc[r]);
+		if (!WN(plain)(kind)) sum = v_int_add(_mm512_slli_epi32(sum, 4), v_int_load(low[r]));
+		if (wn_has_least(kind) && whole) acc[r] = v_fma(least, v_set(x->ds[r]), acc[r]);
+		if (whole) {
+			sum = v_int_mul(sum, times);
+			if (u % groups) sum = v_int_add(sum, v_int_load(p->m->whole[r]));
+			_mm512_storeu_si512(p->m->whole[r], sum);
+		}
+		if (!whole || u % groups == groups - 1) acc[r] = v_fma(v_floats(sum), v_mul(scale, v_set(x->d[r])), acc[r]);
+		if (wn_has_least(kind) && !whole) acc[r] = v_fma(least, v_set(x->ds[r]), acc[r]);
 	}
 }
 
@@ -235,7 +269,7 @@ static void WN(multiply_tiles)(const wn_product *p, int64_t lo, int64_t hi) {
 		if (!p->panels) {
 			x = m->panels;
 			for (int64_t i = first; i < last && !(p->again && p->rows <= pass); i += 16)
-				WN(place_rows)(p->x + i, wn_min(16, last - i), blocks, m->panels + (i - first) / 16 * blocks);
+				WN(place_rows)(p, i, wn_min(16, last - i), m->panels + (i - first) / 16 * blocks);
 		}
 		for (int64_t t = lo / 16; t < (hi + 15) / 16; t++) WN(tile)(p, t, lo, hi, first, last, x, &shape);
 	}

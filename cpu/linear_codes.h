@@ -13,15 +13,14 @@ WN_INLINE v16i WN(line)(const int kind, const uint8_t *lines, const int m) {
 	return wn_levels(kind) ? v_lookup(wn_levels(kind), codes) : codes;
 }
 
-// scale and least are those of group g of a block of 256 columns, whose first factor is d.
-WN_INLINE v16f WN(scale)(const int kind, const uint8_t *w, v16f d, int64_t g) {
-	if (kind == WN_Q4_K || kind == WN_Q5_K) return v_mul(d, v_load_u8(w + 64 + 32 * g));
-	return v_mul(d, v_load_i8(w + 32 + 16 * g));
+// times is by how much the products with codes of group g of a block of 256 columns count in its sum, and least what is added for each of the inputs.
+WN_INLINE v16i WN(times)(const int kind, const uint8_t *w, int64_t g) {
+	return kind == WN_Q4_K || kind == WN_Q5_K ? v_int_u8(w + 64 + 32 * g) : v_int_i8(w + 32 + 16 * g);
 }
 WN_INLINE v16f WN(least)(const uint8_t *w, v16f dmin, int64_t g) { return v_mul(dmin, v_load_u8(w + 80 + 32 * g)); }
 
-// take_scales stores the scales, and minimums if any, of groups of columns of a tile, from the start of blocks of 32 columns on. Minimums have the
-// sign with which they are added.
+// take_scales stores the scales of blocks of a tile, and the minimums, if any, of every 32 columns, from the start of a block on; blocks counts 32
+// columns. Minimums have the sign with which they are added.
 WN_INLINE void WN(take_scales)(const int kind, const uint8_t *w, int64_t blocks, float (*scale)[16], float (*least)[16]) {
 	if (wn_block_cols(kind) == 32) {
 		for (int64_t b = 0; b < blocks; b++, w += wn_block_bytes(kind)) {
@@ -30,12 +29,9 @@ WN_INLINE void WN(take_scales)(const int kind, const uint8_t *w, int64_t blocks,
 		}
 		return;
 	}
-	const int groups = 256 / wn_group_cols(kind);
 	for (int64_t b = 0; b < blocks; b += 8, w += wn_block_bytes(kind)) {
-		v16f d = v_load_f16(w), dmin = wn_has_least(kind) ? v_sub(v_zero(), v_load_f16(w + 32)) : v_zero();
-		for (int g = 0; g < groups; g++) {
-			v_store(scale[b * groups / 8 + g], WN(scale)(kind, w, d, g));
-			if (wn_has_least(kind)) v_store(least[b + g], WN(least)(w, dmin, g));
-		}
+		v_store(scale[b / 8], v_load_f16(w));
+		v16f dmin = wn_has_least(kind) ? v_sub(v_zero(), v_load_f16(w + 32)) : v_zero();
+		for (int g = 0; wn_has_least(kind) && g < 8; g++) v_store(least[b + g], WN(least)(w, dmin, g));
 	}
 }

@@ -2,7 +2,8 @@
 // bytes is the code less 128, and begin makes up for it.
 
 // take stores a block of rounded inputs, and sums each half.
-WN_INLINE void WN(take)(wn_rounded *x, v16i first, v16i second, int32_t *sum) {
+WN_INLINE void WN(take)(wn_rounded *x, int64_t span, v16i first, v16i second, int32_t *sum) {
+	(void)span;
 	v16i half[2] = {first, second};
 	for (int h = 0; h < 2; h++) {
 		int16x8_t a = vmovn_high_s32(vmovn_s32(half[h].q[0]), half[h].q[1]), b = vmovn_high_s32(vmovn_s32(half[h].q[2]), half[h].q[3]);
@@ -95,4 +96,19 @@ WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uin
 		for (int r = 0; r < R; r++)
 			for (int t = 0; t < wide; t++) sum[r].q[at + t] = WN(end)(s[r][t]);
 	}
+}
+
+// sum_group multiplies group g of 32 columns with R rows of x.
+WN_INLINE void WN(sum_group)(const int kind, const int R, const uint8_t *lines, const wn_rounded *const *x, int64_t b, const int g, v16i *sum) {
+	const int count = wn_group_cols(kind) / 4;
+	if (WN(plain)(kind)) {
+		WN(nibbles)(R, lines, x, b, sum);
+	} else {
+		WN(codes)(kind, R, count, lines, x, b, count * g, sum);
+	}
+}
+
+// sums32 multiplies 32 columns with R rows of x.
+WN_INLINE void WN(sums32)(const int kind, const int R, const uint8_t *lines, const wn_rounded *const *x, int64_t b, v16i *sum) {
+	WN(sum_group)(kind, R, lines, x, b, 0, sum);
 }

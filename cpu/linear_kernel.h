@@ -35,14 +35,6 @@ WN_INLINE void WN(fetch_ahead)(const uint8_t *p, int64_t bytes) {
 	}
 }
 
-WN_INLINE void WN(sums32)(const int kind, const int R, const uint8_t *lines, const wn_rounded *const *x, int64_t b, v16i *sum) {
-	if (WN(plain)(kind)) {
-		WN(nibbles)(R, lines, x, b, sum);
-	} else {
-		WN(codes)(kind, R, 8, lines, x, b, 0, sum);
-	}
-}
-
 // block32 adds one block of a format with blocks of 32 columns.
 WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, v16f *acc) {
 	v16i sum[8];
@@ -55,38 +47,29 @@ WN_INLINE void WN(block32)(const int kind, const int R, const uint8_t *w, const 
 	}
 }
 
-// block256 adds one block of a format with blocks of 256 columns, of which b is the first 32.
+// block256 adds one block of a format with blocks of 256 columns, of which b is the first 32. The sum of all its codes, times the scales of their
+// groups, is a whole number below 2^31, for 256 * 2039 * 32 * 128 is.
 WN_INLINE void WN(block256)(const int kind, const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, int64_t ahead, v16f *acc) {
+	const int groups = 32 / wn_group_cols(kind);
 	v16f d = v_load_f16(w), dmin = wn_has_least(kind) ? v_load_f16(w + 32) : v_zero();
+	v16i whole[8];
+	for (int r = 0; r < R; r++) whole[r] = v_int_zero();
 	for (int j = 0; j < 8; j++) {
-		v16i sum[8];
 		WN(fetch_ahead)(w + ahead + wn_block_bytes(kind) / 8 * j, wn_block_bytes(kind) / 8);
-		WN(sums32)(kind, R, w + wn_head_bytes(kind) + 64 * wn_code_bits(kind) * j, x, b + j, sum);
-		v16f scale = WN(scale)(kind, w, d, j), least = wn_has_least(kind) ? WN(least)(w, dmin, j) : v_zero();
-#pragma GCC unroll 8
-		for (int r = 0; r < R; r++) {
-			acc[r] = v_fma(v_floats(WN(take_off)(kind, sum[r], x[r] + b + j)), v_mul(scale, v_set(x[r][b + j].d)), acc[r]);
-			if (wn_has_least(kind)) acc[r] = v_fnma(least, v_set(x[r][b + j].ds), acc[r]);
-		}
-	}
-}
-
-// block6 adds one block of 256 columns of Q6_K, of which b is the first 32. 16 columns have one scale.
-WN_INLINE void WN(block6)(const int R, const uint8_t *w, const wn_rounded *const *x, int64_t b, int64_t ahead, v16f *acc) {
-	v16f d = v_load_f16(w);
-	for (int j = 0; j < 8; j++) {
-		WN(fetch_ahead)(w + ahead + wn_block_bytes(WN_Q6_K) / 8 * j, wn_block_bytes(WN_Q6_K) / 8);
 #pragma GCC unroll 2
-		for (int h = 0; h < 2; h++) {
-			v16i sum[8];
-			WN(codes)(WN_Q6_K, R, 4, w + 288 + 384 * j, x, b + j, 4 * h, sum);
-			v16f scale = WN(scale)(WN_Q6_K, w, d, 2 * j + h);
+		for (int g = 0; g < groups; g++) {
+			v16i sum[8], times = WN(times)(kind, w, j * groups + g);
+			WN(sum_group)(kind, R, w + wn_head_bytes(kind) + 64 * wn_code_bits(kind) * j, x, b + j, g, sum);
 #pragma GCC unroll 8
-			for (int r = 0; r < R; r++) {
-				acc[r] = v_fma(v_floats(WN(take_group_off)(WN_Q6_K, sum[r], x[r] + b + j, h)), v_mul(scale, v_set(x[r][b + j].d)), acc[r]);
-			}
+			for (int r = 0; r < R; r++) whole[r] = v_int_add(whole[r], v_int_mul(WN(take_group_off)(kind, sum[r], x[r] + b + j, g), times));
 		}
+		if (!wn_has_least(kind)) continue;
+		v16f least = WN(least)(w, dmin, j);
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) acc[r] = v_fnma(least, v_set(x[r][b + j].ds), acc[r]);
 	}
+#pragma GCC unroll 8
+	for (int r = 0; r < R; r++) acc[r] = v_fma(v_floats(whole[r]), v_mul(d, v_set(x[r][b].d)), acc[r]);
 }
 
 // tile_codes multiplies a tile of an integer format with R rows of x, and fetches what lies ahead bytes behind: where more rows go over the tile
@@ -96,9 +79,7 @@ WN_INLINE void WN(tile_codes)(const int kind, const int R, const wn_product *p, 
 	for (int r = 0; r < R; r++) x[r] = p->x[row + r], acc[r] = v_zero();
 	int64_t cols = wn_block_cols(kind), bytes = wn_block_bytes(kind), blocks = p->w->cols / cols;
 	for (int64_t b = 0; b < blocks; b++, w += bytes) {
-		if (kind == WN_Q6_K) {
-			WN(block6)(R, w, x, 8 * b, ahead, acc);
-		} else if (cols == 256) {
+		if (cols == 256) {
 			WN(block256)(kind, R, w, x, 8 * b, ahead, acc);
 		} else {
 			WN(fetch_ahead)(w + ahead, bytes);
@@ -182,17 +163,22 @@ static void WN(single)(const wn_product *p) {
 	}
 }
 
-void WN(wn_round)(const float *x, int64_t count, wn_rounded *out) {
-	for (int64_t b = 0; b < count / 32; b++, x += 32, out++) {
-		v16f u = v_load(x), v = v_load(x + 16);
-		float most = v_most(v_max(v_abs(u), v_abs(v)));
-		float inverse = most > 1e-30f ? WN_MOST / most : 0;
-		int32_t sum[2];
-		WN(take)(out, v_ints(v_mul(u, v_set(inverse))), v_ints(v_mul(v, v_set(inverse))), sum);
-		out->d = inverse > 0 ? most / WN_MOST : 0;
-		out->ds = out->d * (float)(sum[0] + sum[1]);
-		out->less8 = -8 * (sum[0] + sum[1]), out->by16 = -2 * out->less8, out->by128 = 8 * out->by16;
-		out->less2[0] = -2 * sum[0], out->less2[1] = -2 * sum[1];
+// round_block rounds 32 floats of a span whose largest size is given.
+WN_INLINE void WN(round_block)(const float *x, int64_t span, float most, wn_rounded *out) {
+	float inverse = most > 1e-30f ? WN_MOST / most : 0;
+	int32_t sum[2];
+	WN(take)(out, span, v_ints(v_mul(v_load(x), v_set(inverse))), v_ints(v_mul(v_load(x + 16), v_set(inverse))), sum);
+	out->d = inverse > 0 ? most / WN_MOST : 0;
+	out->ds = out->d * (float)(sum[0] + sum[1]);
+	out->less8 = -8 * (sum[0] + sum[1]), out->by16 = -2 * out->less8, out->by128 = 8 * out->by16;
+	out->less2[0] = -2 * sum[0], out->less2[1] = -2 * sum[1];
+}
+
+void WN(wn_round)(const float *x, int64_t count, int64_t span, wn_rounded *out) {
+	for (int64_t at = 0; at < count; at += span) {
+		v16f most = v_zero();
+		for (int64_t i = at; i < at + span; i += 16) most = v_max(most, v_abs(v_load(x + i)));
+		for (int64_t i = at; i < at + span; i += 32) WN(round_block)(x + i, span, v_most(most), out + i / 32);
 	}
 }
 
@@ -273,14 +259,14 @@ void WN(wn_multiply_gated)(const wn_gated *g, int64_t lo, int64_t hi) {
 	}
 #endif
 	WN(wn_multiply)(&p, lo, hi);
-	p.again = wn_rounds(p.w->kind) == wn_rounds(g->up->kind);
+	p.again = wn_span(p.w->kind) == wn_span(g->up->kind);
 	p.w = g->up, p.x = g->x, p.y = g->through;
 	WN(wn_multiply)(&p, lo, hi);
 	for (int64_t r = 0; r < p.rows; r++) {
 		float *y = g->gate.y[r] - p.base;
 		const float *through = p.y[r] - p.base;
 		for (int64_t i = lo; i < hi; i += 16) v_store_n(y + i, v_swiglu(v_load_n(y + i, hi - i), v_load_n(through + i, hi - i)), hi - i);
-		if (g->rounded) WN(wn_round)(y + lo, hi - lo, g->rounded[r] + (lo - p.base) / 32);
+		if (g->rounded) WN(wn_round)(y + lo, hi - lo, g->span, g->rounded[r] + (lo - p.base) / 32);
 	}
 }
 
@@ -297,7 +283,7 @@ typedef struct WN(group) {
 	const float *x; // rows x cols
 	int64_t cols;
 	wn_rounded *rounded;
-	int64_t blocks; // of all rows
+	int64_t span, blocks; // of all rows
 #if WN_TILES
 	WN(panel) *panels; // instead of rounded
 #endif
@@ -309,7 +295,7 @@ static void WN(linear_round)(void *arg, int64_t item, int worker) {
 	const WN(group) *g = arg;
 	(void)worker;
 	int64_t lo = item * WN(ROUND_BLOCKS), n = wn_min(g->blocks - lo, WN(ROUND_BLOCKS));
-	WN(wn_round)(g->x + 32 * lo, 32 * n, g->rounded + lo);
+	WN(wn_round)(g->x + 32 * lo, 32 * n, g->span, g->rounded + lo);
 }
 
 #if WN_TILES
@@ -322,8 +308,8 @@ static void WN(linear_panel)(void *arg, int64_t item, int worker) {
 	int64_t row = item / parts * 16, b = item % parts * WN(PANEL_BLOCKS), n = wn_min(WN(PANEL_BLOCKS), blocks - b);
 	for (int64_t r = row; r < wn_min(row + 16, g->rows); r++) {
 		wn_rounded one[WN(PANEL_BLOCKS)];
-		WN(wn_round)(g->x + r * g->cols + 32 * b, 32 * n, one);
-		for (int64_t i = 0; i < n; i++) WN(place)(one + i, r - row, g->panels + row / 16 * blocks + b + i);
+		WN(wn_round)(g->x + r * g->cols + 32 * b, 32 * n, g->span, one);
+		for (int64_t i = 0; i < n; i++) WN(place)(one + i, g->span, r - row, g->panels + row / 16 * blocks + b + i);
 	}
 }
 
@@ -340,10 +326,10 @@ static int WN(line_up)(wn_ctx *ctx, WN(group) *g) {
 static int WN(rounds)(wn_ctx *ctx, WN(group) *g, int64_t kind) {
 	g->room_bytes = (WN(wn_room)(g->cols) + 63) / 64 * 64, g->room = wn_scratch(ctx, wn_threads(ctx) * g->room_bytes);
 	if (!g->room) return 0;
+	g->span = wn_span(kind);
 #if WN_TILES
 	if (WN(by_tiles)(kind, g->rows)) return WN(line_up)(ctx, g);
 #endif
-	(void)kind;
 	g->blocks = g->rows * (g->cols / 32);
 	g->rounded = wn_scratch(ctx, g->blocks * sizeof *g->rounded);
 	if (g->rounded) wn_parallel(ctx, wn_parts(g->blocks, WN(ROUND_BLOCKS)), WN(linear_round), g);
@@ -368,7 +354,7 @@ static void WN(linear_item)(void *arg, int64_t item, int worker) {
 // joins says whether op next can share a phase with op: the same rows of x, rounded or not.
 static int WN(joins)(const wn_op *op, const wn_op *next) {
 	return next->run == op->run && next->p[0] == op->p[0] && next->p[4] == op->p[4] && next->d[0] == op->d[0] && next->d[1] == op->d[1] &&
-		wn_rounds(next->d[3]) == wn_rounds(op->d[3]);
+		wn_span(next->d[3]) == wn_span(op->d[3]);
 }
 
 void WN(wn_linear)(wn_ctx *ctx, const wn_op *op) {

@@ -3,15 +3,15 @@
 // bits either way.
 
 enum {
-	WN(MANY_BLOCKS) = 8, // blocks of 32 columns whose codes are taken apart at a time: with what the rows have there they fill the first cache
-	WN(MANY_ROWS) = 64, // rows of a pass
+	WN(MANY_BLOCKS) = 8, // blocks of 32 columns whose codes are taken apart at a time, or one of 256: with what the rows have there they fill the first cache
+	WN(MANY_ROWS) = 128, // rows of a pass
 	WN(MANY_BYTES) = 512 << 10, // of rows of inputs in a pass, which stay in the second cache
 };
 
 // apart is a chunk of a tile.
 typedef struct WN(apart) {
-	_Alignas(64) uint8_t lines[WN(MANY_BLOCKS)][16][64]; // see lines_of
-	float scale[2 * WN(MANY_BLOCKS)][16], least[WN(MANY_BLOCKS)][16]; // of a group of columns
+	_Alignas(64) uint8_t lines[WN(MANY_BLOCKS)][16][64]; // see lines_of and word_lines
+	float scale[WN(MANY_BLOCKS)][16], least[WN(MANY_BLOCKS)][16]; // of blocks, and of 32 columns
 } WN(apart);
 
 // sums are those of a row with some tiles.
@@ -21,15 +21,23 @@ typedef float WN(sums)[WN_MANY_TILES][16];
 WN_INLINE void WN(take_apart)(const int kind, const uint8_t *w, int64_t blocks, WN(apart) *to) {
 	const int64_t cols = wn_block_cols(kind), bytes = 64 * wn_code_bits(kind); // of 32 columns
 	WN(take_scales)(kind, w, blocks, to->scale, to->least);
-	for (int64_t b = 0; b < blocks; b += cols / 32, w += wn_block_bytes(kind))
-		for (int64_t j = 0; j < cols / 32; j++) WN(lines_of)(kind, w + wn_head_bytes(kind) + bytes * j, to->lines[b + j]);
+	if (cols == 32) {
+		for (int64_t b = 0; b < blocks; b++, w += wn_block_bytes(kind)) WN(lines_of)(kind, w + wn_head_bytes(kind), to->lines[b]);
+		return;
+	}
+	const int groups = 32 / wn_group_cols(kind);
+	for (int64_t j = 0; j < 8; j++) {
+		v16i times[2];
+#pragma GCC unroll 2
+		for (int g = 0; g < groups; g++) times[g] = v_words_of(WN(times)(kind, w, j * groups + g));
+		WN(word_lines)(kind, w + wn_head_bytes(kind) + bytes * j, times, to->lines[j]);
+	}
 }
 
 // add_chunk adds what R rows make of a chunk of WN_MANY_TILES tiles. Block b of x is the chunk's first; sums begin with block 0.
 WN_INLINE void WN(add_chunk)(const int R, const int kind, const WN(apart) *m, const wn_rounded *const *rows, int64_t b, int64_t blocks,
 	WN(sums) *sums) {
 	enum { T = WN_MANY_TILES };
-	const int groups = 32 / wn_group_cols(kind);
 	const wn_rounded *x[WN_MANY];
 	v16f acc[T * WN_MANY];
 #pragma GCC unroll 8
@@ -39,19 +47,16 @@ WN_INLINE void WN(add_chunk)(const int R, const int kind, const WN(apart) *m, co
 		for (int t = 0; t < T; t++) acc[t * R + r] = b > 0 ? v_load(sums[r][t]) : v_zero();
 	}
 	for (int64_t i = 0; i < blocks; i++) {
+		v16i sum[T * WN_MANY];
+		WN(sum_lines)(R, kind, m->lines[i], sizeof *m, x, b + i, sum);
 #pragma GCC unroll 2
-		for (int g = 0; g < groups; g++) {
-			v16i sum[T * WN_MANY];
-			WN(sum_lines)(R, kind, m->lines[i], sizeof *m, g, x, b + i, sum);
-#pragma GCC unroll 2
-			for (int t = 0; t < T; t++) {
-				v16f scale = v_load(m[t].scale[i * groups + g]), least = wn_has_least(kind) ? v_load(m[t].least[i]) : v_zero();
+		for (int t = 0; t < T; t++) {
+			v16f scale = v_load(m[t].scale[i]), least = wn_has_least(kind) ? v_load(m[t].least[i]) : v_zero();
 #pragma GCC unroll 8
-				for (int r = 0; r < R; r++) {
-					v16f *a = acc + t * R + r;
-					*a = v_fma(v_floats(sum[t * R + r]), v_mul(scale, v_set(x[r][b + i].d)), *a);
-					if (wn_has_least(kind)) *a = v_fma(least, v_set(x[r][b + i].ds), *a);
-				}
+			for (int r = 0; r < R; r++) {
+				v16f *a = acc + t * R + r;
+				*a = v_fma(v_floats(sum[t * R + r]), v_mul(scale, v_set(x[r][b + i].d)), *a);
+				if (wn_has_least(kind)) *a = v_fma(least, v_set(x[r][b + i].ds), *a);
 			}
 		}
 	}
@@ -59,6 +64,36 @@ WN_INLINE void WN(add_chunk)(const int R, const int kind, const WN(apart) *m, co
 	for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
 		for (int t = 0; t < T; t++) v_store(sums[r][t], acc[t * R + r]);
+}
+
+// add_whole is add_chunk for formats with blocks of 256 columns: a chunk is one of them, over which sums are whole numbers.
+WN_INLINE void WN(add_whole)(const int R, const int kind, const WN(apart) *m, const wn_rounded *const *rows, int64_t b, WN(sums) *sums) {
+	enum { T = WN_MANY_TILES };
+	const int leasts = wn_has_least(kind) ? WN(MANY_BLOCKS) : 0;
+	const wn_rounded *x[WN_MANY];
+	v16i sum[T * WN_MANY];
+#pragma GCC unroll 8
+	for (int r = 0; r < R; r++) x[r] = rows[r];
+#pragma GCC unroll 16
+	for (int i = 0; i < T * R; i++) sum[i] = v_int_zero();
+	for (int64_t i = 0; i < WN(MANY_BLOCKS); i++) {
+#pragma GCC unroll 16
+		for (int l = 0; l < 16; l++) WN(dot_words)(R, m->lines[i][l], sizeof *m, x, b + i, l, sum);
+	}
+#pragma GCC unroll 2
+	for (int t = 0; t < T; t++) {
+		v16f acc[WN_MANY], scale = v_load(m[t].scale[0]);
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) acc[r] = b > 0 ? v_load(sums[r][t]) : v_zero();
+#pragma GCC unroll 8
+		for (int i = 0; i < leasts; i++) {
+			v16f least = v_load(m[t].least[i]);
+#pragma GCC unroll 8
+			for (int r = 0; r < R; r++) acc[r] = v_fma(least, v_set(x[r][b + i].ds), acc[r]);
+		}
+#pragma GCC unroll 8
+		for (int r = 0; r < R; r++) v_store(sums[r][t], v_fma(v_floats(sum[t * R + r]), v_mul(scale, v_set(x[r][b].d)), acc[r]));
+	}
 }
 
 // manner is how a kind is multiplied: how it is taken apart, and a chunk of it for WN_MANY rows and for half as many.
@@ -69,7 +104,11 @@ typedef struct WN(manner) {
 
 #define WN_CHUNK(KIND, N) \
 	static void WN(KIND##_by##N)(const WN(apart) *m, const wn_rounded *const *rows, int64_t b, int64_t blocks, WN(sums) *sums) { \
-		WN(add_chunk)(WN_MANY / N, KIND, m, rows, b, blocks, sums); \
+		if (wn_span(KIND) == 256) { \
+			WN(add_whole)(WN_MANY / N, KIND, m, rows, b, sums); \
+		} else { \
+			WN(add_chunk)(WN_MANY / N, KIND, m, rows, b, blocks, sums); \
+		} \
 	}
 #define WN_MANNER(KIND) \
 	static void WN(KIND##_lines)(const uint8_t *w, int64_t blocks, WN(apart) *to) { \
@@ -179,8 +218,9 @@ static void WN(gate_many)(const wn_gated *g, int64_t lo, int64_t hi) {
 		const int64_t last = wn_min(first + pass, p->rows);
 		for (int64_t t = lo / 16; t < hi / 16; t++) {
 			WN(gate_tile)(g, t, first, last);
-			const int64_t j = 16 * (t - 1) - p->base;
-			for (int64_t i = first; g->rounded && (16 * t - lo) % 32 && i < last; i++) WN(wn_round)(p->y[i] + j, 32, g->rounded[i] + j / 32);
+			const int64_t end = 16 * (t + 1), j = end - g->span - p->base;
+			if (!g->rounded || (end - lo) % g->span) continue;
+			for (int64_t i = first; i < last; i++) WN(wn_round)(p->y[i] + j, g->span, g->span, g->rounded[i] + j / 32);
 		}
 	}
 }

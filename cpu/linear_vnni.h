@@ -1,14 +1,23 @@
-// Inputs as two signed bytes each, x = 16 * high + low, which meet unsigned codes four products a lane.
+// Inputs as two signed bytes each, x = 16 * high + low, which meet unsigned codes four products a lane; and as words for formats with blocks of
+// 256 columns, whose codes times their scales are words.
+
+#define WN_BYTES
+#include "linear_words.h"
+#undef WN_BYTES
 
 // take stores a block of rounded inputs, and sums each half.
-WN_INLINE void WN(take)(wn_rounded *x, v16i first, v16i second, int32_t *sum) {
+WN_INLINE void WN(take)(wn_rounded *x, int64_t span, v16i first, v16i second, int32_t *sum) {
 	v16i half[2] = {first, second};
 	for (int h = 0; h < 2; h++) {
+		sum[h] = _mm512_reduce_add_epi32(half[h]);
+		if (span == 256) {
+			v_store_i16(x->q + 16 * h, half[h]);
+			continue;
+		}
 		v16i high = _mm512_srai_epi32(_mm512_add_epi32(half[h], v_int_set(8)), 4);
 		v16i low = _mm512_sub_epi32(half[h], _mm512_slli_epi32(high, 4));
 		_mm_storeu_si128((__m128i *)(x->high + 16 * h), _mm512_cvtepi32_epi8(high));
 		_mm_storeu_si128((__m128i *)(x->low + 16 * h), _mm512_cvtepi32_epi8(low));
-		sum[h] = _mm512_reduce_add_epi32(half[h]);
 	}
 }
 
@@ -38,21 +47,29 @@ WN_INLINE void WN(nibbles)(const int R, const uint8_t *lines, const wn_rounded *
 	}
 }
 
-// codes multiplies count lines of 4 columns of 32 with R rows of x, from line first.
-WN_INLINE void WN(codes)(const int kind, const int R, const int count, const uint8_t *lines, const wn_rounded *const *x, int64_t b,
-	const int first, v16i *sum) {
+// codes multiplies 32 columns of other codes with R rows of x.
+WN_INLINE void WN(codes)(const int kind, const int R, const uint8_t *lines, const wn_rounded *const *x, int64_t b, v16i *sum) {
 	v16i high[8], low[8];
 	for (int r = 0; r < R; r++) high[r] = low[r] = v_int_zero();
 #pragma GCC unroll 8
-	for (int i = 0; i < count; i++) {
-		v16i line = WN(line)(kind, lines, first + i);
+	for (int i = 0; i < 8; i++) {
+		v16i line = WN(line)(kind, lines, i);
 #pragma GCC unroll 8
 		for (int r = 0; r < R; r++) {
-			high[r] = _mm512_dpbusd_epi32(high[r], line, WN(four)(x[r][b].high + 4 * (first + i)));
-			low[r] = _mm512_dpbusd_epi32(low[r], line, WN(four)(x[r][b].low + 4 * (first + i)));
+			high[r] = _mm512_dpbusd_epi32(high[r], line, WN(four)(x[r][b].high + 4 * i));
+			low[r] = _mm512_dpbusd_epi32(low[r], line, WN(four)(x[r][b].low + 4 * i));
 		}
 	}
 	for (int r = 0; r < R; r++) sum[r] = _mm512_add_epi32(_mm512_slli_epi32(high[r], 4), low[r]);
+}
+
+// sums32 multiplies 32 columns with R rows of x.
+WN_INLINE void WN(sums32)(const int kind, const int R, const uint8_t *lines, const wn_rounded *const *x, int64_t b, v16i *sum) {
+	if (WN(plain)(kind)) {
+		WN(nibbles)(R, lines, x, b, sum);
+	} else {
+		WN(codes)(kind, R, lines, x, b, sum);
+	}
 }
 
 // lines_of takes 32 columns apart into lines as sum_lines reads them: of nibbles 8 lines of 16 times the codes of 4 columns and 8 of the codes, of
@@ -76,27 +93,24 @@ WN_INLINE void WN(dot_lines)(const int R, const uint8_t *line, int64_t next, con
 	}
 }
 
-// sum_lines multiplies group g of 32 columns, of which lines of two tiles are given, with block b of R rows of x, less the format's offset.
-WN_INLINE void WN(sum_lines)(const int R, const int kind, const uint8_t (*lines)[64], int64_t next, const int g, const wn_rounded *const *x,
-	int64_t b, v16i *sum) {
+// sum_lines multiplies 32 columns, of which lines of two tiles are given, with block b of R rows of x, less the format's offset.
+WN_INLINE void WN(sum_lines)(const int R, const int kind, const uint8_t (*lines)[64], int64_t next, const wn_rounded *const *x, int64_t b, v16i *sum) {
 	enum { LOW = offsetof(wn_rounded, low) - offsetof(wn_rounded, high) };
-	const int first = g * wn_group_cols(kind) / 4, count = wn_group_cols(kind) / 4;
 	// What is to be taken off is so from the start, before sums that are shifted.
-	const int start = kind == WN_Q6_K || wn_offset(kind) == (WN(plain)(kind) ? 8 : 128);
+	const int start = wn_offset(kind) == (WN(plain)(kind) ? 8 : 128);
 #pragma GCC unroll 16
-	for (int r = 0; r < 2 * R; r++)
-		sum[r] = start ? v_int_set(kind == WN_Q6_K ? x[r % R][b].less2[g] : x[r % R][b].less8) : v_int_zero();
+	for (int r = 0; r < 2 * R; r++) sum[r] = start ? v_int_set(x[r % R][b].less8) : v_int_zero();
 #pragma GCC unroll 8
-	for (int i = first; i < first + count; i++) {
+	for (int i = 0; i < 8; i++) {
 		WN(dot_lines)(R, lines[i], next, x, b, 4 * i, sum);
 		if (WN(plain)(kind)) WN(dot_lines)(R, lines[8 + i], next, x, b, LOW + 4 * i, sum);
 	}
 	if (!WN(plain)(kind)) {
 		for (int r = 0; r < 2 * R; r++) sum[r] = _mm512_slli_epi32(sum[r], 4);
 #pragma GCC unroll 8
-		for (int i = first; i < first + count; i++) WN(dot_lines)(R, lines[i], next, x, b, LOW + 4 * i, sum);
+		for (int i = 0; i < 8; i++) WN(dot_lines)(R, lines[i], next, x, b, LOW + 4 * i, sum);
 	}
 	if (start) return;
 #pragma GCC unroll 16
-	for (int r = 0; r < 2 * R; r++) sum[r] = WN(take_group_off)(kind, sum[r], x[r % R] + b, g);
+	for (int r = 0; r < 2 * R; r++) sum[r] = WN(take_off)(kind, sum[r], x[r % R] + b);
 }

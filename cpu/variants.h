@@ -5,7 +5,7 @@
 //	WN_SUMS     how many sums of 16 lanes the registers hold beside what is added to them
 //	WN_ROWS     how many rows of inputs a product takes at a time, 2 or more; with an integer format up to 4 of them
 //	WN_MANY     how many of many rows it then takes, WN_MANY_TILES with how many tiles: linear_many.h; absent where there is no such way
-//	WN_INPUTS   the file that says how inputs of integer formats are multiplied
+//	WN_INPUTS   the file that says how inputs of integer formats are multiplied: linear_words.h, linear_vnni.h, linear_dotprod.h
 //	WN_TILES    1 where many rows of them are multiplied by AMX. A file that wants a variant for that defines WN_WEIGHTS.
 //
 // Under WINNOW_EMULATE the AVX-512 variant is built from emulated instructions, for testing on machines without them.

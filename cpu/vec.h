@@ -34,6 +34,8 @@
 #define v_load_bf16 WN(v_load_bf16)
 #define v_load_u8 WN(v_load_u8)
 #define v_load_i8 WN(v_load_i8)
+#define v_int_u8 WN(v_int_u8)
+#define v_int_i8 WN(v_int_i8)
 #define v_load_i4 WN(v_load_i4) // of 16 bytes the 4 bits from bit n on, n being 0 or 4, less 8
 #define v_even_bf16 WN(v_even_bf16) // the bfloat16 values in the low half of each lane
 #define v_odd_bf16 WN(v_odd_bf16) // in the high half
@@ -42,14 +44,19 @@
 #define v_int_zero WN(v_int_zero)
 #define v_int_set WN(v_int_set)
 #define v_int_load WN(v_int_load)
+#define v_int_add WN(v_int_add)
 #define v_int_sub WN(v_int_sub)
+#define v_int_mul WN(v_int_mul)
 #define v_int_or WN(v_int_or)
 #define v_bits WN(v_bits) // each byte shifted left by n bits, or right by -n, and what the mask, the same for each byte, leaves of it
 #define v_lookup WN(v_lookup) // each byte, below 16, replaced by that byte of a table
-// Of variants that multiply inputs of integer formats as words:
+// Of variants that multiply words of 16 bits, two a lane:
 #define v_codes4 WN(v_codes4) // the code of 4 bits at bit n of each half of a lane, n being 0, 4, 8 or 12
 #define v_codes8 WN(v_codes8) // that of 8 bits, n being 0 or 8
-#define v_dot WN(v_dot) // adds, in each lane, the two products of codes with signed words of 16 bits
+#define v_dot WN(v_dot) // adds, in each lane, the two products of signed words
+#define v_words_of WN(v_words_of) // the low word of each lane, in both its halves: of variants that meet many rows, like the next two
+#define v_words_sub WN(v_words_sub)
+#define v_words_mul WN(v_words_mul) // the low 16 bits
 #define v_store_i16 WN(v_store_i16) // whole numbers of at most 16 bits as words, every four of them in the order 0, 2, 1, 3
 
 #include WN_VECTORS

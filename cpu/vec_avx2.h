@@ -63,14 +63,16 @@ WN_INLINE v16f v_load_bf16(const void *p) {
 	__m256i a = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(h)), b = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(h, 1));
 	return (v16f){_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
 }
-WN_INLINE v16f v_load_u8(const void *p) {
+WN_INLINE v16i v_int_u8(const void *p) {
 	__m128i c = _mm_loadu_si128(p);
-	return v_floats((v16i){_mm256_cvtepu8_epi32(c), _mm256_cvtepu8_epi32(_mm_srli_si128(c, 8))});
+	return (v16i){_mm256_cvtepu8_epi32(c), _mm256_cvtepu8_epi32(_mm_srli_si128(c, 8))};
 }
-WN_INLINE v16f v_load_i8(const void *p) {
+WN_INLINE v16i v_int_i8(const void *p) {
 	__m128i c = _mm_loadu_si128(p);
-	return v_floats((v16i){_mm256_cvtepi8_epi32(c), _mm256_cvtepi8_epi32(_mm_srli_si128(c, 8))});
+	return (v16i){_mm256_cvtepi8_epi32(c), _mm256_cvtepi8_epi32(_mm_srli_si128(c, 8))};
 }
+WN_INLINE v16f v_load_u8(const void *p) { return v_floats(v_int_u8(p)); }
+WN_INLINE v16f v_load_i8(const void *p) { return v_floats(v_int_i8(p)); }
 WN_INLINE v16f v_load_kept(const void *p, unsigned mask) {
 	uint16_t from[16], t[16] = {0};
 	memcpy(from, p, sizeof from);
@@ -94,7 +96,9 @@ WN_INLINE v16i v_int_set(int32_t x) { return (v16i){_mm256_set1_epi32(x), _mm256
 WN_INLINE v16i v_int_load(const void *p) {
 	return (v16i){_mm256_loadu_si256(p), _mm256_loadu_si256((const __m256i *)p + 1)};
 }
+WN_INLINE v16i v_int_add(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_add_epi32); }
 WN_INLINE v16i v_int_sub(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_sub_epi32); }
+WN_INLINE v16i v_int_mul(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_mullo_epi32); }
 WN_INLINE v16i v_int_or(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_or_si256); }
 WN_INLINE v16i v_bits(v16i x, const int n, const uint8_t mask) {
 	__m256i m = _mm256_set1_epi8((char)mask);
@@ -114,6 +118,13 @@ WN_INLINE v16i v_codes8(v16i x, const int n) {
 	__m256i m = _mm256_set1_epi16(0x00ff);
 	return (v16i){_mm256_and_si256(_mm256_srli_epi16(x.a, n), m), _mm256_and_si256(_mm256_srli_epi16(x.b, n), m)};
 }
+WN_INLINE v16i v_words_of(v16i x) {
+	__m256i low = _mm256_set1_epi32(0xffff);
+	x = (v16i){_mm256_and_si256(x.a, low), _mm256_and_si256(x.b, low)};
+	return (v16i){_mm256_or_si256(x.a, _mm256_slli_epi32(x.a, 16)), _mm256_or_si256(x.b, _mm256_slli_epi32(x.b, 16))};
+}
+WN_INLINE v16i v_words_sub(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_sub_epi16); }
+WN_INLINE v16i v_words_mul(v16i x, v16i y) { return WN_BOTH2(v16i, _mm256_mullo_epi16); }
 WN_INLINE v16i v_dot(v16i acc, v16i x, v16i y) {
 	acc = (v16i){_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
 	__asm__("" : "+x"(acc.a), "+x"(acc.b)); // has gcc add here, not put it off and spill the terms

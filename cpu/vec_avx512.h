@@ -43,8 +43,10 @@ WN_INLINE float v_one_f16(const void *p) {
 	return _cvtsh_ss(h);
 }
 WN_INLINE v16f v_load_bf16(const void *p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)); }
-WN_INLINE v16f v_load_u8(const void *p) { return v_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
-WN_INLINE v16f v_load_i8(const void *p) { return v_floats(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
+WN_INLINE v16i v_int_u8(const void *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(p)); }
+WN_INLINE v16i v_int_i8(const void *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128(p)); }
+WN_INLINE v16f v_load_u8(const void *p) { return v_floats(v_int_u8(p)); }
+WN_INLINE v16f v_load_i8(const void *p) { return v_floats(v_int_i8(p)); }
 WN_INLINE v16f v_load_kept(const void *p, unsigned mask) { return _mm512_maskz_expand_ps((__mmask16)mask, v_load_f16(p)); }
 WN_INLINE v16f v_load_i4(const void *p, int n) {
 	const v16f codes = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
@@ -56,7 +58,9 @@ WN_INLINE v16f v_odd_bf16(v16i a) { return _mm512_castsi512_ps(_mm512_and_si512(
 WN_INLINE v16i v_int_zero(void) { return _mm512_setzero_si512(); }
 WN_INLINE v16i v_int_set(int32_t x) { return _mm512_set1_epi32(x); }
 WN_INLINE v16i v_int_load(const void *p) { return _mm512_loadu_si512(p); }
+WN_INLINE v16i v_int_add(v16i a, v16i b) { return _mm512_add_epi32(a, b); }
 WN_INLINE v16i v_int_sub(v16i a, v16i b) { return _mm512_sub_epi32(a, b); }
+WN_INLINE v16i v_int_mul(v16i a, v16i b) { return _mm512_mullo_epi32(a, b); }
 WN_INLINE v16i v_int_or(v16i a, v16i b) { return _mm512_or_si512(a, b); }
 WN_INLINE v16i v_bits(v16i a, const int n, const uint8_t mask) {
 	if (n > 0) a = _mm512_slli_epi16(a, n);
@@ -65,4 +69,13 @@ WN_INLINE v16i v_bits(v16i a, const int n, const uint8_t mask) {
 }
 WN_INLINE v16i v_lookup(const uint8_t *table, v16i a) {
 	return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table)), a);
+}
+WN_INLINE v16i v_codes4(v16i a, const int n) { return _mm512_and_si512(_mm512_srli_epi16(a, n), _mm512_set1_epi16(0x000f)); }
+WN_INLINE v16i v_codes8(v16i a, const int n) { return _mm512_and_si512(_mm512_srli_epi16(a, n), _mm512_set1_epi16(0x00ff)); }
+WN_INLINE v16i v_words_of(v16i a) { return _mm512_or_si512(_mm512_slli_epi32(a, 16), _mm512_and_si512(a, v_int_set(0xffff))); }
+WN_INLINE v16i v_words_sub(v16i a, v16i b) { return _mm512_sub_epi16(a, b); }
+WN_INLINE v16i v_words_mul(v16i a, v16i b) { return _mm512_mullo_epi16(a, b); }
+WN_INLINE v16i v_dot(v16i acc, v16i a, v16i b) { return _mm512_dpwssd_epi32(acc, a, b); }
+WN_INLINE void v_store_i16(int16_t *p, v16i a) {
+	_mm256_storeu_si256((__m256i *)p, _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(_mm512_cvtepi32_epi16(a), 0xd8), 0xd8));
 }

@@ -79,22 +79,23 @@ WN_INLINE float v_one_f16(const void *p) {
 	memcpy(&h, p, 2);
 	return h;
 }
-WN_INLINE v16f v_load_u8(const void *p) {
+WN_INLINE v16i v_int_u8(const void *p) {
 	uint8x16_t c = vld1q_u8(p);
-	uint16x8_t a = vmovl_u8(vget_low_u8(c)), b = vmovl_high_u8(c);
-	return (v16f){{vcvtq_f32_u32(vmovl_u16(vget_low_u16(a))), vcvtq_f32_u32(vmovl_high_u16(a)),
-		vcvtq_f32_u32(vmovl_u16(vget_low_u16(b))), vcvtq_f32_u32(vmovl_high_u16(b))}};
+	int16x8_t a = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(c))), b = vreinterpretq_s16_u16(vmovl_high_u8(c));
+	return (v16i){{vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a), vmovl_s16(vget_low_s16(b)), vmovl_high_s16(b)}};
 }
+WN_INLINE v16f v_load_u8(const void *p) { return v_floats(v_int_u8(p)); }
 WN_INLINE v16f v_load_bf16(const void *p) {
 	uint16x8_t a = vld1q_u16(p), b = vld1q_u16((const uint16_t *)p + 8);
 	return (v16f){{vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(a), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(a, 16)),
 		vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(b), 16)), vreinterpretq_f32_u32(vshll_high_n_u16(b, 16))}};
 }
-WN_INLINE v16f v_load_i8(const void *p) {
+WN_INLINE v16i v_int_i8(const void *p) {
 	int8x16_t c = vld1q_s8(p);
 	int16x8_t a = vmovl_s8(vget_low_s8(c)), b = vmovl_high_s8(c);
-	return v_floats((v16i){{vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a), vmovl_s16(vget_low_s16(b)), vmovl_high_s16(b)}});
+	return (v16i){{vmovl_s16(vget_low_s16(a)), vmovl_high_s16(a), vmovl_s16(vget_low_s16(b)), vmovl_high_s16(b)}};
 }
+WN_INLINE v16f v_load_i8(const void *p) { return v_floats(v_int_i8(p)); }
 WN_INLINE v16f v_load_kept(const void *p, unsigned mask) {
 	uint16_t from[16], t[16] = {0};
 	memcpy(from, p, sizeof from);
@@ -120,7 +121,9 @@ WN_INLINE v16i v_int_load(const void *p) {
 	return (v16i){{vreinterpretq_s32_u8(vld1q_u8(b)), vreinterpretq_s32_u8(vld1q_u8(b + 16)),
 		vreinterpretq_s32_u8(vld1q_u8(b + 32)), vreinterpretq_s32_u8(vld1q_u8(b + 48))}};
 }
+WN_INLINE v16i v_int_add(v16i x, v16i y) { return WN_EACH2(v16i, vaddq_s32); }
 WN_INLINE v16i v_int_sub(v16i x, v16i y) { return WN_EACH2(v16i, vsubq_s32); }
+WN_INLINE v16i v_int_mul(v16i x, v16i y) { return WN_EACH2(v16i, vmulq_s32); }
 WN_INLINE v16i v_int_or(v16i x, v16i y) { return WN_EACH2(v16i, vorrq_s32); }
 #define WN_BITS(u) \
 	vreinterpretq_s32_u8(vandq_u8((n < 0 ? vreinterpretq_u8_s32(u) >> -n : vreinterpretq_u8_s32(u) << n), vdupq_n_u8(mask)))
