@@ -83,7 +83,8 @@ their tokens, and how much longer the prompt takes than alone.
 -f FILE is another test: the request in FILE is answered in up to -n tokens, by turns with tokens that are foretold and computed ahead and without.
 
 --attention needs no MODEL: it measures selectors of keys beside dense attention on one layer's queries, keys and values, each with its
-knob turned so that it reaches --recall of the softmax, with the fewest keys. Recall and density are means over 64 sampled rows.`,
+knob turned so that it reaches --recall of the softmax, with the fewest keys. Recall and density are means over 64 sampled rows. All selectors of
+a prompt take turns with dense attention in the same run; where --chunks says so, only in some steps, whose time stands for the whole prompt.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if b.attention.on {
 				return cobra.NoArgs(c, args)

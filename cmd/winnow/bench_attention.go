@@ -25,12 +25,13 @@ type attentionBench struct {
 	all            bool // none were named, so all are measured that work without a model
 	keys           []int
 	heads, kv, dim int
-	recall         float64
+	recalls        []float64
 	knob           float64 // NaN = searched
 	alpha          float64
 	phase          string
 	inputs         string // file; "" = drawn
 	batch, rounds  int    // rounds: 0 = three, one beyond 32,768 keys
+	chunks         int    // of a prompt that are measured; 0 = all
 }
 
 // attentionResult is one selector on one layer's inputs. Dense attention is measured in turn with it.
@@ -45,15 +46,17 @@ type attentionResult struct {
 	Device   string `json:"device"`
 	NThreads int    `json:"n_threads"`
 
+	Target       float64 `json:"target"` // recall that was asked for
 	Knob         string  `json:"knob,omitempty"`
 	Value        float64 `json:"value"`                   // of the knob
-	Reached      bool    `json:"reached"`                 // the recall that was asked for
+	Reached      bool    `json:"reached"`                 // the target, by the sampled rows
 	OracleBlocks bool    `json:"oracle_blocks,omitempty"` // in place of a gate's, which no model stands behind: chosen outside of what is timed
 
 	Ms            float64 `json:"ms"` // selection and attention of the whole prompt, or of one step
 	MsDense       float64 `json:"ms_dense"`
 	Speedup       float64 `json:"speedup"`
 	Rounds        int     `json:"rounds"`
+	Measured      float64 `json:"measured"`       // share of the prompt's pairs of query and key that was timed; ms are of the whole prompt by it
 	Density       float64 `json:"density"`        // share of the visible keys that is read: mean of the sampled rows and heads
 	Work          float64 `json:"work"`           // keys read over keys visible, summed over all that was timed
 	Recall        float64 `json:"recall"`         // share of the softmax on keys that are read: mean of the sampled rows and heads
@@ -70,13 +73,14 @@ func attentionFlags(c *cobra.Command, a *attentionBench) {
 	f.IntVar(&a.heads, "heads", 32, "of --attention: query heads; a file says itself")
 	f.IntVar(&a.kv, "kv-heads", 8, "of --attention: key-value heads; a file says itself")
 	f.IntVar(&a.dim, "dim", 128, "of --attention: values a head; a file says itself")
-	f.Float64Var(&a.recall, "recall", 0.98, "of --attention: the share of the softmax that each selector's knob is turned to reach")
+	f.Float64SliceVar(&a.recalls, "recall", []float64{0.98}, "of --attention: shares of the softmax that each selector's knob is turned to reach")
 	f.Float64Var(&a.knob, "knob", math.NaN(), "of --attention: what the knob is turned to instead")
 	f.Float64Var(&a.alpha, "alpha", 1, "of --attention: how strongly drawn queries look for one key")
 	f.StringVar(&a.phase, "phase", "prefill", "of --attention: prefill or decode")
 	f.StringVar(&a.inputs, "inputs", "", "of --attention: safetensors file with q [heads, keys, dim], k and v [kv heads, keys, dim] (default: drawn)")
 	f.IntVar(&a.batch, "batch", 1, "of --attention: sequences of a decode step")
 	f.IntVar(&a.rounds, "rounds", 0, "of --attention: how often a prompt is measured (default: 3, beyond 32768 keys 1)")
+	f.IntVar(&a.chunks, "chunks", 0, "of --attention: how many steps of a prompt are measured, spread evenly over it (default: all)")
 }
 
 // phases are those by name.
@@ -100,8 +104,13 @@ func (a *attentionBench) check() error {
 	if a.heads < 1 || a.kv < 1 || a.heads%a.kv != 0 || a.dim < 1 || a.batch < 1 || slices.Min(append(a.keys, math.MaxInt)) < 64 {
 		return errors.New("bench: --heads is a multiple of --kv-heads, --dim and --batch at least 1, --keys at least 64")
 	}
-	if !(a.recall > 0 && a.recall <= 1) || a.rounds < 0 {
-		return fmt.Errorf("bench: --recall is above 0 and at most 1, not %v, and --rounds not negative", a.recall)
+	if len(a.recalls) == 0 || a.rounds < 0 || a.chunks < 0 {
+		return errors.New("bench: --recall lists a share, and --rounds and --chunks are not negative")
+	}
+	for _, r := range a.recalls {
+		if !(r > 0 && r <= 1) {
+			return fmt.Errorf("bench: --recall is above 0 and at most 1, not %v", r)
+		}
 	}
 	return nil
 }
@@ -152,59 +161,51 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	t := &truth{device: m.device, queue: m.device.Queue(), in: in}
-	samples := attention.Samples(in.Keys(), phases[a.phase])
-	oracle, err := t.density(samples, a.recall)
+	densities, err := t.densities(attention.Samples(in.Keys(), phases[a.phase]), a.recalls)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range a.selectors {
-		log.Info("bench", "selector", name, "keys", in.Keys(), "phase", a.phase)
-		r := attentionResult{
-			Selector: name, Phase: a.phase, Keys: in.Keys(), Heads: in.Heads, KVHeads: in.KV, Dim: in.Q.Cols, Batch: a.batch,
-			Device: m.device.Name(), NThreads: cfg.Threads, OracleDensity: oracle,
+	entry := attentionResult{
+		Phase: a.phase, Keys: in.Keys(), Heads: in.Heads, KVHeads: in.KV, Dim: in.Q.Cols, Batch: a.batch, Device: m.device.Name(), NThreads: cfg.Threads,
+	}
+	if entry.Phase == "prefill" {
+		entry.Batch = 1
+	}
+	for _, names := range a.heats() {
+		f := &field{bench: a, truth: t, rows: min(roundUp(cmp.Or(cfg.Rows, stepRows), stepRows), in.Keys())}
+		for _, name := range names {
+			log.Info("bench", "selector", name, "keys", in.Keys(), "phase", a.phase)
+			entry.Selector = name
+			err := f.enter(entry, densities)
+			if a.all && errors.Is(err, attention.ErrNeedsModel) {
+				log.Warn("bench", "selector", name, "left out", err)
+			} else if err != nil {
+				f.free()
+				return nil, fmt.Errorf("%s at %d keys: %w", name, in.Keys(), err)
+			}
 		}
-		if r.Phase == "prefill" {
-			r.Batch = 1
-		}
-		err := a.measure(&r, t, cfg.Rows)
-		if a.all && errors.Is(err, attention.ErrNeedsModel) {
-			log.Warn("bench", "selector", name, "left out", err)
-			continue
-		}
+		some, err := f.run()
+		f.free()
 		if err != nil {
-			return nil, fmt.Errorf("%s at %d keys: %w", name, in.Keys(), err)
+			return nil, err
 		}
-		results = append(results, r)
+		results = append(results, some...)
 	}
 	return results, nil
 }
 
-// measure finds the knob's setting, then takes the times. Rows are the most of a chunk; 0 = 2048.
-func (a *attentionBench) measure(r *attentionResult, t *truth, rows int) error {
-	race, err := a.newRace(r.Selector, t, min(cmp.Or(rows, 2048), r.Keys))
-	if err != nil {
-		return err
+// heats are the selectors that are measured side by side: for prompts all of them, since dense attention is what takes long; for single steps,
+// which take no time, each by itself, since many sequences take much room.
+func (a *attentionBench) heats() [][]string {
+	if a.phase == "prefill" {
+		return [][]string{a.selectors}
 	}
-	defer race.free()
-	if err := race.fill(); err != nil {
-		return err
-	}
-	r.Knob, r.OracleBlocks = race.Knob.Name, race.oracle != nil
-	if r.Value, r.Reached, err = a.turn(race); err != nil {
-		return err
-	}
-	if race.Phase == attention.Decode {
-		err = race.decode(r)
-	} else {
-		err = race.prefill(r, a.rounds)
-	}
-	r.Speedup = r.MsDense / r.Ms
-	return err
+	return slices.Collect(slices.Chunk(a.selectors, 1))
 }
 
 func printAttention(out io.Writer, results []attentionResult) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "selector\tkeys\tms\tdense ms\tspeedup\tdensity\toracle\trecall\tmax error\tknob\t")
+	fmt.Fprintln(w, "selector\tkeys\tms\tdense ms\tspeedup\tdensity\toracle\trecall\tof\tmax error\tknob\t")
 	for _, r := range results {
 		knob := r.Knob
 		if knob != "" {
@@ -216,13 +217,14 @@ func printAttention(out io.Writer, results []attentionResult) error {
 		if r.OracleBlocks {
 			knob += " (the oracle's blocks, not a gate's)"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.2f\t%.4f\t%.4f\t%.4f\t%.2g\t%s\t\n", r.Selector, r.Keys, r.Ms, r.MsDense, r.Speedup, r.Density,
-			r.OracleDensity, r.Recall, r.MaxError, knob)
+		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.2f\t%.4f\t%.4f\t%.4f\t%.4g\t%.2g\t%s\t\n", r.Selector, r.Keys, r.Ms, r.MsDense, r.Speedup, r.Density,
+			r.OracleDensity, r.Recall, r.Target, r.MaxError, knob)
 	}
 	if err := w.Flush(); err != nil || len(results) == 0 {
 		return err
 	}
 	r := results[0]
-	_, err := fmt.Fprintf(out, "%s of one layer, %d heads on %d of %d values, on %s\n", r.Phase, r.Heads, r.KVHeads, r.Dim, r.Device)
+	_, err := fmt.Fprintf(out, "%s of one layer, %d heads on %d of %d values, on %s, %.0f %% of it measured\n", r.Phase, r.Heads, r.KVHeads, r.Dim, r.Device,
+		100*r.Measured)
 	return err
 }

@@ -20,7 +20,6 @@ type race struct {
 
 	keys  int
 	batch int
-	chunk int // rows of a prompt's step
 }
 
 // gated are the kinds that score with trained gates. Inputs without a model have none, so the oracle's blocks stand in for theirs.
@@ -36,7 +35,6 @@ func (a *attentionBench) newRace(name string, t *truth, rows int) (*race, error)
 	if err := r.open(name, t, size); err != nil {
 		return nil, err
 	}
-	r.chunk = r.Trial.Env.Rows()
 	return r, nil
 }
 
@@ -89,54 +87,38 @@ func (r *race) foresee(runs ...attention.Run) {
 	r.oracle.write(r.Selector.Plan, firsts, float64(r.Setting))
 }
 
-// lap is one step of both.
-type lap struct {
-	sparse, dense time.Duration
-	differ        float64 // largest difference of the outputs of some rows
-}
-
-// lap runs a step's selection and attention, then attention over everything, or the other way about.
-func (r *race) lap(phase attention.Phases, rows []int, denseFirst bool, runs ...attention.Run) (l lap, err error) {
+// sparse is the time of a step's selection and attention, and the outputs of some rows.
+func (r *race) sparse(phase attention.Phases, rows []int, runs ...attention.Run) (took time.Duration, out []float32, err error) {
 	t := r.Trial
 	t.Step(phase, r.Setting, runs...)
 	started := time.Now()
 	err = t.Observe(r.Selector)
-	l.sparse = time.Since(started)
+	took = time.Since(started)
 	if err := errors.Join(err, t.Keep()); err != nil {
-		return l, err
+		return took, nil, err
 	}
-	var sparse, dense []float32
-	one := func() error {
-		if r.oracle != nil {
-			r.foresee(runs...)
-		}
-		started := time.Now()
-		err := t.Append(r.Selector)
-		if r.oracle == nil {
-			err = errors.Join(err, t.Select(r.Selector))
-		}
-		err = errors.Join(err, t.Attend(r.Selector.Plan))
-		l.sparse += time.Since(started)
-		sparse = r.outputs(rows)
-		return err
+	if r.oracle != nil {
+		r.foresee(runs...)
 	}
-	two := func() error {
-		started := time.Now()
-		err := t.Attend(t.Dense)
-		l.dense = time.Since(started)
-		dense = r.outputs(rows)
-		return err
+	started = time.Now()
+	err = t.Append(r.Selector)
+	if r.oracle == nil {
+		err = errors.Join(err, t.Select(r.Selector))
 	}
-	if denseFirst {
-		one, two = two, one
+	err = errors.Join(err, t.Attend(r.Selector.Plan))
+	return took + time.Since(started), r.outputs(rows), err
+}
+
+// dense is the time of attention over everything in a step, and the outputs of some rows.
+func (r *race) dense(phase attention.Phases, rows []int, runs ...attention.Run) (took time.Duration, out []float32, err error) {
+	t := r.Trial
+	t.Step(phase, r.Setting, runs...)
+	if err := t.Keep(); err != nil {
+		return 0, nil, err
 	}
-	if err := errors.Join(one(), two()); err != nil {
-		return l, err
-	}
-	for i := range sparse {
-		l.differ = max(l.differ, math.Abs(float64(sparse[i]-dense[i])))
-	}
-	return l, nil
+	started := time.Now()
+	err = t.Attend(t.Dense)
+	return time.Since(started), r.outputs(rows), err
 }
 
 func (r *race) outputs(rows []int) (all []float32) {
@@ -146,82 +128,50 @@ func (r *race) outputs(rows []int) (all []float32) {
 	return all
 }
 
-// prefill computes the whole prompt in chunks, some times over.
-func (r *race) prefill(res *attentionResult, rounds int) error {
-	res.Rounds = rounds
-	if rounds == 0 {
-		res.Rounds = 3
-		if r.keys > 32768 {
-			res.Rounds = 1
-		}
-	}
-	var sparse, dense []float64
-	var read, visible float64
-	var all []attention.Receipt
-	for round := range res.Rounds {
-		var sum lap
-		for from := 0; from < r.keys; from += r.chunk {
-			run := attention.Run{From: from, To: min(from+r.chunk, r.keys)}
-			rows := r.Sampled(run)
-			l, err := r.lap(r.Phase, rows, (round+from/r.chunk)%2 == 1, run)
-			if err != nil {
-				return err
-			}
-			sum.sparse, sum.dense = sum.sparse+l.sparse, sum.dense+l.dense
-			res.MaxError = max(res.MaxError, l.differ)
-			if round > 0 {
-				continue
-			}
-			some, err := r.Trial.Probe(r.Selector.Plan, rows)
-			n, of, err2 := r.Trial.Count(r.Selector.Plan)
-			if err := errors.Join(err, err2); err != nil {
-				return err
-			}
-			all, read, visible = append(all, some...), read+n, visible+of
-		}
-		sparse, dense = append(sparse, milliseconds(sum.sparse)), append(dense, milliseconds(sum.dense))
-	}
-	res.Ms, res.MsDense, res.Work = percentile(sparse, 50), percentile(dense, 50), read/visible
-	res.Recall, res.Density = attention.Means(all)
-	return nil
-}
-
-// decode computes the last token of every sequence, many times over. What recall and error are is seen at the sampled positions.
+// decode computes the last token of every sequence, many times over, in turn with dense attention. What the error is is seen at the sampled
+// positions.
 func (r *race) decode(res *attentionResult) error {
-	res.Rounds = decodeSteps
+	res.Rounds, res.Measured = decodeSteps, 1
 	var sparse, dense []float64
 	var runs []attention.Run
 	for s := range r.batch {
 		runs = append(runs, attention.Run{Seq: s, From: r.keys - 1, To: r.keys})
 	}
 	for round := range decodeSteps + 1 {
-		l, err := r.lap(r.Phase, []int{0}, round%2 == 1, runs...)
-		if err != nil {
-			return err
+		var took [2]time.Duration
+		for i := range 2 {
+			of := (round + i) % 2
+			step := r.sparse
+			if of == 1 {
+				step = r.dense
+			}
+			var err error
+			if took[of], _, err = step(r.Phase, nil, runs...); err != nil {
+				return err
+			}
 		}
-		res.MaxError = max(res.MaxError, l.differ)
 		if round > 0 { // the first one warms up
-			sparse, dense = append(sparse, milliseconds(l.sparse)), append(dense, milliseconds(l.dense))
+			sparse, dense = append(sparse, milliseconds(took[0])), append(dense, milliseconds(took[1]))
 		}
+	}
+	if _, _, err := r.sparse(r.Phase, nil, runs...); err != nil { // its plan is counted
+		return err
 	}
 	read, visible, err := r.Trial.Count(r.Selector.Plan)
 	if err != nil {
 		return err
 	}
 	res.Ms, res.MsDense, res.Work = percentile(sparse, 50), percentile(dense, 50), read/visible
-	var all []attention.Receipt
 	for _, pos := range r.Samples {
-		some, err := r.ReceiptsOf(attention.Run{From: pos, To: pos + 1}, []int{0})
-		if err != nil {
+		if _, err := r.ReceiptsOf(attention.Run{From: pos, To: pos + 1}, []int{0}); err != nil {
 			return err
 		}
 		differ, err := r.differ()
 		if err != nil {
 			return err
 		}
-		all, res.MaxError = append(all, some...), max(res.MaxError, differ)
+		res.MaxError = max(res.MaxError, differ)
 	}
-	res.Recall, res.Density = attention.Means(all)
 	return nil
 }
 
@@ -234,8 +184,13 @@ func (r *race) differ() (most float64, err error) {
 	if err := r.Trial.Attend(r.Trial.Dense); err != nil {
 		return 0, err
 	}
-	for i, v := range r.outputs([]int{0}) {
-		most = max(most, math.Abs(float64(v-sparse[i])))
+	return furthest(sparse, r.outputs([]int{0})), nil
+}
+
+// furthest is the largest difference of two vectors' values.
+func furthest(x, y []float32) (most float64) {
+	for i, v := range x {
+		most = max(most, math.Abs(float64(v-y[i])))
 	}
-	return most, nil
+	return most
 }

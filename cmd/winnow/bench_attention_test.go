@@ -42,6 +42,12 @@ func TestBenchAttention(t *testing.T) {
 			}
 		}
 	}
+	// Several recalls come one after the other, beside the same dense attention.
+	two := attentionBenched(t, "--selectors", "full,streaming", "--keys", "640", "--recall", "0.9,0.6", "--rounds", "1")
+	if len(two) != 4 || two[2].Target != 0.9 || two[3].Target != 0.6 || two[2].Density <= two[3].Density || two[2].OracleDensity <= two[3].OracleDensity ||
+		two[0].MsDense != two[3].MsDense || two[3].Measured != 1 {
+		t.Errorf("%+v", two)
+	}
 	// A knob that is given stays, whatever it reaches.
 	r := attentionBenched(t, "--selectors", "streaming", "--keys", "640", "--knob", "64", "--recall", "0.99")[0]
 	if r.Value != 64 || r.Reached || r.Recall > 0.9 {
@@ -51,12 +57,32 @@ func TestBenchAttention(t *testing.T) {
 		"there are anchor, ":       {"--selectors", "fastest"},
 		"prefill or decode":        {"--phase", "both"},
 		"multiple of --kv-heads":   {"--kv-heads", "5"},
+		"--recall is above 0":      {"--recall", "0.9,2"},
+		"--chunks are not":         {"--chunks", "-1"},
 		"recent is -1":             {"--selectors", "streaming", "--keys", "64", "--knob", "-1"},
 		"no such file":             {"--inputs", "none.safetensors"},
 		"unknown command \"demo\"": {"demo"},
 	} {
 		if _, _, err := winnow(t, "", append([]string{"bench", "--attention", "--log", "warn"}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", args, err, want)
+		}
+	}
+}
+
+// Some steps of a prompt see as many keys on average as all of them, so that their time stands for the whole prompt's.
+func TestChunksLieAboutTheMiddle(t *testing.T) {
+	for _, c := range []struct{ keys, chunks, want int }{{8192, 0, 4}, {32768, 4, 4}, {65536, 4, 4}, {131072, 2, 2}, {32768, 3, 3}, {6144, 5, 3}} {
+		f := &field{bench: &attentionBench{chunks: c.chunks}, truth: &truth{in: &attention.Inputs{Heads: 1, Q: tensor.Mat{Rows: c.keys}}}, rows: stepRows}
+		runs := f.chunks()
+		middle := 0
+		for _, r := range runs {
+			if r.To-r.From != stepRows || r.From%stepRows != 0 {
+				t.Errorf("%+v: %+v", c, r)
+			}
+			middle += (r.From + r.To) / 2 / len(runs)
+		}
+		if off := middle - c.keys/2; len(runs) != c.want || off < -stepRows/2 || off > stepRows/2 || len(runs)%2 == 0 && off != 0 {
+			t.Errorf("%+v: %+v, their middle at %d", c, runs, middle)
 		}
 	}
 }
@@ -106,7 +132,7 @@ func TestOracleBlocks(t *testing.T) {
 	in := attention.World{Heads: 4, KV: 2, Dim: 64, Keys: 1500, Alpha: 2, Seed: 3}.Draw()
 	d := tensor.Reference()
 	for phase, name := range map[string]string{"prefill": "seer", "decode": "seer_decode"} {
-		a := &attentionBench{phase: phase, recall: 0.95, knob: math.NaN(), batch: 1}
+		a := &attentionBench{phase: phase, knob: math.NaN(), batch: 1}
 		tr := &truth{device: d, queue: d.Queue(), in: in}
 		race, err := a.newRace(name, tr, 1500)
 		if err != nil {
@@ -116,7 +142,7 @@ func TestOracleBlocks(t *testing.T) {
 		if err := race.fill(); err != nil {
 			t.Fatal(err)
 		}
-		cut, reached, err := a.turn(race)
+		turned, err := a.turn(race, 0.95)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,9 +151,9 @@ func TestOracleBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		recall, density := attention.Means(all)
-		t.Logf("%s: cut %g, recall %g, density %g", name, cut, recall, density)
-		if !reached || recall < 0.95 || density > 0.4 {
-			t.Errorf("%s: cut %g, recall %g, density %g", name, cut, recall, density)
+		t.Logf("%s: cut %g, recall %g, density %g", name, turned.Value, recall, density)
+		if !turned.Reached || recall < 0.95 || density > 0.4 {
+			t.Errorf("%s: cut %g, recall %g, density %g", name, turned.Value, recall, density)
 		}
 		race.free()
 	}

@@ -93,22 +93,25 @@ func soften(scores []float32, scale float32) {
 	}
 }
 
-// density is the smallest share of the visible keys that has a share of the softmax, as the mean over rows and heads.
-func (t *truth) density(positions []int, recall float64) (mean float64, err error) {
-	shares := make([]float64, len(positions)*t.in.Heads)
+// densities are the smallest shares of the visible keys that have some shares of the softmax, as means over rows and heads.
+func (t *truth) densities(positions []int, recalls []float64) (means []float64, err error) {
+	shares := make([]float64, len(positions)*t.in.Heads*len(recalls))
 	err = t.each(positions, func(i, head int, mass []float32) {
 		slices.Sort(mass)
-		need, sum := 0, 0.0
-		for need < len(mass) && sum < recall {
-			need++
-			sum += float64(mass[len(mass)-need])
+		for n, recall := range recalls {
+			need, sum := 0, 0.0
+			for need < len(mass) && sum < recall {
+				need++
+				sum += float64(mass[len(mass)-need])
+			}
+			shares[(i*t.in.Heads+head)*len(recalls)+n] = float64(need) / float64(len(mass))
 		}
-		shares[i*t.in.Heads+head] = float64(need) / float64(len(mass))
 	})
-	for _, s := range shares {
-		mean += s / float64(len(shares))
+	means = make([]float64, len(recalls))
+	for i, s := range shares {
+		means[i%len(recalls)] += s * float64(len(recalls)) / float64(len(shares))
 	}
-	return mean, err
+	return means, err
 }
 
 // oracle writes the plan of a gate that is always right: the blocks before the tile's own whose share of the tile's softmax reaches a cut.
