@@ -144,21 +144,26 @@ func (s *Search) Turn(recall float64) (best Turned, err error) {
 	}
 	lo, hi := 0.0, 1.0
 	const (
-		halvings = 32 // a knob may go from -1e6 to 1e6, and matter between 0 and 20
-		enough   = 2e-4
+		tries  = 40 // a knob may go from -1e6 to 1e6, and matter between 0 and 20
+		enough = 2e-4
 	)
-	for range halvings {
+	for i := range tries {
 		if best.read == least.read || best.Recall < recall+enough {
 			break
 		}
-		mid, err := at((lo + hi) / 2)
+		// Two times of three on the line between both ends, which is near where recall is smooth; else in the middle, which always halves.
+		x := (lo + hi) / 2
+		if i%3 != 0 && best.Recall > least.Recall {
+			x = lo + (hi-lo)*min(0.95, max(0.05, (recall+enough/2-least.Recall)/(best.Recall-least.Recall)))
+		}
+		mid, err := at(x)
 		switch {
 		case err != nil:
 			return best, err
 		case mid.Reached:
-			hi, best = (lo+hi)/2, mid
+			hi, best = x, mid
 		default:
-			lo, least = (lo+hi)/2, mid
+			lo, least = x, mid
 		}
 	}
 	s.Setting = float32(best.Value)

@@ -174,7 +174,7 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 	for _, names := range a.heats() {
 		f := &field{bench: a, truth: t, rows: min(roundUp(cmp.Or(cfg.Rows, stepRows), stepRows), in.Keys())}
 		for _, name := range names {
-			log.Info("bench", "selector", name, "keys", in.Keys(), "phase", a.phase)
+			log.Info("bench", "turned", name, "keys", in.Keys(), "phase", a.phase)
 			entry.Selector = name
 			err := f.enter(entry, densities)
 			if a.all && errors.Is(err, attention.ErrNeedsModel) {
@@ -184,6 +184,7 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 				return nil, fmt.Errorf("%s at %d keys: %w", name, in.Keys(), err)
 			}
 		}
+		log.Info("bench", "measured", len(f.all), "keys", in.Keys(), "phase", a.phase)
 		some, err := f.run()
 		f.free()
 		if err != nil {
