@@ -22,10 +22,21 @@ type GateTraining struct {
 	Batch      int     // sequences a step; 0 = 1
 	Rows       int     // queries of a sequence that are learnt from in a step; 0 = all
 	Rate       float64 // of learning; 0 = 1e-3
-	Trial      int     // held-out sequences that the gates are measured on; 0 = 8
+	Target     GateTarget
+	Trial      int // held-out sequences that the gates are measured on; 0 = 8
 	Seed       uint64
 	Progress   func(GateProgress) // after each step; may be nil
 }
+
+// GateTarget is what gates are taught.
+type GateTarget string
+
+const (
+	// Peak is the most that a single key of a block gets, as SeerAttention and SeerAttention-R are taught; also where none is named.
+	Peak GateTarget = "peak"
+	// Mass is what all keys of a block get together, which recall counts. Queries that attend to their own block alone teach little.
+	Mass GateTarget = "mass"
+)
 
 // LeastGateTokens is how long a sequence must be to have blocks to choose among.
 const LeastGateTokens = 4 * blockTokens

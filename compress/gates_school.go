@@ -12,6 +12,7 @@ import (
 // gateSchool is the training of the gates of one kind.
 type gateSchool struct {
 	gates *model.Gates
+	goal  GateTarget
 	rows  int
 	scale float32  // of the model's scores
 	to    []*turns // by layer
@@ -28,7 +29,7 @@ type gateSchool struct {
 func newGateSchool(ask *GateTraining, kind model.GateKind, to []*turns, size model.GateHeads) *gateSchool {
 	layers := len(to)
 	g := &model.Gates{Kind: kind, Heads: size, Norms: kind == model.SeerDecode, Layer: make([]model.GateLayer, layers)}
-	s := &gateSchool{gates: g, to: to, rows: ask.Rows, recall: make([]gateRecall, layers)}
+	s := &gateSchool{gates: g, goal: ask.Target, to: to, rows: ask.Rows, recall: make([]gateRecall, layers)}
 	random := rand.New(rand.NewPCG(ask.Seed, 0))
 	normal := func(n int) []float32 {
 		v := make([]float32, n)
@@ -146,7 +147,7 @@ func (s *gateSchool) learn(layers []reading, weight float32, random *rand.Rand) 
 	heads := s.gates.KeyHeads()
 	losses := make([]float64, len(layers)*heads)
 	s.judge(layers, random, func(l, head int, h *gateHead, j *judged, t truth, in *gateInput) {
-		losses[l*heads+head] = h.loss(j, t.peak, in, &s.grads[l][head], weight/float32(heads))
+		losses[l*heads+head] = h.loss(j, t.taught(s.goal), in, &s.grads[l][head], weight/float32(heads))
 	})
 	return average(losses)
 }
@@ -186,7 +187,7 @@ func (s *gateSchool) sit(layers []reading, random *rand.Rand) {
 	heads := s.gates.KeyHeads()
 	losses, recalls := make([]float64, len(layers)*heads), make([]gateRecall, len(layers)*heads)
 	s.judge(layers, random, func(l, head int, h *gateHead, j *judged, t truth, in *gateInput) {
-		losses[l*heads+head] = h.loss(j, t.peak, in, nil, 1)
+		losses[l*heads+head] = h.loss(j, t.taught(s.goal), in, nil, 1)
 		recalls[l*heads+head].add(s.gates.Kind, j, t, in.sees)
 	})
 	s.loss += average(losses)

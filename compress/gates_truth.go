@@ -11,9 +11,17 @@ import (
 // truth is what attention really does in the rows of a gate's head: rows x blocks, of which a row has values in the blocks before its own (and
 // in its own, of SeerPrefill).
 type truth struct {
-	peak []float32 // the most that a key of a block gets of a query, over the row's queries, each row summing to 1: what gates learn
+	peak []float32 // the most that a key of a block gets of a query, over the row's queries, each row summing to 1
 	mass []float32 // the part of a query's attention that goes to a block, mean over the row's queries
 	mean []float32 // score of a block by the mean of its turned keys: what needs no gate
+}
+
+// taught is what gates learn.
+func (t *truth) taught(target GateTarget) []float32 {
+	if target == Mass {
+		return t.mass
+	}
+	return t.peak
 }
 
 // attended is a layer's attention over one sequence, behind RoPE.

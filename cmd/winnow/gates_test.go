@@ -47,6 +47,7 @@ func TestGatesThatAreRefused(t *testing.T) {
 		{"train demo -o taken --kind seer", long, "name is taken"},
 		{"train demo -o nowhere/x.gguf --kind seer", long, "nowhere"},
 		{"train demo -o x.gguf --kind quest", long, `--kind "quest"`},
+		{"train demo -o x.gguf --target sum", long, `--target "sum"`},
 		{"train demo -o x.gguf --steps 0", long, "--steps 0"},
 		{"train demo -o x.gguf --batch 0", long, "--batch 0"},
 		{"train demo -o x.gguf --trial 0", long, "--trial 0"},

@@ -72,10 +72,10 @@ of. The model is not changed. --kind seer is for prompts, seer_decode for genera
 OUT.seer.gguf and OUT.seer_decode.gguf.
 
 Of the text every fifth sequence is held out. On these is measured which part of the attention to earlier blocks the gates find, beside the blocks
-that really have most, those in which a single key has most, which is what gates are taught, and those whose mean key scores highest. Where
-attention is spread evenly the mean key is hard to beat, and gates are of little use. Take a text with long dependencies, such as the model will be used for: what is
-shorter than 256 tokens teaches nothing. --rows says how many queries of a sequence are learnt from in a step, which is what most of the time goes
-to.`,
+that really have most, those in which a single key has most, and those whose mean key scores highest. Where attention is spread evenly the mean
+key is hard to beat, and gates are of little use. Take a text with long dependencies, such as the model will be used for: what is shorter than 256
+tokens teaches nothing. --target peak teaches which blocks have single keys with most of the attention, as the papers do, and mass which blocks
+have most together. --rows says how many queries of a sequence are learnt from in a step, which is what most of the time goes to.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			err := t.check()
@@ -90,6 +90,7 @@ to.`,
 	}
 	f := c.Flags()
 	f.StringVar(&t.kind, "kind", "both", "seer, seer_decode or both")
+	f.StringVar((*string)(&t.ask.Target), "target", string(compress.Mass), "what gates are taught: a block's mass, or the peak of its keys, as published")
 	f.StringArrayVar(&t.texts, "calib", nil, `file of text, any number of times; "-" or none = standard input`)
 	f.IntVar(&t.ask.Steps, "steps", 400, "steps of the training")
 	f.IntVar(&t.ask.Batch, "batch", 1, "sequences of a step")
@@ -113,6 +114,8 @@ func (t *gateTraining) check() error {
 		return fmt.Errorf("--kind %.100q, want seer, seer_decode or both", t.kind)
 	}
 	switch {
+	case t.ask.Target != compress.Peak && t.ask.Target != compress.Mass:
+		return fmt.Errorf("--target %.100q, want peak or mass", t.ask.Target)
 	case t.ask.Steps < 1 || t.ask.Batch < 1 || t.ask.Trial < 1:
 		return fmt.Errorf("--steps %d, --batch %d, --trial %d, want at least 1", t.ask.Steps, t.ask.Batch, t.ask.Trial)
 	case t.ask.Rows < 0:
@@ -208,7 +211,7 @@ func (t *gateTraining) keep(ctx context.Context, out io.Writer, name string, tra
 			name string
 			v    any
 		}{
-			{"steps", t.ask.Steps}, {"batch", t.ask.Batch}, {"context", t.length}, {"rows", t.ask.Rows}, {"lr", t.ask.Rate}, {"seed", t.ask.Seed},
+			{"steps", t.ask.Steps}, {"batch", t.ask.Batch}, {"context", t.length}, {"rows", t.ask.Rows}, {"lr", t.ask.Rate}, {"target", t.ask.Target}, {"seed", t.ask.Seed},
 			{"text", t.ask.Text.SHA256}, {"loss", fmt.Sprintf("%.4f", g.Loss)},
 			{"recall", fmt.Sprintf("%.4f of a quarter of the blocks, at best %.4f, by mean keys %.4f", at.Gate, at.Best, at.Mean)},
 		} {
