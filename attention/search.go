@@ -22,17 +22,35 @@ func NewSearch(k *Kind, t *Trial, s *Selector, phase Phases) *Search {
 	return &Search{Trial: t, Selector: s, Knob: k.Knob, Setting: float32(math.NaN()), Phase: phase, Align: s.Caps.Chunk(), Samples: Samples(t.in.Keys(), phase)}
 }
 
-// Samples are 64 positions spread evenly over a sequence; over its last quarter where tokens are generated, since a step is at its end. They are at
-// all places of a page: the first row of a page sees none of its keys, and where plans are made for pages, it is the one that has least of them.
-func Samples(keys int, phase Phases) (rows []int) {
-	const most = 64
-	from := 0
+// Samples are positions of a sequence by which a selector is judged: of all of it, or of its last quarter where tokens are generated, since a step is
+// at its end.
+func Samples(keys int, phase Phases) []int {
+	all := Run{To: keys}
 	if phase == Decode {
-		from = keys * 3 / 4
+		all.From = keys * 3 / 4
+	}
+	return SamplesOf(all)
+}
+
+// SamplesOf are 64 positions spread evenly over some runs. They are at all places of a page: the first row of a page sees none of its keys, and where
+// plans are made for pages, it is the one that has least of them.
+func SamplesOf(runs ...Run) (rows []int) {
+	const most = 64
+	total := 0
+	for _, r := range runs {
+		total += r.To - r.From
 	}
 	for i := range most {
 		within := (float64(i*37%most) + 0.5) / most
-		pos := from + int((float64(i)+within)*float64(keys-from)/most)
+		pos := int((float64(i) + within) * float64(total) / most)
+		for _, r := range runs {
+			if n := r.To - r.From; pos >= n {
+				pos -= n
+				continue
+			}
+			pos += r.From
+			break
+		}
 		if len(rows) == 0 || rows[len(rows)-1] != pos {
 			rows = append(rows, pos)
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"unsafe"
 
 	"github.com/winnow-llm/winnow/quant"
@@ -210,9 +211,16 @@ func (t *Trial) Step(phase Phases, knob float32, runs ...Run) {
 // put writes the rows at positions.
 func (t *Trial) put(to, from tensor.Mat, heads int, positions []int32) {
 	t.fromHost = append(t.fromHost[:0], make([]float32, len(positions)*to.Cols)...)
-	for i, pos := range positions {
-		row(t.fromHost[i*to.Cols:(i+1)*to.Cols], from, heads, int(pos))
+	const part = 256 // rows that a goroutine decodes
+	var all sync.WaitGroup
+	for lo := 0; lo < len(positions); lo += part {
+		all.Go(func() {
+			for i := lo; i < min(lo+part, len(positions)); i++ {
+				row(t.fromHost[i*to.Cols:(i+1)*to.Cols], from, heads, int(positions[i]))
+			}
+		})
 	}
+	all.Wait()
 	put(t.queue, to, t.fromHost)
 }
 

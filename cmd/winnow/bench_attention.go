@@ -161,10 +161,6 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	t := &truth{device: m.device, queue: m.device.Queue(), in: in}
-	densities, err := t.densities(attention.Samples(in.Keys(), phases[a.phase]), a.recalls)
-	if err != nil {
-		return nil, err
-	}
 	entry := attentionResult{
 		Phase: a.phase, Keys: in.Keys(), Heads: in.Heads, KVHeads: in.KV, Dim: in.Q.Cols, Batch: a.batch, Device: m.device.Name(), NThreads: cfg.Threads,
 	}
@@ -172,11 +168,14 @@ func (a *attentionBench) withThreads(cfg configs.Config, in *attention.Inputs, l
 		entry.Batch = 1
 	}
 	for _, names := range a.heats() {
-		f := &field{bench: a, truth: t, rows: min(roundUp(cmp.Or(cfg.Rows, stepRows), stepRows), in.Keys())}
+		f, err := newField(a, t, cfg.Rows)
+		if err != nil {
+			return nil, err
+		}
 		for _, name := range names {
 			log.Info("bench", "turned", name, "keys", in.Keys(), "phase", a.phase)
 			entry.Selector = name
-			err := f.enter(entry, densities)
+			err := f.enter(entry)
 			if a.all && errors.Is(err, attention.ErrNeedsModel) {
 				log.Warn("bench", "selector", name, "left out", err)
 			} else if err != nil {

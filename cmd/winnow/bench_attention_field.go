@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -15,9 +16,26 @@ const stepRows = 2048
 type field struct {
 	bench *attentionBench
 	truth *truth
-	rows  int // of a prompt's step
+	rows  int             // of a prompt's step
+	steps []attention.Run // of a prompt, that are measured
+
+	samples   []int     // positions by which selectors are judged
+	densities []float64 // the least that reach the recalls there
+
 	races []*race
 	all   []*entry
+}
+
+// newField chooses what is measured. Rows are those of a prompt's step, 0 = stepRows.
+func newField(a *attentionBench, t *truth, rows int) (f *field, err error) {
+	f = &field{bench: a, truth: t, rows: min(roundUp(cmp.Or(rows, stepRows), stepRows), t.in.Keys())}
+	f.steps = f.chunks()
+	f.samples = attention.Samples(t.in.Keys(), phases[a.phase])
+	if a.phase == "prefill" {
+		f.samples = attention.SamplesOf(f.steps...)
+	}
+	f.densities, err = t.densities(f.samples, a.recalls)
+	return f, err
 }
 
 // entry is a selector with its knob turned to one recall.
@@ -32,8 +50,8 @@ type entry struct {
 }
 
 // enter prepares a selector and turns its knob to every recall.
-func (f *field) enter(res attentionResult, densities []float64) error {
-	r, err := f.bench.newRace(res.Selector, f.truth, f.rows)
+func (f *field) enter(res attentionResult) error {
+	r, err := f.newRace(res.Selector)
 	if err != nil {
 		return err
 	}
@@ -51,7 +69,7 @@ func (f *field) enter(res attentionResult, densities []float64) error {
 		if err != nil {
 			return err
 		}
-		e.result.Target, e.result.OracleDensity, e.setting = recall, densities[i], r.Setting
+		e.result.Target, e.result.OracleDensity, e.setting = recall, f.densities[i], r.Setting
 		e.result.Value, e.result.Reached, e.result.Recall, e.result.Density = t.Value, t.Reached, t.Recall, t.Density
 		f.all = append(f.all, e)
 	}
@@ -94,7 +112,7 @@ func (f *field) prefill() error {
 	for round := range rounds {
 		var sum time.Duration
 		var share float64
-		for i, run := range f.chunks() {
+		for i, run := range f.steps {
 			took, err := f.lap(run, round+i, round == 0)
 			if err != nil {
 				return err

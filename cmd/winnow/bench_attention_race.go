@@ -25,37 +25,43 @@ type race struct {
 // gated are the kinds that score with trained gates. Inputs without a model have none, so the oracle's blocks stand in for theirs.
 var gated = []string{"seer", "seer_decode"}
 
-func (a *attentionBench) newRace(name string, t *truth, rows int) (*race, error) {
-	r, phase := &race{keys: t.in.Keys(), batch: 1}, phases[a.phase]
-	size := attention.TrialSize{Rows: roundUp(rows, attention.PageTokens), Sequences: 1, Phase: phase, Format: quant.F16}
+func (f *field) newRace(name string) (*race, error) {
+	r, phase := &race{keys: f.truth.in.Keys(), batch: 1}, phases[f.bench.phase]
+	size := attention.TrialSize{Rows: roundUp(f.rows, attention.PageTokens), Sequences: 1, Phase: phase, Format: quant.F16}
 	if phase == attention.Decode {
-		r.batch = a.batch
-		size.Rows, size.Sequences = max(attention.PageTokens, a.batch), a.batch
+		r.batch = f.bench.batch
+		size.Rows, size.Sequences = max(attention.PageTokens, r.batch), r.batch
 	}
-	if err := r.open(name, t, size); err != nil {
+	open := r.open
+	if slices.Contains(gated, name) {
+		open = r.openGated
+	}
+	if err := open(attention.KindOf(name), f, size); err != nil {
 		return nil, err
 	}
+	r.Samples = f.samples
 	return r, nil
 }
 
 // open prepares the trial and the selector.
-func (r *race) open(name string, t *truth, size attention.TrialSize) error {
-	kind := attention.KindOf(name)
-	if !slices.Contains(gated, name) {
-		trial, selector, err := attention.NewTrialOf(kind, t.device, t.in, size)
-		if err == nil {
-			r.Search = attention.NewSearch(kind, trial, selector, size.Phase)
-		}
-		return err
+func (r *race) open(kind *attention.Kind, f *field, size attention.TrialSize) error {
+	trial, selector, err := attention.NewTrialOf(kind, f.truth.device, f.truth.in, size)
+	if err == nil {
+		r.Search = attention.NewSearch(kind, trial, selector, size.Phase)
 	}
-	trial, err := attention.NewTrial(t.device, t.in, size)
+	return err
+}
+
+// openGated prepares the trial and what stands in for the selector.
+func (r *race) openGated(kind *attention.Kind, f *field, size attention.TrialSize) error {
+	trial, err := attention.NewTrial(f.truth.device, f.truth.in, size)
 	if err != nil {
 		return err
 	}
 	r.Search = attention.NewSearch(kind, trial, &attention.Selector{Caps: attention.Caps{ChunkAlign: 1}, Plan: trial.Env.Plan}, size.Phase)
 	r.Knob = attention.Knob{Name: "cut", Default: 1e-3, Min: 1e-7, Max: 1, Down: true}
 	r.Choose = func(run attention.Run) { r.foresee(run) }
-	r.oracle, err = newOracle(t, size.Phase, r.Samples)
+	r.oracle, err = newOracle(f)
 	return err
 }
 

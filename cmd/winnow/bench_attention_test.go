@@ -132,9 +132,12 @@ func TestOracleBlocks(t *testing.T) {
 	in := attention.World{Heads: 4, KV: 2, Dim: 64, Keys: 1500, Alpha: 2, Seed: 3}.Draw()
 	d := tensor.Reference()
 	for phase, name := range map[string]string{"prefill": "seer", "decode": "seer_decode"} {
-		a := &attentionBench{phase: phase, knob: math.NaN(), batch: 1}
-		tr := &truth{device: d, queue: d.Queue(), in: in}
-		race, err := a.newRace(name, tr, 1500)
+		a := &attentionBench{phase: phase, knob: math.NaN(), batch: 1, recalls: []float64{0.95}}
+		f, err := newField(a, &truth{device: d, queue: d.Queue(), in: in}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		race, err := f.newRace(name)
 		if err != nil {
 			t.Fatal(err)
 		}

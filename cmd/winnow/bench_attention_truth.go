@@ -119,33 +119,34 @@ type oracle struct {
 	shares map[int][][]float32 // by a tile's first position: of each head the blocks before it
 }
 
-// newOracle looks at rows of every tile: all tiles of a prompt, by some rows each, or single rows.
-func newOracle(t *truth, phase attention.Phases, samples []int) (*oracle, error) {
+// newOracle looks at rows of every tile: those of the steps of a prompt, by some rows each, or single rows.
+func newOracle(f *field) (*oracle, error) {
 	const of = 8 // rows of a tile that are looked at
 	o := &oracle{map[int][][]float32{}}
 	var positions, tile []int
-	keys := t.in.Keys()
-	if phase == attention.Decode {
-		positions = append(slices.Clone(samples), keys-1)
+	if f.bench.phase == "decode" {
+		positions = append(slices.Clone(f.samples), f.truth.in.Keys()-1)
 		tile = positions
 	} else {
-		for first := 0; first < keys; first += attention.PageTokens {
-			last := min(first+attention.PageTokens, keys) - 1
-			for i := range of {
-				positions, tile = append(positions, first+(last-first)*(i+1)/of), append(tile, first)
+		for _, step := range f.steps {
+			for first := step.From; first < step.To; first += attention.PageTokens {
+				last := min(first+attention.PageTokens, step.To) - 1
+				for i := range of {
+					positions, tile = append(positions, first+(last-first)*(i+1)/of), append(tile, first)
+				}
 			}
 		}
 	}
 	rows := map[int]float32{}
 	for _, first := range tile {
 		rows[first]++
-		o.shares[first] = make([][]float32, t.in.Heads)
+		o.shares[first] = make([][]float32, f.truth.in.Heads)
 		for h := range o.shares[first] {
 			o.shares[first][h] = make([]float32, first/attention.PageTokens)
 		}
 	}
 	var mu sync.Mutex
-	err := t.each(positions, func(i, head int, mass []float32) {
+	err := f.truth.each(positions, func(i, head int, mass []float32) {
 		first := tile[i]
 		sums := make([]float32, first/attention.PageTokens)
 		for b := range sums {
