@@ -28,7 +28,10 @@ var _ = register(Kind{
 	},
 })
 
-const flexBlock = 128 // keys or queries of a block, two pages
+const (
+	flexBlock   = 128 // keys or queries of a block, two pages
+	flexQueries = 64  // of a group's last block that are looked at: every second one, which sees as much for half the time
+)
 
 func flexBlocks(keys int) int { return (keys + flexBlock - 1) / flexBlock }
 
@@ -65,7 +68,7 @@ func (o *SelectFlexPrefill) plan(g run, h int, read func(query, key int) bool) {
 
 // blocks is what blocks of queries read under a head.
 func (o *SelectFlexPrefill) blocks(g run, head int) func(query, key int) bool {
-	s, first, n := o.look(g, head, flexBlock), g.pos/flexBlock, g.end()/flexBlock
+	s, first, n := o.look(g, head, flexQueries, flexBlock/flexQueries), g.pos/flexBlock, g.end()/flexBlock
 	columns, slashes := pooled(s.columns), pooled(s.diagonals)
 	score := o.means(g, head)
 	column, slash, chosen := o.Least, o.Least, make([]bool, o.Size/flexBlock*n)
@@ -94,7 +97,7 @@ func pooled(sums []float32) []float32 {
 		blocks[i/flexBlock] += v
 	}
 	for i := range blocks {
-		blocks[i] /= flexBlock
+		blocks[i] /= flexQueries
 	}
 	return blocks
 }
@@ -155,4 +158,4 @@ func divergence(p, q []float32) float32 {
 func (o *SelectFlexPrefill) Operands() (in, out []*tensor.Mat) { return o.operands() }
 
 // Cost counts the scores.
-func (o *SelectFlexPrefill) Cost() (bytes, flops int64) { return o.cost(flexBlock) }
+func (o *SelectFlexPrefill) Cost() (bytes, flops int64) { return o.cost(flexQueries) }

@@ -55,12 +55,12 @@ type sight struct {
 	diagonals []float32 // by distance, the largest first: that of the last query to the first key, then down to 0
 }
 
-// look sums the attention of the last n queries of a group under a head.
-func (o *Groups) look(g run, head, n int) sight {
+// look sums the attention of n queries of a group under a head: of the last one, and those before it that lie apart by step.
+func (o *Groups) look(g run, head, n, step int) sight {
 	end := g.end()
 	s := sight{make([]float32, end), make([]float32, end)}
 	score, row := o.scores(g, head), make([]float32, end)
-	for i := o.Size - n; i < o.Size; i++ {
+	for i := o.Size - 1 - (n-1)*step; i < o.Size; i += step {
 		seen := row[:g.pos+i+1]
 		for k := range seen {
 			seen[k] = score(i, k)

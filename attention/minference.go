@@ -54,7 +54,7 @@ func (o *SelectMInference) Reference() {
 		}
 		for h := range o.Plan.Groups {
 			head := h * o.Heads / o.Plan.Groups
-			s := o.look(g, head, lastQueries)
+			s := o.look(g, head, lastQueries, 1)
 			end := len(s.columns)
 			for k := range min(firstColumns, end) {
 				s.columns[k] = float32(math.Inf(1))

@@ -50,7 +50,7 @@ var sums = map[string]string{
 	"route":              "eb07ebdef84a91b5",
 	"tree":               "85b31ad36f571a60",
 	"xattention":         "ecb84c4112b713d0",
-	"select flexprefill": "5a514a15817da208",
+	"select flexprefill": "f3dccc44d6f7ec48",
 	"select minference":  "abb0811f358302dc",
 	"bounds":             "541725528637228c",
 }

@@ -7,7 +7,7 @@
 #include "groups.h"
 #include "pick.h"
 
-enum { WN_FLEX_BLOCK = 128 };
+enum { WN_FLEX_BLOCK = 128, WN_FLEX_QUERIES = 64 };
 
 // wn_divergence is that of Jensen and Shannon, in nats.
 static inline float wn_divergence(const float *p, const float *q, int64_t n) {
@@ -78,7 +78,7 @@ static inline void wn_pool(const float *sums, int64_t n, float *blocks) {
 	for (int64_t b = 0; b < n; b++) {
 		float sum = 0;
 		for (int64_t i = 0; i < WN_FLEX_BLOCK; i++) sum += sums[b * WN_FLEX_BLOCK + i];
-		blocks[b] = sum / WN_FLEX_BLOCK;
+		blocks[b] = sum / WN_FLEX_QUERIES;
 	}
 }
 

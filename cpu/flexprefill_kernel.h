@@ -78,7 +78,7 @@ static void WN(flex_item)(void *arg, int64_t item, int worker) {
 	int64_t group = item / o->tiles.groups, h = item % o->tiles.groups, head = h * o->s.heads / o->tiles.groups;
 	const wn_run_of_tiles *g = &o->list[group];
 	WN(sight) e = WN(sight_of)(o, worker);
-	WN(look)(o, &e, g, head, WN_FLEX_BLOCK, worker);
+	WN(look)(o, &e, g, head, (WN(looks)){WN_FLEX_QUERIES, WN_FLEX_BLOCK / WN_FLEX_QUERIES}, worker);
 	wn_blocks b = wn_blocks_of(o, g, e.q + WN_STRIP * o->s.dim);
 	wn_pool(e.columns, b.n, b.columns);
 	wn_pool(e.diagonals, b.n, b.slashes);

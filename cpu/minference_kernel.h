@@ -46,7 +46,7 @@ static void WN(lines_item)(void *arg, int64_t item, int worker) {
 	int64_t h = item % t->groups, end = wn_end(g);
 	if (2 * (int64_t)((float)s->diagonals * g->knob) > end) return; // it reads everything as it is
 	WN(sight) e = WN(sight_of)(o, worker);
-	WN(look)(o, &e, g, h * o->s.heads / t->groups, WN_LAST_QUERIES, worker);
+	WN(look)(o, &e, g, h * o->s.heads / t->groups, (WN(looks)){WN_LAST_QUERIES, 1}, worker);
 	uint8_t *marks = (uint8_t *)e.scores; // which have been summed
 	WN(crossed)(s, &e, g, marks);
 	for (int64_t k = 0; k < wn_min(WN_FIRST_COLUMNS, end); k++) e.columns[k] = INFINITY;

@@ -63,15 +63,20 @@ static float WN(soften)(float *score, int64_t n) {
 	return v_sum(sum);
 }
 
-// look sums the attention of the last n queries of a group, a multiple of WN_STRIP, under a head.
-static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_run_of_tiles *g, int64_t head, int64_t n, int worker) {
-	int64_t end = wn_end(g);
+// looks says which queries of a group are looked at: n of them, a multiple of WN_STRIP, which lie apart by step and end with the last one.
+typedef struct WN(looks) {
+	int64_t n, step;
+} WN(looks);
+
+// look sums the attention of some queries of a group under a head.
+static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_run_of_tiles *g, int64_t head, WN(looks) at, int worker) {
+	int64_t end = wn_end(g), row = s->s.size - 1 - (at.n - 1) * at.step;
 	memset(e->columns, 0, (end + 16) * sizeof(float));
 	memset(e->diagonals, 0, (end + 16) * sizeof(float));
-	for (int64_t first = s->s.size - n; first < s->s.size; first += WN_STRIP) {
+	for (; row < s->s.size; row += WN_STRIP * at.step) {
 		for (int64_t i = 0; i < WN_STRIP; i++)
-			for (int64_t d = 0; d < s->s.dim; d++) e->q[d * WN_STRIP + i] = s->s.q[((g->row + first + i) * s->s.heads + head) * s->s.dim + d];
-		for (int64_t page = 0; page * WN_PAGE_KEYS < g->pos + first + WN_STRIP; page++) {
+			for (int64_t d = 0; d < s->s.dim; d++) e->q[d * WN_STRIP + i] = s->s.q[((g->row + row + i * at.step) * s->s.heads + head) * s->s.dim + d];
+		for (int64_t page = 0; page * WN_PAGE_KEYS <= g->pos + row + (WN_STRIP - 1) * at.step; page++) {
 			int64_t kv = head * s->s.kv / s->s.heads;
 			const uint8_t *k = wn_keys(&s->s, g->seq, page, kv), *next = wn_keys(&s->s, g->seq, wn_min(page + 1, end / WN_PAGE_KEYS - 1), kv);
 			k = WN(plain_keys)(k, s->s.kind, s->s.dim, s->plain, worker);
@@ -83,7 +88,7 @@ static void WN(look)(const wn_groups *s, const WN(sight) *e, const wn_run_of_til
 		}
 		for (int64_t i = 0; i < WN_STRIP; i++) {
 			float *score = e->scores + i * (s->longest + 16);
-			int64_t seen = g->pos + first + i + 1;
+			int64_t seen = g->pos + row + i * at.step + 1;
 			float *diagonal = e->diagonals + end - seen;
 			v16f share = v_set(1 / WN(soften)(score, seen));
 			for (int64_t k = 0; k < seen; k += 16) {
