@@ -58,7 +58,7 @@ func needle(e *Env, key int) {
 // Pages that stand beside whole groups read everything. Groups are of two pages here.
 func TestOnlyWholeGroupsAreSparse(t *testing.T) {
 	s := Setting{Params: map[string]float64{"group": 128, "columns": 30, "diagonals": 50}}
-	for _, step := range []pagesStep{{2, 1, 1, 1, 8}, {2, 1, 1, 2, 5}, {2, 1, 1, 3, 4}, {2, 1, 1, 4, 6}} {
+	for _, step := range []pagesStep{{2, 1, 1, 5, 12}, {2, 1, 1, 6, 9}, {2, 1, 1, 7, 8}, {2, 1, 1, 8, 10}} {
 		e := step.filled(t)
 		planned(t, e, prepare(t, e, "minference", s), 0)
 		for page := step.first; page < step.last; page++ {

@@ -38,7 +38,7 @@ const (
 // keys; of a page with more columns than half its keys it reads all. A plan row's room for single keys bounds the columns.
 //
 // Of a group that would read at more distances than half of those there are everything is read, and nobody is asked: pages that no slash crosses are
-// few then, and finding them takes longer than reading them.
+// few then, and finding them takes longer than reading them. So it is where a group's lists turn out to leave away less than a tenth.
 type SelectMInference struct {
 	Groups
 	Columns   int     // single keys of a group and head
@@ -68,13 +68,25 @@ func (o *SelectMInference) Reference() {
 				distance := end - 1 - int(at)
 				crossed[distance/PageTokens], crossed[(distance+PageTokens-1)/PageTokens] = true, true
 			}
-			for page := g.pos / PageTokens; page < g.end()/PageTokens; page++ {
-				tile := g.tile + page - g.pos/PageTokens
-				blocks, keys := linesOf(page, columns, crossed)
-				o.Plan.Write(tile*o.Plan.Groups+h, 0, page*PageTokens, blocks, keys)
-			}
+			o.plan(g, h, columns, crossed)
 		}
 	})
+}
+
+// plan writes a group's plan rows under a head.
+func (o *SelectMInference) plan(g run, h int, columns []int32, crossed []bool) {
+	cost, before := 0, 0
+	for i := range g.tiles {
+		page := g.pos/PageTokens + i
+		blocks, keys := linesOf(page, columns, crossed)
+		o.Plan.Write((g.tile+i)*o.Plan.Groups+h, 0, page*PageTokens, blocks, keys)
+		cost, before = cost+5*PageTokens*len(blocks)+8*len(keys), before+5*PageTokens*page // single keys cost more than those of a block
+	}
+	for i := range g.tiles {
+		if 10*cost >= 9*before {
+			o.Plan.Write((g.tile+i)*o.Plan.Groups+h, 0, 0, nil, nil)
+		}
+	}
 }
 
 // linesOf is what a page's tile reads before it.

@@ -51,7 +51,7 @@ var sums = map[string]string{
 	"tree":               "85b31ad36f571a60",
 	"xattention":         "ecb84c4112b713d0",
 	"select flexprefill": "f3dccc44d6f7ec48",
-	"select minference":  "abb0811f358302dc",
+	"select minference":  "f9c3f6a14e3a3578",
 	"bounds":             "541725528637228c",
 }
 
@@ -77,7 +77,7 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 	}
 	keys := attentiontest.Grouped{Heads: attentiontest.Heads{Query: 4, KV: 2, Dim: 24, Format: quant.F16}, Size: 256,
 		Spans: []attentiontest.Span{{First: 512, Rows: 256, Policy: 1, Knob: attentiontest.Own}}, Room: attentiontest.Room{Groups: 4, Blocks: 16, Keys: 100}}
-	cases["select minference"] = attentiontest.SelectMInference(keys, 60, 120)
+	cases["select minference"] = attentiontest.SelectMInference(keys, 40, 101)
 	cases["select flexprefill"] = attentiontest.SelectFlexPrefill(keys, 1, 0, 0.3)
 	for _, c := range moetest.Cases() {
 		if strings.HasPrefix(c.Name, "ffn/[Q4_K Q6_K BF16] 20 ") {

@@ -89,6 +89,14 @@ func (g Grouped) spans(knob float32) Grouped {
 	return g
 }
 
+// deeper lets the spans behind the first two begin 8 pages later, so that there is something to leave away.
+func (g Grouped) deeper() Grouped {
+	for i := range g.Spans[2:] {
+		g.Spans[2+i].First += 8 * page
+	}
+	return g
+}
+
 // SelectMInference plans lines and slashes.
 func SelectMInference(g Grouped, columns, diagonals int) tensortest.Case {
 	name := tensortest.Labels("minference", g.Size, g.Spans, g.Heads.Format, g.Heads.Query, "on", g.Heads.KV, "x", g.Heads.Dim, columns, diagonals)
@@ -102,15 +110,15 @@ func minferences() []tensortest.Case {
 	var cases []tensortest.Case
 	for _, f := range []*quant.Format{quant.F32, quant.F16} {
 		for _, size := range []int{64, 128, 256} {
-			g := Grouped{Heads: Heads{4, 2, 16, f}, Size: size, Room: Room{4, 64, 300}}.spans(0.5)
-			cases = append(cases, SelectMInference(g, 60, 120), SelectMInference(g, 400, 120))
+			g := Grouped{Heads: Heads{4, 2, 16, f}, Size: size, Room: Room{4, 64, 300}}.spans(0.5).deeper()
+			cases = append(cases, SelectMInference(g, 40, 101), SelectMInference(g, 150, 101))
 		}
-		odd := Grouped{Heads: Heads{3, 1, 5, f}, Size: 128, Room: Room{3, 64, 20}}.spans(3)
-		cases = append(cases, SelectMInference(odd, 100, 1), SelectMInference(odd, 0, 120))
+		odd := Grouped{Heads: Heads{3, 1, 5, f}, Size: 128, Room: Room{3, 64, 20}}.spans(3).deeper()
+		cases = append(cases, SelectMInference(odd, 100, 1), SelectMInference(odd, 0, 34))
 	}
 	for _, f := range []*quant.Format{quant.Q8_0, quant.Q4_0} {
-		packed := Grouped{Heads: Heads{4, 2, 32, f}, Size: 128, Room: Room{4, 64, 300}}.spans(0.5)
-		cases = append(cases, SelectMInference(packed, 60, 120))
+		packed := Grouped{Heads: Heads{4, 2, 32, f}, Size: 128, Room: Room{4, 64, 300}}.spans(0.5).deeper()
+		cases = append(cases, SelectMInference(packed, 40, 101))
 	}
 	return cases
 }

@@ -89,7 +89,7 @@ func TestTheRightAnswerIsScored(t *testing.T) {
 // With selectors fewer keys are read, and the right answer reads as a generated one does.
 func TestEvalAnswersSparse(t *testing.T) {
 	alone(t)
-	prompt := strings.Repeat("Tell me of the sea and of the ships. ", 30) + "Once upon"
+	prompt := strings.Repeat("Tell me of the sea and of the ships. ", 60) + "Once upon"
 	casesFile(t, "cases.jsonl", goldCase{Prompt: prompt, Answer: " a time there was a"})
 	dense := asking(t, "--answers", "cases.jsonl")
 	all := asking(t, "--answers", "cases.jsonl", "--sparse", "prefill=streaming,decode=streaming,prefill_from=0,decode_from=0")
@@ -100,7 +100,7 @@ func TestEvalAnswersSparse(t *testing.T) {
 	for sparse, want := range map[string][2]bool{ // whether selectors serve prompts and answers
 		"prefill=streaming,prefill_from=0,threshold=0,streaming.sink=0":                                        {true, false},
 		"decode=quest,budget=64,decode_from=0":                                                                 {false, true},
-		"prefill=minference,prefill_from=0,minference.columns=30,minference.diagonals=50,minference.group=256": {true, false},
+		"prefill=minference,prefill_from=0,minference.columns=30,minference.diagonals=50,minference.group=128": {true, false},
 	} {
 		a := asking(t, "--answers", "cases.jsonl", "--sparse", sparse)
 		if [2]bool{a.PromptDensity > 0, a.AnswerDensity > 0} != want || a.PromptDensity >= 1 || a.AnswerDensity >= 1 || a.Probes > 0 && !(a.Recall > 0 && a.Recall <= 1 && a.Least <= a.Recall) {
