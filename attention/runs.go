@@ -14,6 +14,11 @@ type run struct {
 // over the cache, and lists need time of their own.
 func (r run) pays(keys int) bool { return 8*keys >= 5*r.pos }
 
+// reads is how many of the keys before the run are in a list of it.
+func (r run) reads(ranges [2]int, blocks, keys []int32) int {
+	return ranges[0] + r.pos - ranges[1] + len(blocks)*PageTokens + len(keys)
+}
+
 // end is the number of keys that the last query of the run sees.
 func (r run) end() int { return r.pos + r.rows }
 
@@ -43,7 +48,7 @@ func (l *Layout) runs(selector, size int, own float32, visit func(run)) {
 // they read everything.
 func (p *Plan) writeRun(r run, group int, ranges [2]int, blocks, keys []int32) {
 	counts := [2]int{len(blocks), len(keys)}
-	if r.pays(ranges[0] + r.pos - ranges[1] + len(blocks)*PageTokens + len(keys)) {
+	if r.pays(r.reads(ranges, blocks, keys)) {
 		ranges, counts = [2]int{}, [2]int{}
 	}
 	for t := r.tile; t < r.tile+r.tiles; t++ {

@@ -3,6 +3,7 @@ package attention
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/winnow-llm/winnow/tensor"
 )
@@ -21,6 +22,7 @@ var _ = register(Kind{
 		{Name: "stride", Default: 16, Min: 8, Max: 16, What: "how far apart the antidiagonals are: 8 or 16; half as far costs twice as much"},
 		{Name: "block", Default: 64, Min: 64, Max: 128, What: "how many queries share a list: 64, or 128 (published)"},
 		{Name: "unit", Default: 16, Min: 16, Max: 128, What: "how many neighbouring keys are chosen together: 16, 32, 64, or 128 (published) where a block has as many"},
+		{Name: "group", Default: 512, Min: 64, Max: 1 << 16, What: "of so many positions the first block says whether there is anything to leave away"},
 		{Name: "cut", Default: 64, Min: 0, Max: 1 << 20, What: "0 = as published; n = every unit is read that has 1/n of what gamma leaves out, or more"},
 	},
 	New: newXAttention,
@@ -34,12 +36,16 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 	if stride != 8 && stride != 16 || block != 64 && block != 128 {
 		return nil, fmt.Errorf("xattention: blocks of %d with a stride of %d: want 64 or 128, and 8 or 16", block, stride)
 	}
+	group := k.param(s, "group")
+	if group%block != 0 {
+		return nil, fmt.Errorf("xattention: groups of %d positions in blocks of %d", group, block)
+	}
 	if e.Plan.BlockRoom() < e.Blocks() {
 		return nil, fmt.Errorf("xattention: a plan row has room for %d blocks of %d", e.Plan.BlockRoom(), e.Blocks())
 	}
-	return prepared(e, Caps{ChunkAlign: block, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
+	return prepared(e, Caps{ChunkAlign: group, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectXAttention{
-			Groups: groupsOf(e, s, layer, block), Gamma: k.knob(s, layer), Stride: stride, Unit: unit, Cut: k.param(s, "cut"),
+			Groups: groupsOf(e, s, layer, block), Gamma: k.knob(s, layer), Stride: stride, Unit: unit, Cut: k.param(s, "cut"), Group: group,
 		}
 	}), nil
 }
@@ -56,6 +62,9 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 //
 // A page all of whose units are chosen is listed as a block; so are those with most, as far as the plan has no room for single keys.
 //
+// Of a group of blocks the first is asked for all of them: in a head in which it would leave away less than a tenth, the others read everything, and
+// nobody scores them. Where there is nothing to leave away, finding that out costs little.
+//
 // Rows beyond the last whole stride, at the end of a prompt, are not asked; where there is none whole, everything is read.
 type SelectXAttention struct {
 	Groups         // the plan has one for each query head; Size is a block of queries, and of the keys that are always read
@@ -63,30 +72,48 @@ type SelectXAttention struct {
 	Stride int
 	Unit   int // keys, a multiple of Stride
 	Cut    int // units; 0 = as published
+	Group  int // positions, a multiple of Size
 }
 
 // Reference works block by block and head by head.
 func (o *SelectXAttention) Reference() {
-	o.Layout.runs(o.Serves, o.Size, o.Gamma, func(r run) {
-		own, dim, heads := r.pos/o.Size, o.Cache.Dim, o.Plan.Groups
-		for h := range heads {
-			if own == 0 || !o.asks(r) {
-				o.Plan.writeRun(r, h, [2]int{}, nil, nil)
-				continue
+	var list []run
+	o.Layout.runs(o.Serves, o.Size, o.Gamma, func(r run) { list = append(list, r) })
+	for i, r := range list {
+		first := slices.IndexFunc(list, func(s run) bool { return s.seq == r.seq && s.pos == r.pos/o.Group*o.Group && s.rows == o.Size })
+		for h := range o.Plan.Groups {
+			ranges, blocks, single := o.lists(r, h)
+			if first >= 0 && first != i && o.readsWhole(list[first], h) {
+				ranges, blocks, single = [2]int{}, nil, nil
 			}
-			strides := r.rows / o.Stride
-			q := headRows(o.Q, r.row, strides*o.Stride, h*dim, dim)
-			k := o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+len(q))
-			var keys []int32
-			for _, u := range o.chosen(o.masses(q, k), r.knob) {
-				for s := int(u) * o.Unit; s >= o.Size && s < own*o.Size && s < int(u+1)*o.Unit; s++ {
-					keys = append(keys, int32(s))
-				}
-			}
-			blocks, single := split(keys, PageTokens-1, r.tiles*o.Plan.KeyRoom())
-			o.Plan.writeRun(r, h, [2]int{o.Size, own * o.Size}, blocks, single)
+			o.Plan.writeRun(r, h, ranges, blocks, single)
 		}
-	})
+	}
+}
+
+// readsWhole says whether a run would leave away less than a tenth of what is before it.
+func (o *SelectXAttention) readsWhole(r run, h int) bool {
+	ranges, blocks, single := o.lists(r, h)
+	return 10*r.reads(ranges, blocks, single) >= 9*r.pos
+}
+
+// lists is what a run reads under a head: no ranges where it is everything.
+func (o *SelectXAttention) lists(r run, h int) (ranges [2]int, blocks, single []int32) {
+	own, dim, heads := r.pos/o.Size, o.Cache.Dim, o.Plan.Groups
+	if own == 0 || !o.asks(r) {
+		return ranges, nil, nil
+	}
+	strides := r.rows / o.Stride
+	q := headRows(o.Q, r.row, strides*o.Stride, h*dim, dim)
+	k := o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+len(q))
+	var keys []int32
+	for _, u := range o.chosen(o.masses(q, k), r.knob) {
+		for s := int(u) * o.Unit; s >= o.Size && s < own*o.Size && s < int(u+1)*o.Unit; s++ {
+			keys = append(keys, int32(s))
+		}
+	}
+	blocks, single = split(keys, PageTokens-1, r.tiles*o.Plan.KeyRoom())
+	return [2]int{o.Size, own * o.Size}, blocks, single
 }
 
 // asks says whether rows have a whole stride that starts where keys' strides do, and whether they would leave anything out.

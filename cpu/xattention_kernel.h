@@ -1,4 +1,4 @@
-// SelectXAttention: what groups take, of blocks; d = stride, unit, cut. f = gamma, scale. An item is a run of tiles in one key-value head.
+// SelectXAttention: what groups take, of blocks; d = stride, unit, cut, group. f = gamma, scale. An item is a run of tiles in one key-value head.
 //
 // A vector holds 16 keys of one dimension, one stride or two, and lies ready in the cache; the rows of a query stride lie in the opposite
 // order in a panel, one vector a dimension. Their products, summed over dimensions, are summed over the lanes of each key stride at the end.
@@ -16,9 +16,11 @@ enum {
 typedef struct WN(xattention) {
 	wn_tiles t;
 	wn_scored s;
-	int64_t stride, unit, cut;
+	int64_t stride, unit, cut, group;
 	wn_run_of_tiles *runs;
-	int64_t count;
+	int64_t count, *order; // of runs: those first that are asked for their groups
+	int64_t *asked; // of a run: the one that is asked for it, or less than 0
+	uint8_t *whole; // of a run and head: whether it would leave away less than a tenth
 	int64_t most; // query strides of an item, a multiple of XA_ROWS
 	int64_t keys; // key strides, a multiple of 16
 	uint8_t *work; // of bytes for each thread
@@ -31,6 +33,7 @@ typedef struct WN(xa_bench) {
 	float *panel; // query strides / XA_ROWS x dim x XA_ROWS x 16
 	float *scores; // query strides x key strides
 	float *mass, *room; // of a head's units
+	int64_t *heads; // that are asked
 	int32_t *units; // that are chosen
 	uint64_t *chosen; // keys of each page
 } WN(xa_bench);
@@ -38,7 +41,8 @@ typedef struct WN(xa_bench) {
 static WN(xa_bench) WN(xa_bench_of)(const WN(xattention) *a, int worker) {
 	int64_t units = a->keys * a->stride / a->unit + 1;
 	WN(xa_bench) b = {.chosen = (uint64_t *)(a->work + worker * a->bytes)};
-	b.panel = (float *)(b.chosen + a->keys * a->stride / WN_PAGE_KEYS);
+	b.heads = (int64_t *)(b.chosen + a->keys * a->stride / WN_PAGE_KEYS);
+	b.panel = (float *)(b.heads + a->s.heads);
 	b.scores = b.panel + a->most * a->s.dim * 16;
 	b.mass = b.scores + a->most * a->keys;
 	b.room = b.mass + units;
@@ -122,7 +126,8 @@ static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, flo
 }
 
 // choose writes the lists of a head by the masses of units.
-static void WN(xa_choose)(const WN(xattention) *a, const wn_run_of_tiles *r, WN(xa_bench) *b, int64_t head, int64_t own) {
+static void WN(xa_choose)(const WN(xattention) *a, int64_t run, WN(xa_bench) *b, int64_t head, int64_t own) {
+	const wn_run_of_tiles *r = &a->runs[run];
 	wn_chosen c = {b->chosen, a->s.size / WN_PAGE_KEYS, own * a->s.size / WN_PAGE_KEYS, WN_PAGE_KEYS - 1};
 	int64_t n = 0, counts[2], from = a->s.size / a->unit, to = own * from, all = wn_parts(r->pos + r->rows / a->stride * a->stride, a->unit);
 	if (a->cut) {
@@ -139,6 +144,8 @@ static void WN(xa_choose)(const WN(xattention) *a, const wn_run_of_tiles *r, WN(
 		for (int64_t k = b->units[i] * a->unit; k < (b->units[i] + 1) * a->unit; k++) c.keys[k / WN_PAGE_KEYS] |= 1ull << k % WN_PAGE_KEYS;
 	}
 	wn_split(&a->t, r, head, &c, counts);
+	int64_t read = a->s.size + r->pos - own * a->s.size + counts[0] * WN_PAGE_KEYS + counts[1];
+	a->whole[run * a->s.heads + head] = 10 * read >= 9 * r->pos;
 	wn_run_rows(&a->t, r, head, (int64_t[]){a->s.size, own * a->s.size}, counts);
 }
 
@@ -147,22 +154,31 @@ static int WN(xa_asks)(const WN(xattention) *a, const wn_run_of_tiles *r) {
 	return r->knob < 1 && r->pos >= a->s.size && r->pos % a->stride == 0 && r->rows >= a->stride;
 }
 
-// item plans one run in the query heads of one key-value head. Later runs score more keys, so they come first.
-static void WN(xa_item)(void *arg, int64_t item, int worker) {
-	const WN(xattention) *a = arg;
-	const wn_run_of_tiles *r = &a->runs[a->count - 1 - item / a->s.kv];
-	int64_t kv_head = item % a->s.kv, from = wn_heads_from(kv_head, a->s.heads, a->s.kv), to = wn_heads_from(kv_head + 1, a->s.heads, a->s.kv);
-	if (!WN(xa_asks)(a, r)) {
-		for (int64_t h = from; h < to; h++) wn_run_rows(&a->t, r, h, (int64_t[]){0, 0}, (int64_t[]){0, 0});
-		return;
-	}
+// xa_whole says whether the one that is asked for a run would leave away next to nothing in a head.
+static int WN(xa_whole)(const WN(xattention) *a, int64_t run, int64_t head) {
+	return a->asked[run] >= 0 && a->whole[a->asked[run] * a->s.heads + head];
+}
+
+// item plans one run in the query heads of one key-value head.
+static void WN(xa_item)(const WN(xattention) *a, int64_t run, int64_t kv_head, int worker) {
+	const wn_run_of_tiles *r = &a->runs[run];
 	WN(xa_bench) b = WN(xa_bench_of)(a, worker);
-	int64_t strides = r->rows / a->stride, queries = (to - from) * strides, first = r->pos / a->stride, keys = first + strides;
+	int64_t heads = 0, from = wn_heads_from(kv_head, a->s.heads, a->s.kv), to = wn_heads_from(kv_head + 1, a->s.heads, a->s.kv);
+	for (int64_t h = from; h < to; h++) {
+		if (WN(xa_asks)(a, r) && !WN(xa_whole)(a, run, h)) {
+			b.heads[heads++] = h;
+		} else {
+			wn_run_rows(&a->t, r, h, (int64_t[]){0, 0}, (int64_t[]){0, 0});
+			a->whole[run * a->s.heads + h] = 1;
+		}
+	}
+	if (!heads) return;
+	int64_t strides = r->rows / a->stride, queries = heads * strides, first = r->pos / a->stride, keys = first + strides;
 	int64_t dim = a->s.dim, each = WN_PAGE_KEYS / a->stride, pages = wn_parts(keys, each), together = wn_packed(a->s.kind) ? 1 : WN(XA_PAGES);
 	enum { N = WN(XA_ROWS) };
 	memset(b.panel, 0, wn_parts(queries, N) * N * dim * 16 * sizeof(float));
 	for (int64_t i = 0; i < queries; i++) {
-		WN(xa_reverse)(a, b.panel + (i / N * N * dim + i % N) * 16, r->row + i % strides * a->stride, from + i / strides);
+		WN(xa_reverse)(a, b.panel + (i / N * N * dim + i % N) * 16, r->row + i % strides * a->stride, b.heads[i / strides]);
 	}
 	for (int64_t page = 0; page < pages; page += together) {
 		const uint8_t *k[WN(XA_PAGES)];
@@ -174,20 +190,57 @@ static void WN(xa_item)(void *arg, int64_t item, int worker) {
 		}
 	}
 	int64_t own = r->pos / a->s.size;
-	for (int64_t h = from; h < to; h++) {
+	for (int64_t h = 0; h < heads; h++) {
 		memset(b.mass, 0, (a->keys * a->stride / a->unit + 1) * sizeof(float));
 		for (int64_t i = 0; i < strides; i++) {
-			WN(xa_soften)(a, b.scores + ((h - from) * strides + i) * a->keys, first + i + 1, 1.0f / strides, b.mass);
+			WN(xa_soften)(a, b.scores + (h * strides + i) * a->keys, first + i + 1, 1.0f / strides, b.mass);
 		}
-		WN(xa_choose)(a, r, &b, h, own);
+		WN(xa_choose)(a, run, &b, b.heads[h], own);
 	}
+}
+
+// What is planned at a time: runs of the order from first on, under each key-value head.
+typedef struct WN(xa_turn) {
+	const WN(xattention) *a;
+	int64_t first;
+} WN(xa_turn);
+
+static void WN(xa_each)(void *arg, int64_t item, int worker) {
+	const WN(xa_turn) *t = arg;
+	WN(xa_item)(t->a, t->a->order[t->first + item / t->a->s.kv], item % t->a->s.kv, worker);
+}
+
+// leads says whether a run is asked for its group.
+static int WN(xa_leads)(const WN(xattention) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos % a->group == 0; }
+
+// sort orders the runs, of which it returns how many are asked for their groups: these first, and later ones first, since they score more keys.
+static int64_t WN(xa_sort)(const WN(xattention) *a) {
+	int64_t leads = 0, n = 0;
+	for (int64_t i = a->count - 1; i >= 0; i--) {
+		a->asked[i] = -1;
+		if (WN(xa_leads)(a, &a->runs[i])) a->order[leads++] = i;
+	}
+	n = leads;
+	for (int64_t i = a->count - 1; i >= 0; i--) {
+		const wn_run_of_tiles *r = &a->runs[i];
+		if (WN(xa_leads)(a, r)) continue;
+		a->order[n++] = i;
+		for (int64_t j = 0; j < leads; j++) {
+			const wn_run_of_tiles *lead = &a->runs[a->order[j]];
+			if (lead->seq == r->seq && lead->pos / a->group == r->pos / a->group) a->asked[i] = a->order[j];
+		}
+	}
+	return leads;
 }
 
 void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
-	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .unit = d[1], .cut = d[2]};
+	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .unit = d[1], .cut = d[2], .group = d[3]};
 	a.runs = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.runs);
-	if (!a.runs) return;
+	a.order = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.order);
+	a.asked = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.asked);
+	a.whole = wn_scratch(ctx, (a.t.n + 1) * a.s.heads);
+	if (!a.runs || !a.order || !a.asked || !a.whole) return;
 	int64_t widest = 0, rows = a.s.size, last = 0;
 	for (int64_t i = 0; (i = wn_next_run(&a.t, a.s.seq, i, a.s.size, &a.runs[a.count]));) {
 		last = wn_max(last, a.runs[a.count].pos + a.runs[a.count].rows);
@@ -199,7 +252,10 @@ void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	a.most = wn_parts(widest * rows / a.stride, WN(XA_ROWS)) * WN(XA_ROWS);
 	a.keys = wn_parts(last, WN_PAGE_KEYS * 4) * WN_PAGE_KEYS * 4 / a.stride;
 	int64_t units = a.keys * a.stride / a.unit + 1, pages = a.keys * a.stride / WN_PAGE_KEYS;
-	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * units + 2 * pages) * (int64_t)sizeof(float), 64) * 64;
+	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * units + 2 * (pages + a.s.heads)) * (int64_t)sizeof(float), 64) * 64;
 	a.work = wn_scratch(ctx, wn_threads(ctx) * a.bytes);
-	if (a.count && a.work && wn_widened(ctx, a.s.kind, a.s.dim, &a.plain)) wn_parallel(ctx, a.count * a.s.kv, WN(xa_item), &a);
+	if (!a.count || !a.work || !wn_widened(ctx, a.s.kind, a.s.dim, &a.plain)) return;
+	int64_t leads = WN(xa_sort)(&a);
+	wn_parallel(ctx, leads * a.s.kv, WN(xa_each), &(WN(xa_turn)){&a, 0});
+	wn_parallel(ctx, (a.count - leads) * a.s.kv, WN(xa_each), &(WN(xa_turn)){&a, leads});
 }

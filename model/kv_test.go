@@ -82,7 +82,11 @@ func TestSelectorsOfPrunedPages(t *testing.T) {
 		opt := model.Options{KVType: "mustafar-50", Limits: limits}
 		opt.Limits.Rows = 128
 		for _, name := range names {
-			opt.Sparse = append(opt.Sparse, model.Selection{Name: name})
+			s := model.Selection{Name: name}
+			if name == "xattention" {
+				s.Params = map[string]float64{"group": 128}
+			}
+			opt.Sparse = append(opt.Sparse, s)
 		}
 		m, err := model.Load(openDemo(t), model.Placement{Device: d}, opt)
 		if err != nil {

@@ -32,9 +32,9 @@ func anchors() []tensortest.Case {
 	var cases []tensortest.Case
 	inf := float32(math.Inf(1))
 	for _, h := range []Heads{{4, 2, 8, quant.F16}, {3, 3, 5, quant.F32}, {7, 2, 24, quant.F16}, {1, 1, 16, quant.F32}, {4, 2, 32, quant.Q8_0}, {4, 2, 32, quant.Q4_0}} {
-		small := Runs{h, append(groups(0, 1, 2, 6, Own), groups(1, 1, 7, 8, 0.5)...), Room{0, 8, 8 * 32}}
+		small := Runs{h, append(groups(0, 1, 2, 6, Own), groups(1, 1, 7, 8, 0.5)...), Room{0, 8, 8 * 32}, 0}
 		small.Runs = append(small.Runs, TilesOf(1, 8*page, 8*page+40, 1, Own), TilesOf(2, 8*page, 9*page, 0, Own))
-		large := Runs{h, append(groups(0, 4, 0, 12, Own), groups(1, 4, 8, 12, 2)...), Room{0, 3, 100}}
+		large := Runs{h, append(groups(0, 4, 0, 12, Own), groups(1, 4, 8, 12, 2)...), Room{0, 3, 100}, 0}
 		large.Runs = append(large.Runs, TilesOf(2, 4*page, 7*page+9, 1, Own))
 		for _, theta := range []float32{-inf, 0, 0.5, inf} {
 			cases = append(cases, SelectAnchor(small, 32, 16, 48, theta), SelectAnchor(large, 128, 1, 32, theta))

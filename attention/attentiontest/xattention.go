@@ -1,18 +1,25 @@
 package attentiontest
 
 import (
+	"cmp"
+	"fmt"
+
 	"github.com/winnow-llm/winnow/attention"
 	"github.com/winnow-llm/winnow/quant"
 	"github.com/winnow-llm/winnow/tensor/tensortest"
 )
 
-// SelectXAttention plans by antidiagonals; a row of the case is a block of rows.
+// SelectXAttention plans by antidiagonals; a row of the case is a block of rows, or a group of them.
 func SelectXAttention(b Runs, stride, unit, cut int, gamma float32) tensortest.Case {
-	block := page * len(b.Runs[0])
+	group := page * len(b.Runs[0])
+	block := cmp.Or(b.Block, group)
 	name := tensortest.Labels("xattention", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "stride", stride, "unit", unit, "cut", cut, "gamma", gamma)
+	if group > block {
+		name += fmt.Sprint(" groups ", group)
+	}
 	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
 		o := &attention.SelectXAttention{Groups: b.make(w), Gamma: gamma, Stride: stride, Unit: unit, Cut: cut}
-		o.Scale = 4
+		o.Scale, o.Group, o.Size = 4, group, block
 		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
 	}}
 }
@@ -22,15 +29,24 @@ func SelectXAttention(b Runs, stride, unit, cut int, gamma float32) tensortest.C
 func antidiagonals() []tensortest.Case {
 	var cases []tensortest.Case
 	for _, h := range []Heads{{4, 2, 8, quant.F16}, {3, 3, 5, quant.F32}, {7, 2, 24, quant.F16}, {1, 1, 16, quant.F32}, {4, 2, 32, quant.Q8_0}, {4, 2, 32, quant.Q4_0}} {
-		small := Runs{h, append(groups(0, 1, 0, 5, Own), groups(1, 1, 10, 11, 0.75)...), Room{0, 11, 90}}
+		small := Runs{h, append(groups(0, 1, 0, 5, Own), groups(1, 1, 10, 11, 0.75)...), Room{0, 11, 90}, 0}
 		small.Runs = append(small.Runs, TilesOf(1, 11*page, 11*page+40, 1, Own), TilesOf(2, 3*page, 3*page+7, 1, Own), TilesOf(3, 3*page, 4*page, 0, Own))
-		large := Runs{h, append(groups(0, 2, 0, 6, Own), groups(1, 2, 8, 10, 0.75)...), Room{0, 5, 50}}
+		large := Runs{h, append(groups(0, 2, 0, 6, Own), groups(1, 2, 8, 10, 0.75)...), Room{0, 5, 50}, 0}
 		large.Runs = append(large.Runs, TilesOf(2, 4*page, 5*page+9, 1, Own))
+		// Groups of blocks, of which the first is asked, and the ends of prompts.
+		grouped := Runs{h, append(groups(0, 4, 0, 8, Own), groups(1, 4, 8, 12, 0.75)...), Room{0, 16, 100}, 0}
+		grouped.Runs = append(grouped.Runs, TilesOf(1, 12*page, 15*page+40, 1, Own), TilesOf(2, 4*page, 7*page+9, 1, 0.25))
 		for _, stride := range []int{8, 16} {
 			for _, gamma := range []float32{0, 0.75, 1} {
 				cases = append(cases, SelectXAttention(small, stride, 64, 0, gamma), SelectXAttention(large, stride, 16, 0, gamma))
 			}
 			cases = append(cases, SelectXAttention(small, stride, 16, 32, 0.5), SelectXAttention(large, stride, 128, 4, 0.5))
+			for _, cut := range []int{2, 32, 500} {
+				grouped.Block = page
+				cases = append(cases, SelectXAttention(grouped, stride, 16, cut, 0.5))
+				grouped.Block = 2 * page
+				cases = append(cases, SelectXAttention(grouped, stride, 64, cut, 0.5))
+			}
 		}
 	}
 	return cases
