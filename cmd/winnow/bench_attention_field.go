@@ -162,7 +162,7 @@ func (f *field) lap(run attention.Run, turn int, count bool) (dense time.Duratio
 	for i := range outputs {
 		at := (i + turn) % len(outputs)
 		if at == len(f.all) {
-			if dense, outputs[at], err = f.races[0].dense(attention.Prefill, rows, run); err != nil {
+			if dense, outputs[at], err = f.races[0].dense(rows, run); err != nil {
 				return 0, err
 			}
 			continue
@@ -170,7 +170,7 @@ func (f *field) lap(run attention.Run, turn int, count bool) (dense time.Duratio
 		e := f.all[at]
 		r := e.race
 		r.Setting = e.setting
-		took, out, err := r.sparse(attention.Prefill, rows, run)
+		took, out, err := r.sparse(rows, run)
 		if err != nil {
 			return 0, err
 		}

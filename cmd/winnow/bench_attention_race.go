@@ -94,9 +94,9 @@ func (r *race) foresee(runs ...attention.Run) {
 }
 
 // sparse is the time of a step's selection and attention, and the outputs of some rows.
-func (r *race) sparse(phase attention.Phases, rows []int, runs ...attention.Run) (took time.Duration, out []float32, err error) {
+func (r *race) sparse(rows []int, runs ...attention.Run) (took time.Duration, out []float32, err error) {
 	t := r.Trial
-	t.Step(phase, r.Setting, runs...)
+	t.Step(r.Phase, r.Setting, runs...)
 	started := time.Now()
 	err = t.Observe(r.Selector)
 	took = time.Since(started)
@@ -116,9 +116,9 @@ func (r *race) sparse(phase attention.Phases, rows []int, runs ...attention.Run)
 }
 
 // dense is the time of attention over everything in a step, and the outputs of some rows.
-func (r *race) dense(phase attention.Phases, rows []int, runs ...attention.Run) (took time.Duration, out []float32, err error) {
+func (r *race) dense(rows []int, runs ...attention.Run) (took time.Duration, out []float32, err error) {
 	t := r.Trial
-	t.Step(phase, r.Setting, runs...)
+	t.Step(r.Phase, r.Setting, runs...)
 	if err := t.Keep(); err != nil {
 		return 0, nil, err
 	}
@@ -152,7 +152,7 @@ func (r *race) decode(res *attentionResult) error {
 				step = r.dense
 			}
 			var err error
-			if took[of], _, err = step(r.Phase, nil, runs...); err != nil {
+			if took[of], _, err = step(nil, runs...); err != nil {
 				return err
 			}
 		}
@@ -160,7 +160,7 @@ func (r *race) decode(res *attentionResult) error {
 			sparse, dense = append(sparse, milliseconds(took[0])), append(dense, milliseconds(took[1]))
 		}
 	}
-	if _, _, err := r.sparse(r.Phase, nil, runs...); err != nil { // its plan is counted
+	if _, _, err := r.sparse(nil, runs...); err != nil { // its plan is counted
 		return err
 	}
 	read, visible, err := r.Trial.Count(r.Selector.Plan)
