@@ -11,15 +11,20 @@ import (
 // Antidiagonal scoring (XAttention, Xu et al. 2025, arXiv 2503.16428): the scores of a block of queries with a block of keys are judged by
 // those on every stride-th antidiagonal, which meets each query and each key.
 //
-// A score is the mean of a stride of products, so a key that stands alone counts a sixteenth, or an eighth, of what it does in the softmax,
-// and is missed where that does not stand out from other strides. What neighbours say together is found.
+// A score is the mean of a stride of products, so a key that stands alone counts a stride's share of what it does in the softmax, and is
+// missed where that does not stand out from other strides. What neighbours say together is found.
+//
+// Published is a stride of 8 or 16 and a score for each stride of queries. What scores cost is by how many queries each stands for: strides of
+// 4, with the mean of 8 strides of queries that lie together, cost half as much as strides of 16 and tell keys apart better, since queries
+// next to each other want alike things and keys need not.
 //
 // Published blocks are 128 x 128. Blocks of 64 queries with units of 16 keys cost the same to judge and let in fewer keys at the same recall.
 var _ = register(Kind{
 	Name: "xattention", Phases: Prefill,
 	Knob: Knob{Name: "gamma", Default: 0.9, Min: 0, Max: 1, What: "the share of the estimated mass that the keys read must reach"},
 	Params: []Knob{
-		{Name: "stride", Default: 16, Min: 8, Max: 16, What: "how far apart the antidiagonals are: 8 or 16; half as far costs twice as much"},
+		{Name: "stride", Default: 4, Min: 4, Max: 16, What: "how far apart the antidiagonals are: 4, 8 or 16 (published); half as far costs twice as much"},
+		{Name: "mean", Default: 8, Min: 1, Max: 32, What: "how many neighbouring strides of queries are averaged before they are scored: 1 (published), 2, 4, 8, 16 or 32, a block's at most"},
 		{Name: "block", Default: 64, Min: 64, Max: 128, What: "how many queries share a list: 64, or 128 (published)"},
 		{Name: "unit", Default: 16, Min: 16, Max: 128, What: "how many neighbouring keys are chosen together: 16, 32, 64, or 128 (published) where a block has as many"},
 		{Name: "group", Default: 512, Min: 64, Max: 1 << 16, What: "of so many positions the first block says whether there is anything to leave away"},
@@ -29,12 +34,15 @@ var _ = register(Kind{
 })
 
 func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
-	stride, block, unit := k.param(s, "stride"), k.param(s, "block"), k.param(s, "unit")
+	stride, mean, block, unit := k.param(s, "stride"), k.param(s, "mean"), k.param(s, "block"), k.param(s, "unit")
 	if unit != 128 && PageTokens%unit != 0 || unit > block {
 		return nil, fmt.Errorf("xattention: units of %d keys in blocks of %d: want 16, 32, 64 or 128, and no more than a block", unit, block)
 	}
-	if stride != 8 && stride != 16 || block != 64 && block != 128 {
-		return nil, fmt.Errorf("xattention: blocks of %d with a stride of %d: want 64 or 128, and 8 or 16", block, stride)
+	if stride&(stride-1) != 0 || block != 64 && block != 128 {
+		return nil, fmt.Errorf("xattention: blocks of %d with a stride of %d: want 64 or 128, and 4, 8 or 16", block, stride)
+	}
+	if mean&(mean-1) != 0 || stride*mean > block {
+		return nil, fmt.Errorf("xattention: means of %d strides of %d in blocks of %d: want 1, 2, 4, 8, 16 or 32, and no more than a block", mean, stride, block)
 	}
 	group := k.param(s, "group")
 	if group%block != 0 {
@@ -45,7 +53,8 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 	}
 	return prepared(e, Caps{ChunkAlign: group, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectXAttention{
-			Groups: groupsOf(e, s, layer, block), Gamma: k.knob(s, layer), Stride: stride, Unit: unit, Cut: k.param(s, "cut"), Group: group,
+			Groups: groupsOf(e, s, layer, block), Gamma: k.knob(s, layer),
+			Stride: stride, Mean: mean, Unit: unit, Cut: k.param(s, "cut"), Group: group,
 		}
 	}), nil
 }
@@ -54,7 +63,8 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 //
 //	sum over s < S of q[S*i + S-1-s] . k[S*j + s], times Scale / S
 //
-// A softmax over j <= i makes masses of them, which are added up over the keys of a unit and averaged over the block's query strides.
+// of which those of Mean query strides that lie together are averaged. A softmax over j, up to the last of these i, makes masses of the means,
+// which are added up over the keys of a unit and averaged over the block's query strides.
 // Units are read until the largest masses reach Gamma. The first block of keys and the rows' own are always read.
 //
 // With Cut, every unit is read whose mass is at least (1-Gamma)/Cut. What counts is the recall on average over rows and heads, and the
@@ -65,11 +75,12 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 // Of a group of blocks the first is asked for all of them: in a head in which it would leave away less than a tenth, the others read everything, and
 // nobody scores them. Where there is nothing to leave away, finding that out costs little.
 //
-// Rows beyond the last whole stride, at the end of a prompt, are not asked; where there is none whole, everything is read.
+// Rows beyond the last whole mean, at the end of a prompt, are not asked; where there is none whole, everything is read.
 type SelectXAttention struct {
 	Groups         // the plan has one for each query head; Size is a block of queries, and of the keys that are always read
 	Gamma  float32 // where the request says nothing
 	Stride int
+	Mean   int // query strides; 1 = as published
 	Unit   int // keys, a multiple of Stride
 	Cut    int // units; 0 = as published
 	Group  int // positions, a multiple of Size
@@ -103,8 +114,7 @@ func (o *SelectXAttention) lists(r run, h int) (ranges [2]int, blocks, single []
 	if own == 0 || !o.asks(r) {
 		return ranges, nil, nil
 	}
-	strides := r.rows / o.Stride
-	q := headRows(o.Q, r.row, strides*o.Stride, h*dim, dim)
+	q := headRows(o.Q, r.row, r.rows/o.span()*o.span(), h*dim, dim)
 	k := o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+len(q))
 	var keys []int32
 	for _, u := range o.chosen(o.masses(q, k), r.knob) {
@@ -116,22 +126,26 @@ func (o *SelectXAttention) lists(r run, h int) (ranges [2]int, blocks, single []
 	return [2]int{o.Size, own * o.Size}, blocks, single
 }
 
-// asks says whether rows have a whole stride that starts where keys' strides do, and whether they would leave anything out.
+// asks says whether rows have a whole mean that starts where keys' strides do, and whether they would leave anything out.
 func (o *SelectXAttention) asks(r run) bool {
-	return r.knob < 1 && r.pos%o.Stride == 0 && r.rows >= o.Stride
+	return r.knob < 1 && r.pos%o.Stride == 0 && r.rows >= o.span()
 }
+
+// span is how many queries a score stands for.
+func (o *SelectXAttention) span() int { return o.Stride * o.Mean }
 
 // masses estimates how much of the softmax each unit of keys has, for queries that are the last of the keys' positions.
 func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
-	n := len(k) / o.Stride
+	strides, means := len(k)/o.Stride, len(q)/o.span()
 	sums := make([]float64, (len(k)+o.Unit-1)/o.Unit)
-	for i := range len(q) / o.Stride {
-		scores, top, total := make([]float64, n-len(q)/o.Stride+i+1), math.Inf(-1), 0.0
+	for i := range means {
+		scores, top, total := make([]float64, strides-(means-1-i)*o.Mean), math.Inf(-1), 0.0
+		of := q[i*o.span() : (i+1)*o.span()]
 		for j := range scores {
-			for s := range o.Stride {
-				scores[j] += dot(q[o.Stride*i+o.Stride-1-s], k[o.Stride*j+s])
+			for t, x := range of {
+				scores[j] += dot(x, k[o.Stride*j+o.Stride-1-t%o.Stride])
 			}
-			scores[j] *= float64(o.Scale) / float64(o.Stride)
+			scores[j] *= float64(o.Scale) / float64(o.span())
 			top = max(top, scores[j])
 		}
 		for j := range scores {
@@ -144,7 +158,7 @@ func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
 	}
 	out := make([]float32, len(sums))
 	for b := range out {
-		out[b] = float32(sums[b] / float64(len(q)/o.Stride))
+		out[b] = float32(sums[b] / float64(means))
 	}
 	return out
 }
@@ -175,7 +189,7 @@ func (o *SelectXAttention) Cost() (bytes, flops int64) {
 	o.Layout.runs(o.Serves, o.Size, o.Gamma, func(r run) {
 		if r.pos >= o.Size && o.asks(r) {
 			bytes += o.Cache.stored(int64(r.pos+r.rows)*int64(o.Cache.Heads)) + 4*int64(r.rows)*dim*heads
-			flops += 2 * dim * heads * int64(r.rows) * int64(r.pos+r.rows/2) / int64(o.Stride)
+			flops += 2 * dim * heads * int64(r.rows) * int64(r.pos+r.rows/2) / int64(o.span())
 		}
 	})
 	return bytes, flops

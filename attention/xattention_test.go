@@ -15,7 +15,7 @@ func TestXAttentionScoresAntidiagonals(t *testing.T) {
 		}
 		return rows
 	}
-	o := SelectXAttention{Groups: Groups{Scale: 1, Size: 4}, Stride: 2, Unit: 4}
+	o := SelectXAttention{Groups: Groups{Scale: 1, Size: 4}, Stride: 2, Mean: 1, Unit: 4}
 	k := column(2, 0, 0, 4, 0, 0, 2, 2)
 	have := o.masses(column(1, 2), k)
 	// Scores: 2*2/2 = 2, 1*4/2 = 2, 0, (2*2 + 1*2)/2 = 3.
@@ -31,6 +31,26 @@ func TestXAttentionScoresAntidiagonals(t *testing.T) {
 	for b, want := range []float64{(2.0/3 + 2*e2/total) / 2, (1.0/3 + (1+e3)/total) / 2} {
 		if math.Abs(float64(have[b])-want) > 1e-6 {
 			t.Errorf("of two strides, block %d has mass %v, want %v", b, have[b], want)
+		}
+	}
+}
+
+// Two query strides count as their mean, which sees what the last of them sees: (q7+q5)/2 meets k[2j], and (q6+q4)/2 meets k[2j+1].
+func TestXAttentionScoresMeansOfQueries(t *testing.T) {
+	column := func(v ...float64) (rows [][]float64) {
+		for _, x := range v {
+			rows = append(rows, []float64{x})
+		}
+		return rows
+	}
+	o := SelectXAttention{Groups: Groups{Scale: 1, Size: 4}, Stride: 2, Mean: 2, Unit: 4}
+	have := o.masses(column(0, 1, 2, 3), column(2, 0, 0, 4, 0, 0, 2, 2))
+	// Scores: 2*2/2 = 2, 1*4/2 = 2, 0, (2*2 + 1*2)/2 = 3.
+	e2, e3 := math.Exp(2), math.Exp(3)
+	total := 2*e2 + 1 + e3
+	for b, want := range []float64{2 * e2 / total, (1 + e3) / total} {
+		if math.Abs(float64(have[b])-want) > 1e-6 {
+			t.Errorf("block %d has mass %v, want %v", b, have[b], want)
 		}
 	}
 }

@@ -94,7 +94,7 @@ func TestBitsAreThoseOfOtherMachines(t *testing.T) {
 		switch c.Name {
 		case "anchor/F16 7 on 2 x 24 block 16 group 64 unit 1 single 4 theta 0.5 room 256":
 			cases["anchor"] = c
-		case "xattention/F16 7 on 2 x 24 block 128 stride 8 unit 128 cut 4 gamma 0.5":
+		case "xattention/F16 7 on 2 x 24 block 128 stride 8 mean 1 unit 128 cut 4 gamma 0.5":
 			cases["xattention"] = c
 		}
 	}

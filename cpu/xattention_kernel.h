@@ -1,27 +1,29 @@
-// SelectXAttention: what groups take, of blocks; d = stride, unit, cut, group. f = gamma, scale. An item is a run of tiles in one key-value head.
+// SelectXAttention: what groups take, of blocks; d = stride, mean, unit, cut, group. f = gamma, scale. An item is a run of tiles in one key-value
+// head.
 //
-// A vector holds 16 keys of one dimension, one stride or two, and lies ready in the cache; the rows of a query stride lie in the opposite
-// order in a panel, one vector a dimension. Their products, summed over dimensions, are summed over the lanes of each key stride at the end.
+// A vector holds 16 keys of one dimension, one stride or several, and lies ready in the cache; the rows of a query stride, or of the mean of
+// several, lie in the opposite order in a panel, one vector a dimension. Their products, summed over dimensions, are summed over the lanes of
+// each key stride at the end.
 
 #include "keys.h"
 #include "pick.h"
 #include "scored.h"
 
 enum {
-	WN(XA_ROWS) = WN_SUMS == 8 ? 4 : 2, // query strides in one pass
+	WN(XA_ROWS) = WN_SUMS == 8 ? 4 : 2, // means of query strides in one pass
 	WN(XA_KEYS) = WN_SUMS / 2, // vectors of keys that they meet at once
-	WN(XA_PAGES) = 8, // pages that query strides meet one after the other, so that what they share stays in the nearest cache
+	WN(XA_PAGES) = 8, // pages that means meet one after the other, so that what they share stays in the nearest cache
 };
 
 typedef struct WN(xattention) {
 	wn_tiles t;
 	wn_scored s;
-	int64_t stride, unit, cut, group;
+	int64_t stride, span, unit, cut, group; // span: queries of a mean
 	wn_run_of_tiles *runs;
 	int64_t count, *order; // of runs: those first that are asked for their groups
 	int64_t *asked; // of a run: the one that is asked for it, or less than 0
 	uint8_t *whole; // of a run and head: whether it would leave away less than a tenth
-	int64_t most; // query strides of an item, a multiple of XA_ROWS
+	int64_t most; // means of an item, a multiple of XA_ROWS
 	int64_t keys; // key strides, a multiple of 16
 	uint8_t *work; // of bytes for each thread
 	int64_t bytes;
@@ -30,8 +32,8 @@ typedef struct WN(xattention) {
 
 // What a thread keeps while it works on an item.
 typedef struct WN(xa_bench) {
-	float *panel; // query strides / XA_ROWS x dim x XA_ROWS x 16
-	float *scores; // query strides x key strides
+	float *panel; // means / XA_ROWS x dim x XA_ROWS x 16
+	float *scores; // means x key strides
 	float *mass, *room; // of a head's units
 	int64_t *heads; // that are asked
 	int32_t *units; // that are chosen
@@ -50,17 +52,28 @@ static WN(xa_bench) WN(xa_bench_of)(const WN(xattention) *a, int worker) {
 	return b;
 }
 
-// reverse writes a query stride of a head into a panel, of which it is one of XA_ROWS.
+// reverse writes a mean of query strides of a head into a panel, of which it is one of XA_ROWS.
 static void WN(xa_reverse)(const WN(xattention) *a, float *panel, int64_t row, int64_t head) {
-	float by = a->s.scale / a->stride;
-	for (int64_t l = 0; l < 16; l++) {
-		const float *q = wn_query(&a->s, row + a->stride - 1 - l % a->stride, head);
-		for (int64_t d = 0; d < a->s.dim; d++) panel[d * WN(XA_ROWS) * 16 + l] = q[d] * by;
+	float by = a->s.scale / a->span;
+	for (int64_t l = 0; l < a->stride; l++) {
+		for (int64_t from = a->stride - 1 - l; from < a->span; from += a->stride) {
+			const float *q = wn_query(&a->s, row + from, head);
+			for (int64_t d = 0; d < a->s.dim; d++) panel[d * WN(XA_ROWS) * 16 + l] += q[d];
+		}
+	}
+	for (int64_t d = 0; d < a->s.dim; d++) {
+		float *at = panel + d * WN(XA_ROWS) * 16;
+		for (int64_t l = 0; l < a->stride; l++) at[l] *= by;
+		for (int64_t l = a->stride; l < 16; l++) at[l] = at[l - a->stride];
 	}
 }
 
 // lanes adds up the lanes of each key stride in a vector. Inlined, it would be taken apart lane by lane.
 static __attribute__((noinline)) void WN(xa_lanes)(float *t, int64_t stride, float *to) {
+	if (stride == 4) {
+		for (int i = 0; i < 4; i++) to[i] = (t[4 * i] + t[4 * i + 2]) + (t[4 * i + 1] + t[4 * i + 3]);
+		return;
+	}
 	if (stride == 16) {
 		for (int i = 0; i < 8; i++) t[i] += t[i + 8];
 	} else {
@@ -69,7 +82,7 @@ static __attribute__((noinline)) void WN(xa_lanes)(float *t, int64_t stride, flo
 	to[0] = ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]));
 }
 
-// meet scores XA_ROWS query strides with the keys of a page; to are their scores with the page's first key stride. The vectors of a dimension lie
+// meet scores XA_ROWS means with the keys of a page; to are their scores with the page's first key stride. The vectors of a dimension lie
 // side by side in the panel.
 WN_INLINE void WN(xa_meet)(const WN(xattention) *a, int f16, const float *panel, const uint8_t *k, float *to) {
 	enum { N = WN(XA_ROWS), WIDE = WN(XA_KEYS) };
@@ -104,7 +117,7 @@ WN_INLINE void WN(xa_meet)(const WN(xattention) *a, int f16, const float *panel,
 static void WN(xa_meet_f32)(const WN(xattention) *a, const float *panel, const uint8_t *k, float *to) { WN(xa_meet)(a, 0, panel, k, to); }
 static void WN(xa_meet_f16)(const WN(xattention) *a, const float *panel, const uint8_t *k, float *to) { WN(xa_meet)(a, 1, panel, k, to); }
 
-// soften adds the masses of n scores to the masses of their units, one query stride having weight by.
+// soften adds the masses of n scores to the masses of their units, one mean having weight by.
 static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, float by, float *mass) {
 	int64_t padded = wn_parts(n, 16) * 16, each = a->unit / a->stride;
 	for (int64_t j = n; j < padded; j++) scores[j] = -INFINITY;
@@ -129,7 +142,7 @@ static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, flo
 static void WN(xa_choose)(const WN(xattention) *a, int64_t run, WN(xa_bench) *b, int64_t head, int64_t own) {
 	const wn_run_of_tiles *r = &a->runs[run];
 	wn_chosen c = {b->chosen, a->s.size / WN_PAGE_KEYS, own * a->s.size / WN_PAGE_KEYS, WN_PAGE_KEYS - 1};
-	int64_t n = 0, counts[2], from = a->s.size / a->unit, to = own * from, all = wn_parts(r->pos + r->rows / a->stride * a->stride, a->unit);
+	int64_t n = 0, counts[2], from = a->s.size / a->unit, to = own * from, all = wn_parts(r->pos + r->rows / a->span * a->span, a->unit);
 	if (a->cut) {
 		for (int64_t u = from; u < to; u++) {
 			b->units[n] = (int32_t)u;
@@ -151,7 +164,7 @@ static void WN(xa_choose)(const WN(xattention) *a, int64_t run, WN(xa_bench) *b,
 
 // asks says whether a run has rows to ask and blocks to choose.
 static int WN(xa_asks)(const WN(xattention) *a, const wn_run_of_tiles *r) {
-	return r->knob < 1 && r->pos >= a->s.size && r->pos % a->stride == 0 && r->rows >= a->stride;
+	return r->knob < 1 && r->pos >= a->s.size && r->pos % a->stride == 0 && r->rows >= a->span;
 }
 
 // xa_whole says whether the one that is asked for a run would leave away next to nothing in a head.
@@ -173,12 +186,12 @@ static void WN(xa_item)(const WN(xattention) *a, int64_t run, int64_t kv_head, i
 		}
 	}
 	if (!heads) return;
-	int64_t strides = r->rows / a->stride, queries = heads * strides, first = r->pos / a->stride, keys = first + strides;
+	int64_t means = r->rows / a->span, queries = heads * means, mean = a->span / a->stride, first = r->pos / a->stride, keys = first + means * mean;
 	int64_t dim = a->s.dim, each = WN_PAGE_KEYS / a->stride, pages = wn_parts(keys, each), together = wn_packed(a->s.kind) ? 1 : WN(XA_PAGES);
 	enum { N = WN(XA_ROWS) };
 	memset(b.panel, 0, wn_parts(queries, N) * N * dim * 16 * sizeof(float));
 	for (int64_t i = 0; i < queries; i++) {
-		WN(xa_reverse)(a, b.panel + (i / N * N * dim + i % N) * 16, r->row + i % strides * a->stride, b.heads[i / strides]);
+		WN(xa_reverse)(a, b.panel + (i / N * N * dim + i % N) * 16, r->row + i % means * a->span, b.heads[i / means]);
 	}
 	for (int64_t page = 0; page < pages; page += together) {
 		const uint8_t *k[WN(XA_PAGES)];
@@ -192,8 +205,8 @@ static void WN(xa_item)(const WN(xattention) *a, int64_t run, int64_t kv_head, i
 	int64_t own = r->pos / a->s.size;
 	for (int64_t h = 0; h < heads; h++) {
 		memset(b.mass, 0, (a->keys * a->stride / a->unit + 1) * sizeof(float));
-		for (int64_t i = 0; i < strides; i++) {
-			WN(xa_soften)(a, b.scores + (h * strides + i) * a->keys, first + i + 1, 1.0f / strides, b.mass);
+		for (int64_t i = 0; i < means; i++) {
+			WN(xa_soften)(a, b.scores + (h * means + i) * a->keys, first + (i + 1) * mean, 1.0f / means, b.mass);
 		}
 		WN(xa_choose)(a, run, &b, b.heads[h], own);
 	}
@@ -235,7 +248,7 @@ static int64_t WN(xa_sort)(const WN(xattention) *a) {
 
 void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
-	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .unit = d[1], .cut = d[2], .group = d[3]};
+	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .span = d[0] * d[1], .unit = d[2], .cut = d[3], .group = d[4]};
 	a.runs = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.runs);
 	a.order = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.order);
 	a.asked = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.asked);
@@ -249,7 +262,7 @@ void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	for (int64_t u = 0; u < a.s.kv; u++) {
 		widest = wn_max(widest, wn_heads_from(u + 1, a.s.heads, a.s.kv) - wn_heads_from(u, a.s.heads, a.s.kv));
 	}
-	a.most = wn_parts(widest * rows / a.stride, WN(XA_ROWS)) * WN(XA_ROWS);
+	a.most = wn_parts(widest * rows / a.span, WN(XA_ROWS)) * WN(XA_ROWS);
 	a.keys = wn_parts(last, WN_PAGE_KEYS * 4) * WN_PAGE_KEYS * 4 / a.stride;
 	int64_t units = a.keys * a.stride / a.unit + 1, pages = a.keys * a.stride / WN_PAGE_KEYS;
 	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * units + 2 * (pages + a.s.heads)) * (int64_t)sizeof(float), 64) * 64;
