@@ -23,6 +23,7 @@ var _ = register(Kind{
 		{Name: "group", Default: 64, Min: 64, Max: 1 << 16, What: "how many rows share a list: a multiple of 64 and of block, published 2048"},
 		{Name: "unit", Default: 16, Min: 1, Max: PageTokens, What: "how many neighbouring keys are read where one of them is wanted: 1 (published), 2, 4, 8, 16, 32 or 64; 16 are read in place, fewer gathered"},
 		{Name: "single", Default: 48, Min: 0, Max: PageTokens, What: "up to how many keys of a page are read without the others; a page with more is read whole"},
+		{Name: "lead", Default: 512, Min: 64, Max: 1 << 16, What: "of so many positions, or a group's, the first group says whether there is anything to leave away"},
 	},
 	New: newAnchor,
 })
@@ -32,15 +33,19 @@ func newAnchor(k *Kind, e *Env, s Setting) (*Selector, error) {
 	if block&(block-1) != 0 || group%PageTokens != 0 || group%block != 0 {
 		return nil, fmt.Errorf("anchor: groups of %d rows with means of %d: want multiples of %d, and means of 16, 32, 64 or 128", group, block, PageTokens)
 	}
+	lead := max(k.param(s, "lead"), group)
+	if lead%group != 0 {
+		return nil, fmt.Errorf("anchor: a lead of %d positions in groups of %d", lead, group)
+	}
 	if PageTokens%unit != 0 {
 		return nil, fmt.Errorf("anchor: a unit of %d keys does not fill a page", unit)
 	}
 	if room := e.Plan.BlockRoom() * (group / PageTokens); room < e.Blocks() {
 		return nil, fmt.Errorf("anchor: groups of %d rows have room for %d blocks of %d", group, room, e.Blocks())
 	}
-	return prepared(e, Caps{ChunkAlign: group, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
+	return prepared(e, Caps{ChunkAlign: lead, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectAnchor{
-			Groups: groupsOf(e, s, layer, group), Theta: k.knob(s, layer), Block: block, Unit: unit, Single: k.param(s, "single"),
+			Groups: groupsOf(e, s, layer, group), Theta: k.knob(s, layer), Block: block, Unit: unit, Single: k.param(s, "single"), Lead: lead,
 		}
 	}), nil
 }
@@ -56,13 +61,14 @@ func newAnchor(k *Kind, e *Env, s Setting) (*Selector, error) {
 //
 // A page of which more than Single keys are read is read whole; so are those with most, as far as the plan has no room. A group with fewer rows
 // than Size, at the end of a prompt, reads everything, and so do groups so early that nothing lies between, and all of them where Theta is at
-// its most: then nobody is asked.
+// its most: then nobody is asked. Of Lead positions the first group is asked for the others, see Groups.led.
 type SelectAnchor struct {
 	Groups         // the plan has one for each query head; Size is how many rows share a list
 	Theta  float32 // where the request says nothing
 	Block  int     // queries of a mean
 	Unit   int     // neighbouring keys that are read together
 	Single int     // most keys of a page that are read without the others
+	Lead   int     // positions, a multiple of Size
 }
 
 // anchorMost is the Theta that keeps every key.
@@ -72,20 +78,19 @@ const anchorMost = 1000
 func (o *SelectAnchor) edge() int { return max(o.Block, PageTokens) }
 
 // Reference works group by group and head by head.
-func (o *SelectAnchor) Reference() {
-	o.Layout.runs(o.Serves, o.Size, o.Theta, func(r run) {
-		edge, heads := o.edge(), o.Plan.Groups
-		for h := range heads {
-			if r.rows < o.Size || r.pos-edge <= edge || r.knob >= anchorMost {
-				o.Plan.writeRun(r, h, [2]int{}, nil, nil)
-				continue
-			}
-			a := anchored{q: headRows(o.Q, r.row, r.rows, h*o.Cache.Dim, o.Cache.Dim), pos: r.pos, block: o.Block, edge: edge, scale: float64(o.Scale)}
-			a.k = o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+r.rows)
-			blocks, keys := split(a.wanted(float64(r.knob), o.Unit), o.Single, r.tiles*o.Plan.KeyRoom())
-			o.Plan.writeRun(r, h, [2]int{edge, r.pos - edge}, blocks, keys)
-		}
-	})
+func (o *SelectAnchor) Reference() { o.led(o.Theta, o.Lead, o.lists) }
+
+// lists is what a group reads under a head.
+func (o *SelectAnchor) lists(r run, h int) (l lists) {
+	edge := o.edge()
+	if r.rows < o.Size || r.pos-edge <= edge || r.knob >= anchorMost {
+		return l
+	}
+	a := anchored{q: headRows(o.Q, r.row, r.rows, h*o.Cache.Dim, o.Cache.Dim), pos: r.pos, block: o.Block, edge: edge, scale: float64(o.Scale)}
+	a.k = o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/o.Plan.Groups, r.pos+r.rows)
+	l.ranges = [2]int{edge, r.pos - edge}
+	l.blocks, l.keys = split(a.wanted(float64(r.knob), o.Unit), o.Single, r.tiles*o.Plan.KeyRoom())
+	return l
 }
 
 // anchored is one head's part of a group.

@@ -49,6 +49,43 @@ func (o *Groups) visit(own float32, plan func(g run)) {
 	})
 }
 
+// lists is what a run reads under a head: keys from 0 to ranges[0] and from ranges[1] on, blocks and single keys. Without ranges it is everything.
+type lists struct {
+	ranges       [2]int
+	blocks, keys []int32
+}
+
+// led plans every run under each head by the lists that find gives. Of some positions the first run, if it is whole, is asked for the others: where
+// it would leave away less than a tenth they read everything, and find is not called. Where there is nothing to leave away, finding that out
+// costs little.
+func (o *Groups) led(own float32, positions int, find func(r run, head int) lists) {
+	var runs [2][]run // those that are asked, and the others
+	o.Layout.runs(o.Serves, o.Size, own, func(r run) {
+		of := 1
+		if r.rows == o.Size && r.pos%positions == 0 {
+			of = 0
+		}
+		runs[of] = append(runs[of], r)
+	})
+	type asked struct{ seq, at, head int }
+	whole := map[asked]bool{}
+	for of, some := range runs {
+		for _, r := range some {
+			for h := range o.Plan.Groups {
+				var l lists
+				about := asked{r.seq, r.pos / positions, h}
+				if !whole[about] {
+					l = find(r, h)
+				}
+				o.Plan.writeRun(r, h, l.ranges, l.blocks, l.keys)
+				if of == 0 {
+					whole[about] = 10*r.reads(l.ranges, l.blocks, l.keys) >= 9*r.pos
+				}
+			}
+		}
+	}
+}
+
 // sight is the attention of some of a group's last queries to all keys: sums over the queries.
 type sight struct {
 	columns   []float32 // by key

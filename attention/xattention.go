@@ -3,7 +3,6 @@ package attention
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/winnow-llm/winnow/tensor"
 )
@@ -27,7 +26,7 @@ var _ = register(Kind{
 		{Name: "mean", Default: 8, Min: 1, Max: 32, What: "how many neighbouring strides of queries are averaged before they are scored: 1 (published), 2, 4, 8, 16 or 32, a block's at most"},
 		{Name: "block", Default: 64, Min: 64, Max: 128, What: "how many queries share a list: 64, or 128 (published)"},
 		{Name: "unit", Default: 16, Min: 16, Max: 128, What: "how many neighbouring keys are chosen together: 16, 32, 64, or 128 (published) where a block has as many"},
-		{Name: "group", Default: 512, Min: 64, Max: 1 << 16, What: "of so many positions the first block says whether there is anything to leave away"},
+		{Name: "lead", Default: 512, Min: 64, Max: 1 << 16, What: "of so many positions the first block says whether there is anything to leave away"},
 		{Name: "cut", Default: 64, Min: 0, Max: 1 << 20, What: "0 = as published; n = every unit is read that has 1/n of what gamma leaves out, or more"},
 	},
 	New: newXAttention,
@@ -44,17 +43,17 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 	if mean&(mean-1) != 0 || stride*mean > block {
 		return nil, fmt.Errorf("xattention: means of %d strides of %d in blocks of %d: want 1, 2, 4, 8, 16 or 32, and no more than a block", mean, stride, block)
 	}
-	group := k.param(s, "group")
-	if group%block != 0 {
-		return nil, fmt.Errorf("xattention: groups of %d positions in blocks of %d", group, block)
+	lead := k.param(s, "lead")
+	if lead%block != 0 {
+		return nil, fmt.Errorf("xattention: a lead of %d positions in blocks of %d", lead, block)
 	}
 	if e.Plan.BlockRoom() < e.Blocks() {
 		return nil, fmt.Errorf("xattention: a plan row has room for %d blocks of %d", e.Plan.BlockRoom(), e.Blocks())
 	}
-	return prepared(e, Caps{ChunkAlign: group, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
+	return prepared(e, Caps{ChunkAlign: lead, Fingerprint: k.fingerprint(s)}, func(layer int) tensor.Op {
 		return &SelectXAttention{
 			Groups: groupsOf(e, s, layer, block), Gamma: k.knob(s, layer),
-			Stride: stride, Mean: mean, Unit: unit, Cut: k.param(s, "cut"), Group: group,
+			Stride: stride, Mean: mean, Unit: unit, Cut: k.param(s, "cut"), Lead: lead,
 		}
 	}), nil
 }
@@ -72,8 +71,7 @@ func newXAttention(k *Kind, e *Env, s Setting) (*Selector, error) {
 //
 // A page all of whose units are chosen is listed as a block; so are those with most, as far as the plan has no room for single keys.
 //
-// Of a group of blocks the first is asked for all of them: in a head in which it would leave away less than a tenth, the others read everything, and
-// nobody scores them. Where there is nothing to leave away, finding that out costs little.
+// Of Lead positions the first block is asked for the others, see Groups.led.
 //
 // Rows beyond the last whole mean, at the end of a prompt, are not asked; where there is none whole, everything is read.
 type SelectXAttention struct {
@@ -83,36 +81,17 @@ type SelectXAttention struct {
 	Mean   int // query strides; 1 = as published
 	Unit   int // keys, a multiple of Stride
 	Cut    int // units; 0 = as published
-	Group  int // positions, a multiple of Size
+	Lead   int // positions, a multiple of Size
 }
 
 // Reference works block by block and head by head.
-func (o *SelectXAttention) Reference() {
-	var list []run
-	o.Layout.runs(o.Serves, o.Size, o.Gamma, func(r run) { list = append(list, r) })
-	for i, r := range list {
-		first := slices.IndexFunc(list, func(s run) bool { return s.seq == r.seq && s.pos == r.pos/o.Group*o.Group && s.rows == o.Size })
-		for h := range o.Plan.Groups {
-			ranges, blocks, single := o.lists(r, h)
-			if first >= 0 && first != i && o.readsWhole(list[first], h) {
-				ranges, blocks, single = [2]int{}, nil, nil
-			}
-			o.Plan.writeRun(r, h, ranges, blocks, single)
-		}
-	}
-}
+func (o *SelectXAttention) Reference() { o.led(o.Gamma, o.Lead, o.lists) }
 
-// readsWhole says whether a run would leave away less than a tenth of what is before it.
-func (o *SelectXAttention) readsWhole(r run, h int) bool {
-	ranges, blocks, single := o.lists(r, h)
-	return 10*r.reads(ranges, blocks, single) >= 9*r.pos
-}
-
-// lists is what a run reads under a head: no ranges where it is everything.
-func (o *SelectXAttention) lists(r run, h int) (ranges [2]int, blocks, single []int32) {
+// lists is what a block reads under a head.
+func (o *SelectXAttention) lists(r run, h int) (l lists) {
 	own, dim, heads := r.pos/o.Size, o.Cache.Dim, o.Plan.Groups
 	if own == 0 || !o.asks(r) {
-		return ranges, nil, nil
+		return l
 	}
 	q := headRows(o.Q, r.row, r.rows/o.span()*o.span(), h*dim, dim)
 	k := o.Cache.keys(o.Layout.Pages[o.Lane], r.seq, h*o.Cache.Heads/heads, r.pos+len(q))
@@ -122,8 +101,9 @@ func (o *SelectXAttention) lists(r run, h int) (ranges [2]int, blocks, single []
 			keys = append(keys, int32(s))
 		}
 	}
-	blocks, single = split(keys, PageTokens-1, r.tiles*o.Plan.KeyRoom())
-	return [2]int{o.Size, own * o.Size}, blocks, single
+	l.ranges = [2]int{o.Size, own * o.Size}
+	l.blocks, l.keys = split(keys, PageTokens-1, r.tiles*o.Plan.KeyRoom())
+	return l
 }
 
 // asks says whether rows have a whole mean that starts where keys' strides do, and whether they would leave anything out.
@@ -140,12 +120,12 @@ func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
 	sums := make([]float64, (len(k)+o.Unit-1)/o.Unit)
 	for i := range means {
 		scores, top, total := make([]float64, strides-(means-1-i)*o.Mean), math.Inf(-1), 0.0
-		of := q[i*o.span() : (i+1)*o.span()]
+		mean := o.mean(q[i*o.span() : (i+1)*o.span()])
 		for j := range scores {
-			for t, x := range of {
-				scores[j] += dot(x, k[o.Stride*j+o.Stride-1-t%o.Stride])
+			for s, x := range mean {
+				scores[j] += dot(x, k[o.Stride*j+s])
 			}
-			scores[j] *= float64(o.Scale) / float64(o.span())
+			scores[j] *= float64(o.Scale) / float64(o.Stride)
 			top = max(top, scores[j])
 		}
 		for j := range scores {
@@ -161,6 +141,20 @@ func (o *SelectXAttention) masses(q, k [][]float64) []float32 {
 		out[b] = float32(sums[b] / float64(means))
 	}
 	return out
+}
+
+// mean is what the keys of a stride are multiplied with: the means of the queries of some strides, in the opposite order.
+func (o *SelectXAttention) mean(q [][]float64) [][]float64 {
+	mean := make([][]float64, o.Stride)
+	for s := range mean {
+		mean[s] = make([]float64, len(q[0]))
+		for t := o.Stride - 1 - s; t < len(q); t += o.Stride {
+			for d, v := range q[t] {
+				mean[s][d] += v / float64(o.Mean)
+			}
+		}
+	}
+	return mean
 }
 
 // chosen is the units to read, ascending.

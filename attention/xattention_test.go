@@ -75,31 +75,3 @@ func TestXAttentionChooses(t *testing.T) {
 		}
 	}
 }
-
-// The first block of a group speaks for the others in a head where it would read everything: then they do, though by themselves they would look
-// at single keys. Where it leaves something away, each speaks for itself.
-func TestFirstBlockOfAGroupIsAsked(t *testing.T) {
-	for _, c := range []struct {
-		group, even int // positions; the block in which all queries look at everything alike
-		whole       []int
-	}{
-		{64, 8, []int{8}}, {256, 8, []int{8, 9, 10, 11}}, {256, 9, []int{9}}, {512, 8, []int{8, 9, 10, 11}},
-	} {
-		e := pagesStep{2, 1, 1, 8, 12}.filled(t)
-		for i := range e.Q.F32() {
-			if page := 8 + i/e.Q.Cols/PageTokens; page == c.even {
-				e.Q.F32()[i] = 0
-			} else {
-				e.Q.F32()[i] *= 100
-			}
-		}
-		planned(t, e, prepare(t, e, "xattention", Setting{Knobs: []float32{0.9}, Params: map[string]float64{"group": float64(c.group)}}), 0)
-		for page := 8; page < 12; page++ {
-			for h := range 2 {
-				if whole := e.Plan.Local.I32()[(page-8)*2+h] == 0; whole != slices.Contains(c.whole, page) {
-					t.Errorf("%+v: page %d, head %d: everything is read: %v", c, page, h, whole)
-				}
-			}
-		}
-	}
-}

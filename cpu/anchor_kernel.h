@@ -1,7 +1,8 @@
-// SelectAnchor: what groups take; d = block, unit, single, edge. f = theta, scale. First the anchors of all rows are found, an
-// item being a tile in one key-value head, then the keys, an item being a group of rows in one key-value head.
+// SelectAnchor: what groups take; d = block, unit, single, edge, lead. f = theta, scale. Of some groups first the anchors of all rows are
+// found, an item being a tile in one key-value head, then the keys, an item being a group of rows in one key-value head.
 
 #include "keys.h"
+#include "led.h"
 #include "scored.h"
 
 enum { WN(AN_QUERIES) = WN_SUMS == 8 ? 8 : 4, WN(AN_WIDE) = WN_SUMS / 4 }; // queries in a pass, and vectors of keys that they meet at once
@@ -9,9 +10,9 @@ enum { WN(AN_QUERIES) = WN_SUMS == 8 ? 8 : 4, WN(AN_WIDE) = WN_SUMS / 4 }; // qu
 typedef struct WN(anchor) {
 	wn_tiles t;
 	wn_scored s;
+	wn_led led;
 	int64_t block, unit, single, edge;
-	wn_run_of_tiles *runs, *whole; // of tiles; those of whole groups, tile by tile
-	int64_t count, tiles, pages; // pages: of the longest group
+	int64_t tiles, pages; // of the longest group
 	int64_t widest; // query heads of a key-value head
 	float *most; // rows x heads: the anchors
 	uint8_t *work; // of bytes for each thread
@@ -65,21 +66,39 @@ static void WN(an_raise)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_t 
 	}
 }
 
+static int WN(an_asks)(const WN(anchor) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos > 2 * a->edge && r->knob < 1000; }
+
+// asked lists the query heads of a key-value head in which a group's keys must be scored. Returns how many there are.
+static int64_t WN(an_asked)(const WN(anchor) *a, int64_t run, int64_t kv_head, int64_t *heads) {
+	int64_t n = 0, to = wn_heads_from(kv_head + 1, a->s.heads, a->s.kv);
+	for (int64_t h = wn_heads_from(kv_head, a->s.heads, a->s.kv); h < to; h++) {
+		heads[n] = h;
+		n += WN(an_asks)(a, &a->led.runs[run]) && !wn_led_whole(&a->led, run, h);
+	}
+	return n;
+}
+
 // anchors finds the anchors of a tile's rows in the query heads of one key-value head.
 static void WN(an_anchors)(void *arg, int64_t item, int worker) {
-	const WN(anchor) *a = arg;
-	const wn_run_of_tiles *r = &a->whole[item / a->s.kv];
-	int64_t kv_head = item % a->s.kv, from = wn_heads_from(kv_head, a->s.heads, a->s.kv), to = wn_heads_from(kv_head + 1, a->s.heads, a->s.kv);
-	int64_t local = (r->pos / a->s.size * a->s.size - a->edge) / WN_PAGE_KEYS, last = (r->pos + r->rows - 1) / WN_PAGE_KEYS;
-	float (*top)[16] = (float (*)[16])(a->work + worker * a->bytes);
-	for (int64_t i = 0; i < (to - from) * r->rows; i++) v_store(top[i], v_set(-INFINITY));
+	const wn_led_turn *turn = arg;
+	const WN(anchor) *a = turn->of;
+	int64_t kv_head = item % a->s.kv, tile = item / a->s.kv % a->tiles, run = a->led.order[turn->first + item / a->s.kv / a->tiles];
+	const wn_run_of_tiles *r = &a->led.runs[run];
+	uint8_t *work = a->work + worker * a->bytes;
+	int64_t *head = (int64_t *)work, heads = tile < r->tiles ? WN(an_asked)(a, run, kv_head, head) : 0;
+	if (!heads) return;
+	float (*top)[16] = (float (*)[16])(head + a->widest);
+	int64_t row = a->t.first[r->tile + tile];
+	wn_run_of_tiles t = {.row = row, .rows = a->t.first[r->tile + tile + 1] - row, .pos = a->t.pos[row], .seq = r->seq};
+	int64_t local = (r->pos - a->edge) / WN_PAGE_KEYS, last = (t.pos + t.rows - 1) / WN_PAGE_KEYS;
+	for (int64_t i = 0; i < heads * t.rows; i++) v_store(top[i], v_set(-INFINITY));
 	for (int64_t page = 0; page <= last; page++) {
 		if (page * WN_PAGE_KEYS == a->edge) page = local;
-		const uint8_t *k = WN(plain_keys)(wn_keys(&a->s, r->seq, page, kv_head), a->s.kind, a->s.dim, a->plain, worker);
-		for (int64_t h = from; h < to; h++) WN(an_raise)(a, r, h, k, page, top + (h - from) * r->rows);
+		const uint8_t *k = WN(plain_keys)(wn_keys(&a->s, t.seq, page, kv_head), a->s.kind, a->s.dim, a->plain, worker);
+		for (int64_t h = 0; h < heads; h++) WN(an_raise)(a, &t, head[h], k, page, top + h * t.rows);
 	}
-	for (int64_t h = from; h < to; h++) {
-		for (int64_t i = 0; i < r->rows; i++) a->most[(r->row + i) * a->s.heads + h] = a->s.scale * v_most(v_load(top[(h - from) * r->rows + i]));
+	for (int64_t h = 0; h < heads; h++) {
+		for (int64_t i = 0; i < t.rows; i++) a->most[(row + i) * a->s.heads + head[h]] = a->s.scale * v_most(v_load(top[h * t.rows + i]));
 	}
 }
 
@@ -89,6 +108,7 @@ typedef struct WN(an_bench) {
 	float *cut; // queries: what a score must reach
 	float (*y)[WN_PAGE_KEYS]; // queries: scores with the keys of a page
 	uint64_t *chosen; // keys of each page, head after head
+	int64_t *heads; // that are asked
 } WN(an_bench);
 
 // an_queries is the number of means of a group in one key-value head, a multiple of AN_QUERIES.
@@ -98,7 +118,8 @@ WN_INLINE int64_t WN(an_queries)(const WN(anchor) *a) {
 
 static WN(an_bench) WN(an_bench_of)(const WN(anchor) *a, int worker) {
 	int64_t n = WN(an_queries)(a);
-	WN(an_bench) b = {.chosen = (uint64_t *)(a->work + worker * a->bytes)};
+	WN(an_bench) b = {.heads = (int64_t *)(a->work + worker * a->bytes)};
+	b.chosen = (uint64_t *)(b.heads + a->widest);
 	b.mean = (float *)(b.chosen + a->widest * a->pages);
 	b.cut = b.mean + n * a->s.dim;
 	b.y = (float (*)[WN_PAGE_KEYS])(b.cut + n);
@@ -137,22 +158,26 @@ static uint64_t WN(an_wanted)(const WN(anchor) *a, const WN(an_bench) *b, int64_
 	return wanted;
 }
 
-static int WN(an_asks)(const WN(anchor) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos > 2 * a->edge && r->knob < 1000; }
-
-// item plans one group in the query heads of one key-value head. Later groups have more keys between, so they come first.
+// item plans one group in the query heads of one key-value head.
 static void WN(an_item)(void *arg, int64_t item, int worker) {
-	const WN(anchor) *a = arg;
-	const wn_run_of_tiles *r = &a->runs[a->count - 1 - item / a->s.kv];
-	int64_t kv_head = item % a->s.kv, from = wn_heads_from(kv_head, a->s.heads, a->s.kv), to = wn_heads_from(kv_head + 1, a->s.heads, a->s.kv);
-	if (!WN(an_asks)(a, r)) {
-		for (int64_t h = from; h < to; h++) wn_run_rows(&a->t, r, h, (int64_t[]){0, 0}, (int64_t[]){0, 0});
-		return;
-	}
+	const wn_led_turn *turn = arg;
+	const WN(anchor) *a = turn->of;
+	int64_t kv_head = item % a->s.kv, run = a->led.order[turn->first + item / a->s.kv], last = wn_heads_from(kv_head + 1, a->s.heads, a->s.kv);
+	const wn_run_of_tiles *r = &a->led.runs[run];
 	enum { N = WN(AN_QUERIES) };
 	WN(an_bench) b = WN(an_bench_of)(a, worker);
-	int64_t blocks = a->s.size / a->block, queries = (to - from) * blocks, dim = a->s.dim;
+	int64_t heads = WN(an_asked)(a, run, kv_head, b.heads), blocks = a->s.size / a->block, queries = heads * blocks, dim = a->s.dim;
+	for (int64_t h = wn_heads_from(kv_head, a->s.heads, a->s.kv), i = 0; h < last; h++) {
+		if (i < heads && b.heads[i] == h) {
+			i++;
+			continue;
+		}
+		wn_run_rows(&a->t, r, h, (int64_t[]){0, 0}, (int64_t[]){0, 0});
+		wn_led_reads(&a->led, run, h, r->pos);
+	}
+	if (!heads) return;
 	for (int64_t i = 0; i < queries; i++) {
-		WN(an_average)(a, r, r->row + i % blocks * a->block, from + i / blocks, b.mean + i * dim, b.cut + i);
+		WN(an_average)(a, r, r->row + i % blocks * a->block, b.heads[i / blocks], b.mean + i * dim, b.cut + i);
 	}
 	memset(b.mean + queries * dim, 0, (WN(an_queries)(a) - queries) * dim * sizeof(float));
 	wn_chosen c = {.from = a->edge / WN_PAGE_KEYS, .to = (r->pos - a->edge) / WN_PAGE_KEYS, .single = a->single};
@@ -163,34 +188,27 @@ static void WN(an_item)(void *arg, int64_t item, int worker) {
 			for (int n = 0; n < N; n++) q[n] = b.mean + (i + n) * dim;
 			(a->s.f16 ? WN(an_products_f16) : WN(an_products_f32))(q, k, dim, b.y + i);
 		}
-		for (int64_t h = 0; h < to - from; h++) b.chosen[h * a->pages + page] = WN(an_wanted)(a, &b, h);
+		for (int64_t h = 0; h < heads; h++) b.chosen[h * a->pages + page] = WN(an_wanted)(a, &b, h);
 	}
-	for (int64_t h = 0; h < to - from; h++) {
+	for (int64_t h = 0; h < heads; h++) {
 		int64_t counts[2];
 		c.keys = b.chosen + h * a->pages;
-		wn_split(&a->t, r, from + h, &c, counts);
-		wn_run_rows(&a->t, r, from + h, (int64_t[]){a->edge, r->pos - a->edge}, counts);
+		wn_split(&a->t, r, b.heads[h], &c, counts);
+		wn_led_reads(&a->led, run, b.heads[h], 2 * a->edge + counts[0] * WN_PAGE_KEYS + counts[1]);
+		wn_run_rows(&a->t, r, b.heads[h], (int64_t[]){a->edge, r->pos - a->edge}, counts);
 	}
 }
 
-// arrange finds the groups, and the tiles of those that are whole. Says whether there was memory.
+// arrange makes room for the longest group. Says whether there was memory.
 static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
-	a->runs = wn_scratch(ctx, (a->t.n + 1) * sizeof *a->runs);
-	a->whole = wn_scratch(ctx, (a->t.n + 1) * sizeof *a->whole);
-	if (!a->runs || !a->whole) return 0;
-	for (int64_t i = 0; (i = wn_next_run(&a->t, a->s.seq, i, a->s.size, &a->runs[a->count])); a->count++) {
-		const wn_run_of_tiles *r = &a->runs[a->count];
-		a->pages = wn_max(a->pages, r->pos / WN_PAGE_KEYS);
-		for (int64_t t = r->tile; WN(an_asks)(a, r) && t < r->tile + r->tiles; t++) {
-			int64_t row = a->t.first[t];
-			a->whole[a->tiles++] = (wn_run_of_tiles){.row = row, .rows = a->t.first[t + 1] - row, .pos = a->t.pos[row], .seq = r->seq};
-		}
+	for (const wn_run_of_tiles *r = a->led.runs; r < a->led.runs + a->led.count; r++) {
+		a->pages = wn_max(a->pages, r->pos / WN_PAGE_KEYS), a->tiles = wn_max(a->tiles, r->tiles);
 	}
 	for (int64_t u = 0; u < a->s.kv; u++) {
 		a->widest = wn_max(a->widest, wn_heads_from(u + 1, a->s.heads, a->s.kv) - wn_heads_from(u, a->s.heads, a->s.kv));
 	}
 	int64_t n = WN(an_queries)(a), group = n * (a->s.dim + 1 + WN_PAGE_KEYS) * 4 + a->widest * a->pages * 8;
-	a->bytes = wn_parts(wn_max(group, a->widest * WN_PAGE_KEYS * 64), 64) * 64;
+	a->bytes = wn_parts(a->widest * 8 + wn_max(group, a->widest * WN_PAGE_KEYS * 64), 64) * 64;
 	a->work = wn_scratch(ctx, wn_threads(ctx) * a->bytes);
 	a->most = wn_scratch(ctx, (a->t.first[a->t.n] * a->s.heads + 1) * sizeof *a->most);
 	return a->work && a->most && wn_widened(ctx, a->s.kind, a->s.dim, &a->plain);
@@ -199,7 +217,10 @@ static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
 void WN(wn_select_anchor)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
 	WN(anchor) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .block = d[0], .unit = d[1], .single = d[2], .edge = d[3]};
-	if (!WN(an_arrange)(&a, ctx)) return;
-	if (a.tiles) wn_parallel(ctx, a.tiles * a.s.kv, WN(an_anchors), &a);
-	if (a.count) wn_parallel(ctx, a.count * a.s.kv, WN(an_item), &a);
+	if (!wn_led_of(ctx, &a.led, &a.t, &a.s, d[4]) || !WN(an_arrange)(&a, ctx)) return;
+	for (int64_t first = 0, n = a.led.leads; first < a.led.count; first += n, n = a.led.count - first) {
+		wn_led_turn turn = {&a, first, n};
+		wn_parallel(ctx, n * a.tiles * a.s.kv, WN(an_anchors), &turn);
+		wn_parallel(ctx, n * a.s.kv, WN(an_item), &turn);
+	}
 }

@@ -7,5 +7,5 @@ import "github.com/winnow-llm/winnow/attention"
 func fillSelectXAttention(e *entry, o *attention.SelectXAttention) {
 	e.runs(e.kernels.select_xattention)
 	e.byHead(&o.Groups, o.Gamma)
-	e.numbers(o.Stride, o.Mean, o.Unit, o.Cut, o.Group)
+	e.numbers(o.Stride, o.Mean, o.Unit, o.Cut, o.Lead)
 }

@@ -1,4 +1,4 @@
-// SelectXAttention: what groups take, of blocks; d = stride, mean, unit, cut, group. f = gamma, scale. An item is a run of tiles in one key-value
+// SelectXAttention: what groups take, of blocks; d = stride, mean, unit, cut, lead. f = gamma, scale. An item is a run of tiles in one key-value
 // head.
 //
 // A vector holds 16 keys of one dimension, one stride or several, and lies ready in the cache; the rows of a query stride, or of the mean of
@@ -6,6 +6,7 @@
 // each key stride at the end.
 
 #include "keys.h"
+#include "led.h"
 #include "pick.h"
 #include "scored.h"
 
@@ -18,11 +19,8 @@ enum {
 typedef struct WN(xattention) {
 	wn_tiles t;
 	wn_scored s;
-	int64_t stride, span, unit, cut, group; // span: queries of a mean
-	wn_run_of_tiles *runs;
-	int64_t count, *order; // of runs: those first that are asked for their groups
-	int64_t *asked; // of a run: the one that is asked for it, or less than 0
-	uint8_t *whole; // of a run and head: whether it would leave away less than a tenth
+	wn_led led;
+	int64_t stride, span, unit, cut; // span: queries of a mean
 	int64_t most; // means of an item, a multiple of XA_ROWS
 	int64_t keys; // key strides, a multiple of 16
 	uint8_t *work; // of bytes for each thread
@@ -140,7 +138,7 @@ static void WN(xa_soften)(const WN(xattention) *a, float *scores, int64_t n, flo
 
 // choose writes the lists of a head by the masses of units.
 static void WN(xa_choose)(const WN(xattention) *a, int64_t run, WN(xa_bench) *b, int64_t head, int64_t own) {
-	const wn_run_of_tiles *r = &a->runs[run];
+	const wn_run_of_tiles *r = &a->led.runs[run];
 	wn_chosen c = {b->chosen, a->s.size / WN_PAGE_KEYS, own * a->s.size / WN_PAGE_KEYS, WN_PAGE_KEYS - 1};
 	int64_t n = 0, counts[2], from = a->s.size / a->unit, to = own * from, all = wn_parts(r->pos + r->rows / a->span * a->span, a->unit);
 	if (a->cut) {
@@ -157,8 +155,7 @@ static void WN(xa_choose)(const WN(xattention) *a, int64_t run, WN(xa_bench) *b,
 		for (int64_t k = b->units[i] * a->unit; k < (b->units[i] + 1) * a->unit; k++) c.keys[k / WN_PAGE_KEYS] |= 1ull << k % WN_PAGE_KEYS;
 	}
 	wn_split(&a->t, r, head, &c, counts);
-	int64_t read = a->s.size + r->pos - own * a->s.size + counts[0] * WN_PAGE_KEYS + counts[1];
-	a->whole[run * a->s.heads + head] = 10 * read >= 9 * r->pos;
+	wn_led_reads(&a->led, run, head, a->s.size + r->pos - own * a->s.size + counts[0] * WN_PAGE_KEYS + counts[1]);
 	wn_run_rows(&a->t, r, head, (int64_t[]){a->s.size, own * a->s.size}, counts);
 }
 
@@ -167,22 +164,17 @@ static int WN(xa_asks)(const WN(xattention) *a, const wn_run_of_tiles *r) {
 	return r->knob < 1 && r->pos >= a->s.size && r->pos % a->stride == 0 && r->rows >= a->span;
 }
 
-// xa_whole says whether the one that is asked for a run would leave away next to nothing in a head.
-static int WN(xa_whole)(const WN(xattention) *a, int64_t run, int64_t head) {
-	return a->asked[run] >= 0 && a->whole[a->asked[run] * a->s.heads + head];
-}
-
 // item plans one run in the query heads of one key-value head.
 static void WN(xa_item)(const WN(xattention) *a, int64_t run, int64_t kv_head, int worker) {
-	const wn_run_of_tiles *r = &a->runs[run];
+	const wn_run_of_tiles *r = &a->led.runs[run];
 	WN(xa_bench) b = WN(xa_bench_of)(a, worker);
 	int64_t heads = 0, from = wn_heads_from(kv_head, a->s.heads, a->s.kv), to = wn_heads_from(kv_head + 1, a->s.heads, a->s.kv);
 	for (int64_t h = from; h < to; h++) {
-		if (WN(xa_asks)(a, r) && !WN(xa_whole)(a, run, h)) {
+		if (WN(xa_asks)(a, r) && !wn_led_whole(&a->led, run, h)) {
 			b.heads[heads++] = h;
 		} else {
 			wn_run_rows(&a->t, r, h, (int64_t[]){0, 0}, (int64_t[]){0, 0});
-			a->whole[run * a->s.heads + h] = 1;
+			wn_led_reads(&a->led, run, h, r->pos);
 		}
 	}
 	if (!heads) return;
@@ -212,53 +204,18 @@ static void WN(xa_item)(const WN(xattention) *a, int64_t run, int64_t kv_head, i
 	}
 }
 
-// What is planned at a time: runs of the order from first on, under each key-value head.
-typedef struct WN(xa_turn) {
-	const WN(xattention) *a;
-	int64_t first;
-} WN(xa_turn);
-
 static void WN(xa_each)(void *arg, int64_t item, int worker) {
-	const WN(xa_turn) *t = arg;
-	WN(xa_item)(t->a, t->a->order[t->first + item / t->a->s.kv], item % t->a->s.kv, worker);
-}
-
-// leads says whether a run is asked for its group.
-static int WN(xa_leads)(const WN(xattention) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos % a->group == 0; }
-
-// sort orders the runs, of which it returns how many are asked for their groups: these first, and later ones first, since they score more keys.
-static int64_t WN(xa_sort)(const WN(xattention) *a) {
-	int64_t leads = 0, n = 0;
-	for (int64_t i = a->count - 1; i >= 0; i--) {
-		a->asked[i] = -1;
-		if (WN(xa_leads)(a, &a->runs[i])) a->order[leads++] = i;
-	}
-	n = leads;
-	for (int64_t i = a->count - 1; i >= 0; i--) {
-		const wn_run_of_tiles *r = &a->runs[i];
-		if (WN(xa_leads)(a, r)) continue;
-		a->order[n++] = i;
-		for (int64_t j = 0; j < leads; j++) {
-			const wn_run_of_tiles *lead = &a->runs[a->order[j]];
-			if (lead->seq == r->seq && lead->pos / a->group == r->pos / a->group) a->asked[i] = a->order[j];
-		}
-	}
-	return leads;
+	const wn_led_turn *t = arg;
+	const WN(xattention) *a = t->of;
+	WN(xa_item)(a, a->led.order[t->first + item / a->s.kv], item % a->s.kv, worker);
 }
 
 void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
-	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .span = d[0] * d[1], .unit = d[2], .cut = d[3], .group = d[4]};
-	a.runs = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.runs);
-	a.order = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.order);
-	a.asked = wn_scratch(ctx, (a.t.n + 1) * sizeof *a.asked);
-	a.whole = wn_scratch(ctx, (a.t.n + 1) * a.s.heads);
-	if (!a.runs || !a.order || !a.asked || !a.whole) return;
+	WN(xattention) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .stride = d[0], .span = d[0] * d[1], .unit = d[2], .cut = d[3]};
+	if (!wn_led_of(ctx, &a.led, &a.t, &a.s, d[4])) return;
 	int64_t widest = 0, rows = a.s.size, last = 0;
-	for (int64_t i = 0; (i = wn_next_run(&a.t, a.s.seq, i, a.s.size, &a.runs[a.count]));) {
-		last = wn_max(last, a.runs[a.count].pos + a.runs[a.count].rows);
-		a.count++;
-	}
+	for (const wn_run_of_tiles *r = a.led.runs; r < a.led.runs + a.led.count; r++) last = wn_max(last, r->pos + r->rows);
 	for (int64_t u = 0; u < a.s.kv; u++) {
 		widest = wn_max(widest, wn_heads_from(u + 1, a.s.heads, a.s.kv) - wn_heads_from(u, a.s.heads, a.s.kv));
 	}
@@ -267,8 +224,8 @@ void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	int64_t units = a.keys * a.stride / a.unit + 1, pages = a.keys * a.stride / WN_PAGE_KEYS;
 	a.bytes = wn_parts((a.most * (a.s.dim * 16 + a.keys) + 3 * units + 2 * (pages + a.s.heads)) * (int64_t)sizeof(float), 64) * 64;
 	a.work = wn_scratch(ctx, wn_threads(ctx) * a.bytes);
-	if (!a.count || !a.work || !wn_widened(ctx, a.s.kind, a.s.dim, &a.plain)) return;
-	int64_t leads = WN(xa_sort)(&a);
-	wn_parallel(ctx, leads * a.s.kv, WN(xa_each), &(WN(xa_turn)){&a, 0});
-	wn_parallel(ctx, (a.count - leads) * a.s.kv, WN(xa_each), &(WN(xa_turn)){&a, leads});
+	if (!a.led.count || !a.work || !wn_widened(ctx, a.s.kind, a.s.dim, &a.plain)) return;
+	for (int64_t first = 0, n = a.led.leads; first < a.led.count; first += n, n = a.led.count - first) {
+		wn_parallel(ctx, n * a.s.kv, WN(xa_each), &(wn_led_turn){&a, first, n});
+	}
 }

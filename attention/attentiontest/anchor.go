@@ -1,6 +1,8 @@
 package attentiontest
 
 import (
+	"cmp"
+	"fmt"
 	"math"
 
 	"github.com/winnow-llm/winnow/attention"
@@ -8,13 +10,17 @@ import (
 	"github.com/winnow-llm/winnow/tensor/tensortest"
 )
 
-// SelectAnchor plans by anchors; a row of the case is a group. theta is in quarters, as scores are.
+// SelectAnchor plans by anchors; a row of the case is a group, or as many as the first is asked for. theta is in quarters, as scores are.
 func SelectAnchor(b Runs, block, unit, single int, theta float32) tensortest.Case {
-	group := page * len(b.Runs[0])
+	lead := page * len(b.Runs[0])
+	group := cmp.Or(b.Block, lead)
 	name := tensortest.Labels("anchor", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "group", group, "unit", unit, "single", single, "theta", theta, "room", b.Room.Keys)
+	if lead > group {
+		name += fmt.Sprint(" lead ", lead)
+	}
 	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
 		o := &attention.SelectAnchor{Groups: b.make(w), Theta: theta, Block: block, Unit: unit, Single: single}
-		o.Scale = 0.25
+		o.Scale, o.Lead, o.Size = 0.25, lead, group
 		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
 	}}
 }
@@ -27,7 +33,8 @@ func groups(seq, pages, from, to int, knob float32) (runs [][]Tile) {
 	return runs
 }
 
-// anchors has early groups, with nothing to choose, groups of other knobs and policies, and the ends of prompts.
+// anchors has early groups, with nothing to choose, groups of other knobs and policies, groups of which the first is asked, and the ends of
+// prompts.
 func anchors() []tensortest.Case {
 	var cases []tensortest.Case
 	inf := float32(math.Inf(1))
@@ -40,6 +47,9 @@ func anchors() []tensortest.Case {
 			cases = append(cases, SelectAnchor(small, 32, 16, 48, theta), SelectAnchor(large, 128, 1, 32, theta))
 		}
 		cases = append(cases, SelectAnchor(small, 16, 1, 4, 0.5), SelectAnchor(small, 64, 2, 0, 0.5), SelectAnchor(large, 64, 16, 64, 0.75))
+		led := Runs{h, append(groups(0, 4, 0, 8, Own), groups(1, 4, 8, 12, 0.75)...), Room{0, 16, 100}, page}
+		led.Runs = append(led.Runs, TilesOf(1, 12*page, 15*page+40, 1, Own), TilesOf(2, 4*page, 7*page+9, 1, 0.25))
+		cases = append(cases, SelectAnchor(led, 64, 16, 48, 0), SelectAnchor(led, 32, 16, 48, 0.75), SelectAnchor(led, 32, 16, 48, 2))
 		small.Room.Keys = 35
 		cases = append(cases, SelectAnchor(small, 32, 1, 32, 0.5), SelectAnchor(small, 32, 16, 48, 0.75))
 	}

@@ -11,7 +11,7 @@ type Runs struct {
 	Heads Heads
 	Runs  [][]Tile
 	Room  Room // of a plan row
-	Block int  // positions that xattention plans together where a run is a group of blocks; 0 = a run is one
+	Block int  // positions that xattention and anchor plan together where a run is some of which the first is asked for the others; 0 = a run is one
 }
 
 // make is what groups are planned from. It draws queries and keys that are small multiples of a quarter, so that scores are exact however they are summed. Each sequence has

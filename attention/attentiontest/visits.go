@@ -56,7 +56,7 @@ func sparing(e *attention.Env) map[string]attention.Setting {
 	duo := set(64, map[string]float64{"threshold": 0.5})
 	duo.Heads = attention.HeadPattern{{0, 1}}
 	return map[string]attention.Setting{
-		"streaming": set(64, nil), "xattention": set(0.3, map[string]float64{"group": 128}), "anchor": set(0, nil), "duo": duo, "seer": seer, "seer_decode": decode,
+		"streaming": set(64, nil), "xattention": set(0.3, map[string]float64{"lead": 128}), "anchor": set(0, map[string]float64{"lead": 128}), "duo": duo, "seer": seer, "seer_decode": decode,
 		"flexprefill": set(0.3, map[string]float64{"group": 128, "budget": 128}), "quest": set(100, map[string]float64{"dense_layers": 0}),
 		"minference": {Params: map[string]float64{"group": 128, "columns": 30, "diagonals": 50}},
 		"s2":         set(1, map[string]float64{"stride": 4, "dense_every": 0}),

@@ -23,7 +23,7 @@ func SelectXAttention(b Runs, by Antidiagonals, gamma float32) tensortest.Case {
 	}
 	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
 		o := &attention.SelectXAttention{Groups: b.make(w), Gamma: gamma, Stride: by.Stride, Mean: by.Mean, Unit: by.Unit, Cut: by.Cut}
-		o.Scale, o.Group, o.Size = 4, group, block
+		o.Scale, o.Lead, o.Size = 4, group, block
 		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
 	}}
 }
