@@ -61,7 +61,8 @@ type GateRecall struct {
 	Gate    float64
 	Best    float64 // of the blocks that really have most
 	Peak    float64 // of those in which the most goes to a single key, which is what gates are taught
-	Mean    float64 // of those whose mean key scores highest
+
+	Untrained []float64 // of those that score highest without a gate, by UntrainedOf
 }
 
 // TrainGates teaches gates to say where a model's own attention goes. The model stays as it is. The result depends on the model, the device's

@@ -200,16 +200,13 @@ func (s *gateSchool) sit(layers []reading, random *rand.Rand) {
 // result is the gates with what they are worth.
 func (s *gateSchool) result() TrainedGates {
 	out := TrainedGates{Gates: s.gates, Loss: s.loss / float64(max(1, s.seen))}
-	told := func(r *gateRecall, i int) GateRecall {
-		return GateRecall{gateDensities[i], share(r.gate[i], r.all[i]), share(r.best[i], r.all[i]), share(r.peak[i], r.all[i]), share(r.mean[i], r.all[i])}
-	}
 	var all gateRecall
 	for l := range s.recall {
 		all.join(&s.recall[l])
-		out.Layers = append(out.Layers, told(&s.recall[l], 1))
+		out.Layers = append(out.Layers, s.recall[l].told(1))
 	}
 	for i := range gateDensities {
-		out.Recalls = append(out.Recalls, told(&all, i))
+		out.Recalls = append(out.Recalls, all.told(i))
 	}
 	return out
 }

@@ -13,7 +13,8 @@ import (
 type truth struct {
 	peak []float32 // the most that a key of a block gets of a query, over the row's queries, each row summing to 1
 	mass []float32 // the part of a query's attention that goes to a block, mean over the row's queries
-	mean []float32 // score of a block by the mean of its turned keys: what needs no gate
+
+	untrained [][]float32 // scores of blocks that need no gate, by UntrainedOf
 }
 
 // taught is what gates learn.
@@ -24,12 +25,21 @@ func (t *truth) taught(target GateTarget) []float32 {
 	return t.peak
 }
 
+// row is the n values of a row that begin at some place.
+func (t *truth) row(at, n int) truth {
+	r := truth{peak: t.peak[at : at+n], mass: t.mass[at : at+n]}
+	for _, scores := range t.untrained {
+		r.untrained = append(r.untrained, scores[at:at+n])
+	}
+	return r
+}
+
 // attended is a layer's attention over one sequence, behind RoPE.
 type attended struct {
-	q, k  []float32 // as in reading
-	size  model.GateHeads
-	scale float32
-	means []float32 // blocks x kv heads*dim: of the keys
+	q, k             []float32 // as in reading
+	size             model.GateHeads
+	scale            float32
+	means, low, high []float32 // blocks x kv heads*dim: of the keys, and the bounds of their values
 }
 
 // attend turns what a layer read.
@@ -42,11 +52,40 @@ func (r *reading) attend(size model.GateHeads, scale float32, to *turns) *attend
 		to.turn(a.k[at:at+size.Dim], at/(size.KV*size.Dim))
 	}
 	width := size.KV * size.Dim
-	a.means = make([]float32, r.tokens/blockTokens*width)
-	for t := range r.tokens / blockTokens * blockTokens {
-		axpy(a.means[t/blockTokens*width:][:width], a.k[t*width:(t+1)*width], 1.0/blockTokens)
+	blocks := r.tokens / blockTokens
+	a.means, a.low, a.high = zeros(blocks*width), zeros(blocks*width), zeros(blocks*width)
+	for t := range blocks * blockTokens {
+		key, at := a.k[t*width:(t+1)*width], t/blockTokens*width
+		axpy(a.means[at:at+width], key, 1.0/blockTokens)
+		for d, v := range key {
+			if t%blockTokens == 0 {
+				a.low[at+d], a.high[at+d] = v, v
+			}
+			a.low[at+d], a.high[at+d] = min(a.low[at+d], v), max(a.high[at+d], v)
+		}
 	}
 	return a
+}
+
+// group is how many query heads read a head of keys.
+func (a *attended) group() int { return a.size.Query / a.size.KV }
+
+// key is a token's turned key that a query head reads.
+func (a *attended) key(token, head int) []float32 {
+	return a.k[(token*a.size.KV+head/a.group())*a.size.Dim:][:a.size.Dim]
+}
+
+// queries calls visit for each query of a row of a gate's head.
+func (a *attended) queries(kind model.GateKind, head, r int, visit func(token, head int)) {
+	if kind == model.SeerDecode {
+		for m := range a.group() {
+			visit(r, head*a.group()+m)
+		}
+		return
+	}
+	for t := r * blockTokens; t < (r+1)*blockTokens; t++ {
+		visit(t, head)
+	}
 }
 
 // query is a token's turned query.
@@ -56,11 +95,10 @@ func (a *attended) query(token, head int) []float32 {
 
 // look adds to a row what one query does: blocks are those that the row has. p is scratch, as long as the sequence.
 func (a *attended) look(token, head int, row truth, p []float32) {
-	q, kv := a.query(token, head), head/(a.size.Query/a.size.KV)
-	stride, dim := a.size.KV*a.size.Dim, a.size.Dim
+	q := a.query(token, head)
 	p = p[:token+1]
 	for t := range p {
-		p[t] = a.scale * inner(q, a.k[t*stride+kv*dim:][:dim])
+		p[t] = a.scale * inner(q, a.key(t, head))
 	}
 	softmax(p)
 	for b := range row.peak {
@@ -70,30 +108,24 @@ func (a *attended) look(token, head int, row truth, p []float32) {
 			sum += v
 		}
 		row.mass[b] += sum
-		row.mean[b] += inner(q, a.means[b*stride+kv*dim:][:dim])
 	}
 }
 
 // of is what a head of a gate should say in its rows.
 func (a *attended) of(kind model.GateKind, head int, rows, sees []int, blocks int) truth {
 	n := len(rows) * blocks
-	out := truth{make([]float32, n), make([]float32, n), make([]float32, n)}
+	out := truth{peak: zeros(n), mass: zeros(n)}
+	for range UntrainedOf(kind) {
+		out.untrained = append(out.untrained, zeros(n))
+	}
 	p := make([]float32, len(a.k)/(a.size.KV*a.size.Dim))
-	group := a.size.Query / a.size.KV
 	for i, r := range rows {
-		lo, hi := i*blocks, i*blocks+sees[i]
-		row := truth{out.peak[lo:hi], out.mass[lo:hi], out.mean[lo:hi]}
-		queries := group
-		if kind == model.SeerDecode {
-			for m := range group {
-				a.look(r, head*group+m, row, p)
-			}
-		} else {
-			queries = blockTokens
-			for t := r * blockTokens; t < (r+1)*blockTokens; t++ {
-				a.look(t, head, row, p)
-			}
-		}
+		row, queries := out.row(i*blocks, sees[i]), 0
+		a.queries(kind, head, r, func(token, head int) {
+			a.look(token, head, row, p)
+			queries++
+		})
+		a.guess(kind, head, r, row)
 		var sum float32
 		for _, v := range row.peak {
 			sum += v
@@ -134,8 +166,13 @@ func choose(kind model.GateKind, tokens, n int, random *rand.Rand) (rows, sees [
 	return rows, sees
 }
 
-// gateRecall adds up how much of the attention to earlier blocks those would read that a score puts first.
-type gateRecall struct{ gate, best, peak, mean, all [3]float64 }
+// gateRecall adds up how much of the attention to earlier blocks those would read that a score puts first: the gate's, what is really there, the
+// peaks, and what needs no gate.
+type gateRecall struct {
+	gate, best, peak, all [len(gateDensities)]float64
+
+	untrained [][len(gateDensities)]float64
+}
 
 // gateDensities are the parts of a row's earlier blocks that recall is told for.
 var gateDensities = [3]float64{0.125, 0.25, 0.5}
@@ -149,6 +186,9 @@ func (g *gateRecall) add(kind model.GateKind, j *judged, t truth, sees []int) {
 		if n < 1 {
 			continue
 		}
+		for len(g.untrained) < len(t.untrained) {
+			g.untrained = append(g.untrained, [len(gateDensities)]float64{})
+		}
 		at := r * j.blocks
 		mass := t.mass[at : at+n]
 		for i, d := range gateDensities {
@@ -156,20 +196,36 @@ func (g *gateRecall) add(kind model.GateKind, j *judged, t truth, sees []int) {
 			g.gate[i] += found(mass, j.share[at:at+n], k)
 			g.best[i] += found(mass, mass, k)
 			g.peak[i] += found(mass, t.peak[at:at+n], k)
-			g.mean[i] += found(mass, t.mean[at:at+n], k)
 			g.all[i] += found(mass, mass, n)
+			for u, scores := range t.untrained {
+				g.untrained[u][i] += found(mass, scores[at:at+n], k)
+			}
 		}
 	}
 }
 
 func (g *gateRecall) join(o *gateRecall) {
+	for len(g.untrained) < len(o.untrained) {
+		g.untrained = append(g.untrained, [len(gateDensities)]float64{})
+	}
 	for i := range g.all {
 		g.gate[i] += o.gate[i]
 		g.best[i] += o.best[i]
 		g.peak[i] += o.peak[i]
-		g.mean[i] += o.mean[i]
 		g.all[i] += o.all[i]
+		for u := range o.untrained {
+			g.untrained[u][i] += o.untrained[u][i]
+		}
 	}
+}
+
+// told is the recall at a density.
+func (g *gateRecall) told(i int) GateRecall {
+	r := GateRecall{Density: gateDensities[i], Gate: share(g.gate[i], g.all[i]), Best: share(g.best[i], g.all[i]), Peak: share(g.peak[i], g.all[i])}
+	for _, by := range g.untrained {
+		r.Untrained = append(r.Untrained, share(by[i], g.all[i]))
+	}
+	return r
 }
 
 // found is the mass of the k blocks that score highest, of equal ones the first.

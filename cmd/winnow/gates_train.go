@@ -72,8 +72,9 @@ of. The model is not changed. --kind seer is for prompts, seer_decode for genera
 OUT.seer.gguf and OUT.seer_decode.gguf.
 
 Of the text every fifth sequence is held out. On these is measured which part of the attention to earlier blocks the gates find, beside the blocks
-that really have most, those in which a single key has most, and those whose mean key scores highest. Where attention is spread evenly the mean
-key is hard to beat, and gates are of little use. Take a text with long dependencies, such as the model will be used for: what is shorter than 256
+that really have most, those in which a single key has most, and those that score highest by what needs no gate: the mean of a block's keys, the
+bounds of quest, the first and then the nearest blocks, and for prompts anchor and xattention. Where attention is spread evenly the mean key is
+hard to beat, and gates are of little use. Take a text with long dependencies, such as the model will be used for: what is shorter than 256
 tokens teaches nothing. --target peak teaches which blocks have single keys with most of the attention, as the papers do, and mass which blocks
 have most together. --rows says how many queries of a sequence are learnt from in a step, which is what most of the time goes to.`,
 		Args: cobra.ExactArgs(1),
@@ -213,7 +214,7 @@ func (t *gateTraining) keep(ctx context.Context, out io.Writer, name string, tra
 		}{
 			{"steps", t.ask.Steps}, {"batch", t.ask.Batch}, {"context", t.length}, {"rows", t.ask.Rows}, {"lr", t.ask.Rate}, {"target", t.ask.Target}, {"seed", t.ask.Seed},
 			{"text", t.ask.Text.SHA256}, {"loss", fmt.Sprintf("%.4f", g.Loss)},
-			{"recall", fmt.Sprintf("%.4f of a quarter of the blocks, at best %.4f, by mean keys %.4f", at.Gate, at.Best, at.Mean)},
+			{"recall", fmt.Sprintf("%.4f of a quarter of the blocks, at best %.4f, by mean keys %.4f", at.Gate, at.Best, at.Untrained[0])},
 		} {
 			g.Gates.Facts = append(g.Gates.Facts, model.Fact{Name: f.name, Text: fmt.Sprint(f.v)})
 		}
@@ -232,9 +233,17 @@ func printTrained(out io.Writer, path string, g *compress.TrainedGates) error {
 	fmt.Fprintf(out, "%s: %s gates, loss %.4f on what was held out\n", path, g.Gates.Kind, g.Loss)
 	fmt.Fprintln(out, "attention to earlier blocks that is found:")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "BLOCKS\tLAYER\tGATE\tAT BEST\tBY PEAKS\tMEAN KEY")
+	fmt.Fprint(w, "BLOCKS\tLAYER\tGATE\tAT BEST\tBY PEAKS")
+	for _, by := range compress.UntrainedOf(g.Gates.Kind) {
+		fmt.Fprintf(w, "\t%s", strings.ToUpper(string(by)))
+	}
+	fmt.Fprintln(w)
 	row := func(layer string, r compress.GateRecall) {
-		fmt.Fprintf(w, "%.1f %%\t%s\t%.4f\t%.4f\t%.4f\t%.4f\n", 100*r.Density, layer, r.Gate, r.Best, r.Peak, r.Mean)
+		fmt.Fprintf(w, "%.1f %%\t%s\t%.4f\t%.4f\t%.4f", 100*r.Density, layer, r.Gate, r.Best, r.Peak)
+		for _, found := range r.Untrained {
+			fmt.Fprintf(w, "\t%.4f", found)
+		}
+		fmt.Fprintln(w)
 	}
 	for _, r := range g.Recalls {
 		row("all", r)
