@@ -56,7 +56,7 @@ func (f *field) enter(res attentionResult) error {
 		return err
 	}
 	f.races = append(f.races, r)
-	if f.rows < r.keys && r.Trial.Env.Rows() != f.rows {
+	if f.bench.phase == "prefill" && f.rows < r.keys && r.Trial.Env.Rows() != f.rows {
 		return fmt.Errorf("bench: a prompt is planned by %d tokens, which does not divide %d", r.Align, f.rows)
 	}
 	if err := r.fill(); err != nil {

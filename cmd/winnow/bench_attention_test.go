@@ -24,13 +24,13 @@ func attentionBenched(t *testing.T, args ...string) (results []attentionResult) 
 func TestBenchAttention(t *testing.T) {
 	alone(t)
 	for _, phase := range []string{"prefill", "decode"} {
-		all := attentionBenched(t, "--selectors", "full,streaming", "--keys", "640,1000", "--phase", phase, "--batch", "2", "--recall", "0.8")
+		all := attentionBenched(t, "--selectors", "full,streaming", "--keys", "640,2176", "--phase", phase, "--batch", "2", "--recall", "0.8")
 		if len(all) != 4 {
 			t.Fatalf("%d results", len(all))
 		}
 		for i, r := range all {
 			full := i%2 == 0
-			if r.Keys != []int{640, 1000}[i/2] || r.Phase != phase || r.Ms <= 0 || r.MsDense <= 0 || !r.Reached || r.OracleBlocks ||
+			if r.Keys != []int{640, 2176}[i/2] || r.Phase != phase || r.Ms <= 0 || r.MsDense <= 0 || !r.Reached || r.OracleBlocks ||
 				math.Abs(r.Speedup-r.MsDense/r.Ms) > 1e-9 || r.OracleDensity <= 0 || r.OracleDensity > r.Density || r.Work > 1 {
 				t.Errorf("%+v", r)
 			}
