@@ -160,7 +160,27 @@ func newOracle(f *field) (*oracle, error) {
 			o.shares[first][head][b] += s / rows[first]
 		}
 	})
+	if f.bench.phase == "decode" {
+		o.share(f.truth.in.Heads / f.truth.in.KV)
+	}
 	return o, err
+}
+
+// share gives the heads that read the same keys one list, as gates for decoding do.
+func (o *oracle) share(heads int) {
+	for _, all := range o.shares {
+		for group := range slices.Chunk(all, heads) {
+			for b := range group[0] {
+				var sum float32
+				for _, shares := range group {
+					sum += shares[b]
+				}
+				for _, shares := range group {
+					shares[b] = sum / float32(len(group))
+				}
+			}
+		}
+	}
 }
 
 // write fills the plan of tiles that begin at positions.
