@@ -15,7 +15,7 @@ func TestGatesTrain(t *testing.T) {
 	alone(t)
 	writeFile(t, "text.txt", strings.Repeat(story, 150))
 	out := must(t, "", "gates", "train", "demo", "--calib", "text.txt", "--context", "512", "--steps", "6", "--rows", "64", "--lr", "0.01", "-o", "g.gguf", "--log", "warn")
-	for _, want := range []string{"g.seer.gguf: seer gates, loss ", "g.seer_decode.gguf: seer_decode gates, loss ", "BLOCKS  LAYER  GATE    AT BEST  BY PEAKS  MEAN KEY\n12.5 %  all    0.", "\n25.0 %  5      0."} {
+	for _, want := range []string{"g.seer.gguf: seer gates, loss ", "g.seer_decode.gguf: seer_decode gates, loss ", "BLOCKS  LAYER  GATE    AT BEST  BY PEAKS  MEAN KEY  QUEST   NEAREST  ANCHOR  XATTENTION\n12.5 %  all    0.", "\n25.0 %  5      0."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
