@@ -23,8 +23,8 @@ var sparse = []model.Selection{{Name: "streaming", Knobs: []float32{64}, Params:
 // many are all selectors that need neither gates nor a pattern of heads, likewise.
 var many = []model.Selection{
 	sparse[0],
-	{Name: "xattention", Knobs: []float32{0.3}, Params: map[string]float64{"group": 128}},
-	{Name: "anchor", Knobs: []float32{0}},
+	{Name: "xattention", Knobs: []float32{0.3}, Params: map[string]float64{"lead": 128}},
+	{Name: "anchor", Knobs: []float32{0}, Params: map[string]float64{"lead": 128}},
 	{Name: "flexprefill", Knobs: []float32{0.3}, Params: map[string]float64{"group": 128, "budget": 128}},
 	{Name: "minference", Params: map[string]float64{"group": 128, "columns": 30, "diagonals": 50}},
 	{Name: "s2", Knobs: []float32{1}, Params: map[string]float64{"stride": 4, "dense_every": 0}},

@@ -83,7 +83,7 @@ func TestPrefixesOutliveTheEngine(t *testing.T) {
 	}{
 		"plain":     {},
 		"pruned":    {nil, nil, "mustafar-70"},
-		"pruned by": {[]model.Selection{quest, {Name: "anchor"}}, &model.Reading{Prefill: "anchor", Decode: "quest"}, "mustafar-70"},
+		"pruned by": {[]model.Selection{quest, {Name: "anchor", Params: map[string]float64{"lead": 64}}}, &model.Reading{Prefill: "anchor", Decode: "quest"}, "mustafar-70"},
 		"packed":    {[]model.Selection{quest}, &model.Reading{Decode: "quest"}, "q8_0"},
 		"sidecars":  {[]model.Selection{quest}, &model.Reading{Decode: "quest"}, ""},
 		"selectors": {sparse, &model.Reading{Prefill: "streaming", Decode: "streaming"}, ""},

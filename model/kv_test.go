@@ -83,8 +83,8 @@ func TestSelectorsOfPrunedPages(t *testing.T) {
 		opt.Limits.Rows = 128
 		for _, name := range names {
 			s := model.Selection{Name: name}
-			if name == "xattention" {
-				s.Params = map[string]float64{"group": 128}
+			if name != "full" {
+				s.Params = map[string]float64{"lead": 128}
 			}
 			opt.Sparse = append(opt.Sparse, s)
 		}
