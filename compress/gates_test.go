@@ -256,3 +256,32 @@ func TestAdamRate(t *testing.T) {
 		t.Errorf("%v", w)
 	}
 }
+
+// The keys of one block are what queries look for: all scores but the nearest block's put it first, of the blocks that are not read anyhow.
+func TestUntrainedScoresFindABlock(t *testing.T) {
+	const blocks, wanted, row = 8, 3, 7
+	r := reading{tokens: blocks * blockTokens, q: zeros(blocks * blockTokens * 2 * 4), k: zeros(blocks * blockTokens * 4)}
+	for i := range r.q {
+		r.q[i] = 1
+	}
+	for i := wanted * blockTokens * 4; i < (wanted+1)*blockTokens*4; i++ {
+		r.k[i] = 0.5
+	}
+	a := r.attend(model.GateHeads{Query: 2, KV: 1, Dim: 4, Width: 4}, 1, newTurns(model.Rope{Scale: 1}, r.tokens))
+	for kind, at := range map[model.GateKind]int{model.SeerPrefill: row, model.SeerDecode: row * blockTokens} {
+		n := len(UntrainedOf(kind)) * blocks
+		all := truth{untrained: slices.Collect(slices.Chunk(zeros(n), blocks))}
+		a.guess(kind, 0, at, all)
+		for i, by := range UntrainedOf(kind) {
+			scores := all.untrained[i]
+			for b := 1; b < row-1; b++ {
+				if by == Nearest && scores[b] >= scores[b+1] || by != Nearest && b != wanted && scores[b] >= scores[wanted] {
+					t.Errorf("%s, %s: %v", kind, by, scores)
+				}
+			}
+			if by == Nearest && slices.Max(scores) != scores[0] {
+				t.Errorf("%s, %s: %v", kind, by, scores)
+			}
+		}
+	}
+}

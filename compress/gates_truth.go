@@ -186,9 +186,7 @@ func (g *gateRecall) add(kind model.GateKind, j *judged, t truth, sees []int) {
 		if n < 1 {
 			continue
 		}
-		for len(g.untrained) < len(t.untrained) {
-			g.untrained = append(g.untrained, [len(gateDensities)]float64{})
-		}
+		g.grow(len(t.untrained))
 		at := r * j.blocks
 		mass := t.mass[at : at+n]
 		for i, d := range gateDensities {
@@ -204,10 +202,15 @@ func (g *gateRecall) add(kind model.GateKind, j *judged, t truth, sees []int) {
 	}
 }
 
-func (g *gateRecall) join(o *gateRecall) {
-	for len(g.untrained) < len(o.untrained) {
+// grow makes room for n scores that need no gate.
+func (g *gateRecall) grow(n int) {
+	for len(g.untrained) < n {
 		g.untrained = append(g.untrained, [len(gateDensities)]float64{})
 	}
+}
+
+func (g *gateRecall) join(o *gateRecall) {
+	g.grow(len(o.untrained))
 	for i := range g.all {
 		g.gate[i] += o.gate[i]
 		g.best[i] += o.best[i]

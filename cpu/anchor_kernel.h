@@ -219,7 +219,7 @@ void WN(wn_select_anchor)(wn_ctx *ctx, const wn_op *op) {
 	WN(anchor) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .block = d[0], .unit = d[1], .single = d[2], .edge = d[3]};
 	if (!wn_led_of(ctx, &a.led, &a.t, &a.s, d[4]) || !WN(an_arrange)(&a, ctx)) return;
 	for (int64_t first = 0, n = a.led.leads; first < a.led.count; first += n, n = a.led.count - first) {
-		wn_led_turn turn = {&a, first, n};
+		wn_led_turn turn = {&a, first};
 		wn_parallel(ctx, n * a.tiles * a.s.kv, WN(an_anchors), &turn);
 		wn_parallel(ctx, n * a.s.kv, WN(an_item), &turn);
 	}

@@ -52,10 +52,10 @@ static inline int wn_led_of(wn_ctx *ctx, wn_led *l, const wn_tiles *t, const wn_
 	return 1;
 }
 
-// What is planned at a time: n runs of the order from first on, under each key-value head.
+// What is planned at a time: runs of the order from first on, under each key-value head.
 typedef struct wn_led_turn {
 	const void *of;
-	int64_t first, n;
+	int64_t first;
 } wn_led_turn;
 
 #endif

@@ -226,6 +226,6 @@ void WN(wn_select_xattention)(wn_ctx *ctx, const wn_op *op) {
 	a.work = wn_scratch(ctx, wn_threads(ctx) * a.bytes);
 	if (!a.led.count || !a.work || !wn_widened(ctx, a.s.kind, a.s.dim, &a.plain)) return;
 	for (int64_t first = 0, n = a.led.leads; first < a.led.count; first += n, n = a.led.count - first) {
-		wn_parallel(ctx, n * a.s.kv, WN(xa_each), &(wn_led_turn){&a, first, n});
+		wn_parallel(ctx, n * a.s.kv, WN(xa_each), &(wn_led_turn){&a, first});
 	}
 }
