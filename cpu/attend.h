@@ -164,11 +164,10 @@ static inline wn_segment wn_segment_of(const wn_attend *a, const wn_list *l, int
 	return s;
 }
 
-// wn_same says that segment i of two lists is the same, where that is seen at once: they are of one plan row, and it is not the last one, in which
-// rows differ.
-static inline int wn_same(const wn_list *l, const wn_list *m, int64_t i) {
+// wn_same says that two lists differ in their last segments at most, where that is seen at once: they are of one plan row.
+static inline int wn_same(const wn_list *l, const wn_list *m) {
 	return l->block == m->block && l->key == m->key && l->table == m->table && l->local == m->local && l->sinks == m->sinks && l->blocks == m->blocks &&
-		l->keys == m->keys && l->head == m->head && !l->own && i + 1 < l->total && i + 1 < m->total;
+		l->keys == m->keys && l->head == m->head && !l->own;
 }
 
 // wn_strips_of finds the strips that a segment consists of, the last one again where there are less than in a page. Single keys need not be

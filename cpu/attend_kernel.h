@@ -25,7 +25,7 @@ typedef struct WN(bench) {
 	int64_t bundles, queries;
 	WN(query) *query;
 	float *whole; // the same number of merged results
-	float *k, *v; // panels
+	float *k, *v; // panels; where strips are made one by one, all of them at k
 	uint16_t *raw; // 64 gathered keys as a tile stores them
 	float *whole_k, *whole_v; // panels of a page of which single keys are read, where pages are pruned
 	float *key_scale, *value_scale; // of the packed tiles that a pass reads: dim/32 x 64, 64 x dim/32
@@ -115,32 +115,65 @@ WN_INLINE void WN(fetch_strips)(const uint8_t *const *strip, int64_t size, int64
 	}
 }
 
-// pass_panel runs one segment for any number of queries, through panels. What is in the cache moves there first.
+// move_keys scores a strip of keys for the first queries that go together, and makes a strip of a panel of it.
+static void WN(move_keys)(const wn_attend *a, WN(group) g, const wn_strip *strip, int64_t first, float *panel) {
+	WN(strip) s = {.step = 2 * WN_STRIP_KEYS, .rows = a->dim, .part = a->dim, .panel = panel};
+	for (int w = 0; w < WN(STRIP); w++) s.at[w] = strip[w].k + strip[w].slot * a->row;
+	WN(score_moved)(g, &s, first);
+}
+
+// move_values does so with a page of values from dimension d on, a run of them that lie together at a time.
+static void WN(move_values)(const wn_attend *a, WN(group) g, const wn_strip *strip, int64_t d, float *panel) {
+	for (int64_t u = 0, end; u < WN_STRIPS; u = end) {
+		for (end = u + 1; end < WN_STRIPS && strip[end].v == strip[u].v && strip[end].slot == strip[u].slot + (end - u) * WN_STRIP_KEYS;) end++;
+		WN(strip) s = {.step = a->row, .part = WN_PAGE, .panel = panel + u * WN_STRIP_KEYS * WN(COLUMNS)};
+		for (int w = 0; w < WN(STRIP); w++) s.at[w] = strip[u].v + strip[u].slot * a->row + 2 * (d + 16 * w);
+		WN(average_moved)(g, &s, &(WN(span)){u * WN_STRIP_KEYS, end * WN_STRIP_KEYS, u * WN_STRIP_KEYS, d, u == 0});
+	}
+}
+
+// pass_panel runs one segment for any number of queries, through panels. What is in the cache moves there first, a strip at a time, and all to the
+// same place, which is in the nearest cache because the strip before was just read there. Of whole pages the first queries that go together read
+// the cache, and move it as they do.
 static void WN(pass_panel)(const wn_attend *a, WN(bench) *b, WN(group) g, int64_t count, const WN(visit) *t) {
 	int64_t lo = WN_PAGE, hi = 0, apart = 0, size = WN_STRIP_KEYS * a->row, bytes = WN_STRIPS * size;
 	for (int64_t i = 0; i < count; i++) {
 		lo = wn_min(lo, g[i]->lo), hi = wn_max(hi, g[i]->hi);
 		apart |= (g[i]->lo ^ g[0]->lo) | (g[i]->hi ^ g[0]->hi);
 	}
-	if (t->strip) WN(panel_keys)(a, b->k, t->strip);
+	int moves = t->strip && !apart && hi - lo == WN_PAGE && a->kind == WN_CACHE_F16 && a->dim % WN(COLUMNS) == 0 && count >= WN(TOGETHER);
+	int64_t moved = moves ? WN(TOGETHER) : 0;
 	int64_t groups = wn_parts(count, WN(TOGETHER)), share = wn_parts(bytes, groups * (WN_PAGE / WN(COLUMNS)) * 64) * 64, fetched = 0;
 	for (int64_t c = lo / WN(COLUMNS) * WN(COLUMNS); c < hi; c += WN(COLUMNS)) {
 		WN(strip) s = {.step = WN(COLUMNS) * 4, .rows = a->dim, .part = a->dim};
-		for (int w = 0; w < WN(STRIP); w++) s.at[w] = (const uint8_t *)(WN(place_key)(a, b->k, 0, c) + 16 * w);
+		const wn_strip *from = t->strip ? t->strip + c / WN_STRIP_KEYS : NULL;
+		float *k = from ? b->k : WN(place_key)(a, b->k, 0, c);
+		if (moved) {
+			WN(move_keys)(a, g, from, c, k);
+		} else if (from) {
+			WN(strip_of_keys)(a, k, from);
+		}
+		for (int w = 0; w < WN(STRIP); w++) s.at[w] = (const uint8_t *)(k + 16 * w);
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
 			if (t->next_k[0]) WN(fetch_strips)(t->next_k, size, fetched, wn_min(share, bytes - fetched));
-			WN(scores)[WN(PANEL)][wn_min(count - i, WN(TOGETHER)) - 1](g + i, &s, c);
+			if (i >= moved) WN(scores)[WN(PANEL)][wn_min(count - i, WN(TOGETHER)) - 1](g + i, &s, c);
 		}
 	}
 	for (int64_t i = 0; i < count; i += WN(TOGETHER)) WN(soften)(g + i, wn_min(count - i, WN(TOGETHER)));
-	if (t->strip) WN(panel_values)(a, b->v, t->strip, lo, hi);
 	share = wn_parts(bytes, groups * (a->padded / WN(COLUMNS)) * 64) * 64, fetched = 0;
 	for (int64_t d = 0; d < a->dim; d += WN(COLUMNS)) {
 		WN(strip) s = {.step = WN(COLUMNS) * 4, .part = WN_PAGE};
-		for (int w = 0; w < WN(STRIP); w++) s.at[w] = (const uint8_t *)(WN(place_value)(a, b->v, 0, d) + 16 * w);
+		float *v = t->strip ? b->k : WN(place_value)(a, b->v, 0, d);
+		if (moved) {
+			WN(move_values)(a, g, t->strip, d, v);
+		} else if (t->strip) {
+			WN(strip_of_values)(a, v, t->strip, d, (int64_t[]){lo, hi});
+		}
+		for (int w = 0; w < WN(STRIP); w++) s.at[w] = (const uint8_t *)(v + 16 * w);
 		for (int64_t i = 0; i < count; i += WN(TOGETHER), fetched += share) {
 			int64_t n = wn_min(count - i, WN(TOGETHER));
 			if (t->next_v[0]) WN(fetch_strips)(t->next_v, size, fetched, wn_min(share, bytes - fetched));
+			if (i < moved) continue;
 			if (apart) {
 				WN(average_apart)(g + i, n, WN(PANEL), &s, d);
 			} else {
@@ -200,16 +233,17 @@ static void WN(step)(const wn_attend *a, WN(bench) *b, int64_t i) {
 	WN(query) *together[WN_QUERIES];
 	const wn_list *shared = NULL;
 	wn_segment s = {0};
-	int64_t count = 0;
+	int64_t count = 0, same = 0;
 	for (int64_t q = 0; q < b->queries; q++) {
 		const wn_list *l = &b->bundle[b->query[q].bundle].list;
 		if (i >= l->total) continue;
-		wn_segment own = count && wn_same(shared, l, i) ? s : wn_segment_of(a, l, i);
+		int known = count && b->query[q].same == same && i + 1 < l->total && i + 1 < shared->total;
+		wn_segment own = known ? s : wn_segment_of(a, l, i);
 		if (count && (own.k != s.k || own.key != s.key || (own.key && (own.hi != s.hi || l->table != shared->table || (l->own && l->pos / WN_PAGE != shared->pos / WN_PAGE))))) {
 			WN(pass_over)(a, b, together, count, shared, i);
 			count = 0;
 		}
-		if (!count) shared = l, s = own;
+		if (!count) shared = l, s = own, same = b->query[q].same;
 		b->query[q].lo = own.lo, b->query[q].hi = own.hi;
 		together[count++] = &b->query[q];
 	}
@@ -249,10 +283,11 @@ static void WN(write)(const wn_attend *a, const WN(query) *s, float *part) {
 static void WN(prepare)(const wn_attend *a, WN(bench) *b, const wn_item *t) {
 	b->bundles = wn_bundles(a, t, b->bundle);
 	b->queries = 0;
-	for (int64_t n = 0; n < b->bundles; n++) {
+	for (int64_t n = 0, same = 0; n < b->bundles; n++) {
+		if (!wn_same(&b->bundle[same].list, &b->bundle[n].list)) same = n;
 		for (int64_t h = 0; h < b->bundle[n].heads; h++) {
 			WN(query) *s = &b->query[b->queries++];
-			s->row = b->bundle[n].row, s->head = b->bundle[n].head + h, s->bundle = n;
+			s->row = b->bundle[n].row, s->head = b->bundle[n].head + h, s->bundle = n, s->same = same;
 			const float *q = a->q + (s->row * a->heads + s->head) * a->dim;
 			for (int64_t d = 0; d < a->dim; d += 16) v_store(s->q + d, v_mul(v_load_n(q + d, a->dim - d), v_set(a->scale)));
 		}

@@ -13,54 +13,52 @@ WN_INLINE float *WN(place_value)(const wn_attend *a, float *v, int64_t j, int64_
 	return v + d / WN(COLUMNS) * WN(value_strip)(a) + j * WN(COLUMNS) + d % WN(COLUMNS);
 }
 
-// panel_keys makes a panel of strips of keys; panel_value does so for value j of a tile of values, that in a slot.
+// strip_of_keys makes one strip of a panel of as many strips of keys as fill it.
+static void WN(strip_of_keys)(const wn_attend *a, float *to, const wn_strip *strip) {
+	int64_t dim = a->dim;
+	for (int w = 0; w < WN(STRIP); w++) {
+		const uint8_t *from = strip[w].k + strip[w].slot * a->row;
+		if (a->kind == WN_CACHE_F16) {
+#pragma GCC unroll 4
+			for (int64_t d = 0; d < dim; d++) v_store(to + d * WN(COLUMNS) + 16 * w, v_load_f16(from + d * 2 * WN_STRIP_KEYS));
+		} else {
+			for (int64_t d = 0; d < dim; d++) v_store(to + d * WN(COLUMNS) + 16 * w, WN(tile16)(strip[w].k, a->kind, dim, d, strip[w].slot));
+		}
+	}
+}
+
+// panel_keys makes a panel of a page's strips of keys.
 static void WN(panel_keys)(const wn_attend *a, float *k, const wn_strip *strip) {
-	if (a->kind == WN_CACHE_F16) {
-		for (int u = 0; u < WN_STRIPS; u++) {
-			const uint8_t *from = strip[u].k + strip[u].slot * a->row;
-			float *to = WN(place_key)(a, k, 0, 16 * u);
-#pragma GCC unroll 4
-			for (int64_t d = 0; d < a->dim; d++) v_store(to + d * WN(COLUMNS), v_load_f16(from + d * 2 * WN_STRIP_KEYS));
-		}
-		return;
-	}
-	for (int64_t d = 0; d < a->dim; d++) {
-#pragma GCC unroll 4
-		for (int u = 0; u < WN_STRIPS; u++) v_store(WN(place_key)(a, k, d, 16 * u), WN(tile16)(strip[u].k, a->kind, a->dim, d, strip[u].slot));
-	}
+	for (int64_t c = 0; c < WN_PAGE; c += WN(COLUMNS)) WN(strip_of_keys)(a, WN(place_key)(a, k, 0, c), strip + c / WN_STRIP_KEYS);
 }
 
+// value16 is 16 dimensions of a tile's value from d on, zeros after its last.
+WN_INLINE v16f WN(value16)(const wn_attend *a, const uint8_t *tile, int64_t slot, int64_t d) {
+	const uint8_t *from = tile + slot * a->row + WN(value_at)(a, d);
+	if (!wn_packed(a->kind)) return WN(number_n)(from, a->kind == WN_CACHE_F16, wn_max(a->dim - d, 0));
+	const uint8_t *scale = wn_scales(tile, a->kind, a->dim) + 2 * (slot * (a->dim / WN_SHARED) + d / WN_SHARED);
+	return v_mul(WN(codes16)(from, a->kind, wn_shift_of(d)), v_set(v_one_f16(scale)));
+}
+
+// panel_value writes value j of a panel, that in a slot of a tile.
 static void WN(panel_value)(const wn_attend *a, float *v, int64_t j, const uint8_t *tile, int64_t slot) {
-	const uint8_t *row = tile + slot * a->row;
-	int64_t d = 0;
-	if (wn_packed(a->kind)) {
-		const uint8_t *scale = wn_scales(tile, a->kind, a->dim) + 2 * slot * (a->dim / WN_SHARED);
-		for (; d < a->dim; d += 16) {
-			v16f codes = WN(codes16)(row + WN(value_at)(a, d), a->kind, wn_shift_of(d));
-			v_store(WN(place_value)(a, v, j, d), v_mul(codes, v_set(v_one_f16(scale + d / WN_SHARED * 2))));
-		}
-		return;
-	}
-	int f16 = a->kind == WN_CACHE_F16;
-	for (; d + 16 <= a->dim; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number16)(row + WN(value_at)(a, d), f16));
-	for (; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(number_n)(row + WN(value_at)(a, d), f16, wn_max(a->dim - d, 0)));
+	for (int64_t d = 0; d < a->padded; d += 16) v_store(WN(place_value)(a, v, j, d), WN(value16)(a, tile, slot, d));
 }
 
-// panel_values makes a panel of values lo to hi of strips.
-static void WN(panel_values)(const wn_attend *a, float *v, const wn_strip *strip, int64_t lo, int64_t hi) {
+// strip_of_values makes one strip of a panel of values lo to hi of strips, that from dimension d on.
+static void WN(strip_of_values)(const wn_attend *a, float *to, const wn_strip *strip, int64_t d, const int64_t span[2]) {
 	int plain = a->kind == WN_CACHE_F16 && a->dim % WN(COLUMNS) == 0;
-	for (int64_t j = lo; j < hi; j++) {
+	for (int64_t j = span[0], end; j < span[1]; j = end) {
 		const wn_strip *s = &strip[j / WN_STRIP_KEYS];
-		int64_t slot = s->slot + j % WN_STRIP_KEYS;
-		if (!plain) {
-			WN(panel_value)(a, v, j, s->v, slot);
-			continue;
+		int64_t slot = s->slot + j % WN_STRIP_KEYS, row = a->row;
+		end = wn_min(j / WN_STRIP_KEYS * WN_STRIP_KEYS + WN_STRIP_KEYS, span[1]);
+		for (int w = 0; !plain && w < WN(COLUMNS); w += 16) {
+			for (int64_t i = j; i < end; i++) v_store(to + i * WN(COLUMNS) + w, WN(value16)(a, s->v, slot + i - j, d + w));
 		}
-		const uint8_t *from = s->v + slot * a->row;
-		float *to = WN(place_value)(a, v, j, 0);
+		const uint8_t *from = s->v + slot * row + 2 * d;
 #pragma GCC unroll 4
-		for (int64_t d = 0; d < a->dim; d += WN(COLUMNS), to += WN(value_strip)(a)) {
-			for (int w = 0; w < WN(COLUMNS); w += 16) v_store(to + w, v_load_f16(from + 2 * (d + w)));
+		for (int64_t i = j; plain && i < end; i++, from += row) {
+			for (int w = 0; w < WN(COLUMNS); w += 16) v_store(to + i * WN(COLUMNS) + w, v_load_f16(from + 2 * w));
 		}
 	}
 }

@@ -17,6 +17,7 @@ typedef struct WN(query) {
 	int64_t lo, hi; // its keys in the current segment
 	float *p; // 64 scores of the current segment, then their exponentials
 	int64_t row, head, bundle;
+	int64_t same; // the first of the bundles before whose lists are the same as its own, see wn_same
 } WN(query);
 
 // A group is queries that share a pass, TOGETHER of them at most.
@@ -50,10 +51,12 @@ typedef struct WN(strip) {
 	const float *scale; // of a packed tile, of the first column: from 32 rows of keys to the next it is a page of columns, from a value to the next
 	int64_t blocks; // scales
 	int shift; // of values whose codes have 4 bits: the lowest bit of those in the first vector
+	float *panel; // where rows that are moved go
 } WN(strip);
 
-// What a pass reads: numbers of the cache, packed or not, or a panel. Kinds of the cache come first, as they are numbered.
-enum { WN(F32), WN(F16), WN(Q8), WN(Q4), WN(PANEL), WN(Q8_VALUES), WN(Q4_VALUES) };
+// What a pass reads: numbers of the cache, packed or not, or a panel, or binary16 numbers of the cache that it moves to a panel. Kinds of the cache come
+// first, as they are numbered.
+enum { WN(F32), WN(F16), WN(Q8), WN(Q4), WN(PANEL), WN(MOVED), WN(Q8_VALUES), WN(Q4_VALUES) };
 
 // How a pass reads: how many queries, from where, how many vectors side by side.
 typedef struct WN(shape) {
@@ -67,7 +70,7 @@ WN_INLINE v16f WN(column16)(const WN(shape) c, const WN(strip) *s, int64_t r, in
 	if (c.kind == WN(Q4)) return v_mul(v_load_i4(at, wn_shift_of(r)), v_load(s->scale + r / WN_SHARED * WN_PAGE + 16 * w));
 	if (c.kind == WN(Q8_VALUES)) return v_mul(v_load_i8(at), v_set(s->scale[r * s->blocks + w / 2]));
 	if (c.kind == WN(Q4_VALUES)) return v_mul(v_load_i4(at, s->shift + w % 2 * 4), v_set(s->scale[r * s->blocks + w / 2]));
-	return WN(number16)(at, c.kind == WN(F16));
+	return WN(number16)(at, c.kind == WN(F16) || c.kind == WN(MOVED));
 }
 
 // halves is how many half bytes a number takes, without its scale.
@@ -82,15 +85,18 @@ WN_INLINE int WN(halves)(const int kind) {
 
 // product adds, to the sums of n queries, x[i][r] times row r of a strip wide vectors across, row after row.
 WN_INLINE void WN(product)(const WN(shape) c, WN(strip) s, const float *const *x, v16f (*sum)[4]) {
-	const int bytes = 8 * c.wide * WN(halves)(c.kind);
-	for (int64_t r = 0, end; r < s.rows; r = end, s.next += c.kind != WN(PANEL)) {
-		const uint8_t *next = c.kind == WN(PANEL) ? s.at[0] : *s.next + s.skip;
+	const int bytes = 8 * c.wide * WN(halves)(c.kind), panel = c.kind == WN(PANEL) || c.kind == WN(MOVED);
+	for (int64_t r = 0, end; r < s.rows; r = end, s.next += !panel) {
+		const uint8_t *next = panel ? s.at[0] : *s.next + s.skip;
 		end = wn_min(r + s.part, s.rows);
 		for (int64_t j = r; j < end; j++, next += bytes) {
 			v16f column[4];
-			if (c.kind != WN(PANEL)) WN(fetch)(next, bytes, 1);
+			if (!panel) WN(fetch)(next, bytes, 1);
 #pragma GCC unroll 4
-			for (int w = 0; w < c.wide; w++) column[w] = WN(column16)(c, &s, j, w);
+			for (int w = 0; w < c.wide; w++) {
+				column[w] = WN(column16)(c, &s, j, w);
+				if (c.kind == WN(MOVED)) v_store(s.panel + j * WN(COLUMNS) + 16 * w, column[w]);
+			}
 #pragma GCC unroll 8
 			for (int i = 0; i < c.n; i++) {
 				v16f factor = v_set(x[i][j]);
@@ -141,7 +147,8 @@ WN_INLINE void WN(average)(const WN(shape) c, WN(group) g, WN(strip) s, WN(span)
 #pragma GCC unroll 4
 	for (int w = 0; w < c.wide; w++) s.at[w] += before * s.step;
 	s.rows = t.to - t.from;
-	if (c.kind != WN(PANEL)) s.next += before / s.part;
+	if (c.kind == WN(MOVED)) s.panel += before * WN(COLUMNS);
+	if (c.kind != WN(PANEL) && c.kind != WN(MOVED)) s.next += before / s.part;
 	if (c.kind == WN(Q8_VALUES) || c.kind == WN(Q4_VALUES)) s.scale += before * s.blocks;
 	WN(product)(c, s, x, sum);
 #pragma GCC unroll 8
@@ -182,6 +189,13 @@ WN_PASSES(6)
 WN_PASSES(7)
 WN_PASSES(8)
 #endif
+
+
+// Passes of as many queries as go together over what they move to a panel.
+static void WN(score_moved)(WN(group) g, const WN(strip) *s, int64_t first) { WN(score)((WN(shape)){WN(TOGETHER), WN(MOVED), WN(STRIP)}, g, *s, first); }
+static void WN(average_moved)(WN(group) g, const WN(strip) *s, const WN(span) *t) {
+	WN(average)((WN(shape)){WN(TOGETHER), WN(MOVED), WN(STRIP)}, g, *s, *t);
+}
 
 // Passes by what they read and the number of queries less one.
 static WN(scorer) *const WN(scores)[][WN(TOGETHER)] = {
