@@ -1,5 +1,5 @@
-// SelectAnchor: what groups take; d = block, unit, single, edge, lead. f = theta, scale. Of some groups first the anchors of all rows are
-// found, an item being a tile in one key-value head, then the keys, an item being a group of rows in one key-value head.
+// SelectAnchor: what groups take; d = block, unit, single, edge, lead, every, soft. f = theta, scale. Of some groups first the anchors of rows are
+// found, of one in every, an item being a tile in one key-value head, then the keys, an item being a group of rows in one key-value head.
 
 #include "keys.h"
 #include "led.h"
@@ -11,10 +11,11 @@ typedef struct WN(anchor) {
 	wn_tiles t;
 	wn_scored s;
 	wn_led led;
-	int64_t block, unit, single, edge;
+	int64_t block, unit, single, edge, every;
+	int soft;
 	int64_t tiles, pages; // of the longest group
 	int64_t widest; // query heads of a key-value head
-	float *most; // rows x heads: the anchors
+	float *found; // rows x heads: the anchors
 	uint8_t *work; // of bytes for each thread
 	int64_t bytes;
 	float *plain; // of each thread: room for a tile of packed keys
@@ -48,22 +49,49 @@ WN_INLINE void WN(an_products)(const float *const *q, int f16, const uint8_t *k,
 static void WN(an_products_f32)(const float *const *q, const uint8_t *k, int64_t dim, float (*y)[WN_PAGE_KEYS]) { WN(an_products)(q, 0, k, dim, y); }
 static void WN(an_products_f16)(const float *const *q, const uint8_t *k, int64_t dim, float (*y)[WN_PAGE_KEYS]) { WN(an_products)(q, 1, k, dim, y); }
 
-// raise raises the largest scores of a tile's rows in one head, 16 lanes a row, by those with the keys k of a page up to
-// their own.
-static void WN(an_raise)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_t head, const uint8_t *k, int64_t page, float (*top)[16]) {
+// The scores of a row so far, in 16 lanes: the largest, and the sum of exponentials below it where anchors are soft.
+typedef struct WN(an_sight) {
+	float most[16], sum[16];
+} WN(an_sight);
+
+// an_see adds a row's scores with the keys of a page, minus infinity where it does not see them.
+WN_INLINE void WN(an_see)(const WN(anchor) *a, WN(an_sight) *s, const float *y) {
+	v16f before = v_load(s->most), most = before, scale = v_set(a->s.scale);
+	for (int w = 0; w < 4; w++) most = v_max(v_load(y + 16 * w), most);
+	v_store(s->most, most);
+	if (!a->soft) return;
+	v16f sum = v_mul(v_load(s->sum), v_exp(v_mul(v_sub(before, most), scale)));
+	for (int w = 0; w < 4; w++) sum = v_add(sum, v_exp(v_mul(v_sub(v_load(y + 16 * w), most), scale)));
+	v_store(s->sum, sum);
+}
+
+// an_found is the anchor of a row that saw all it is to see.
+static float WN(an_found)(const WN(anchor) *a, const WN(an_sight) *s) {
+	v16f lanes = v_load(s->most);
+	float most = v_most(lanes);
+	if (!a->soft) return a->s.scale * most;
+	return a->s.scale * most + logf(v_sum(v_mul(v_load(s->sum), v_exp(v_mul(v_sub(lanes, v_set(most)), v_set(a->s.scale))))));
+}
+
+// an_look shows rows in one head, every apart, the keys k of a page up to their own.
+static void WN(an_look)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_t head, const uint8_t *k, int64_t page, WN(an_sight) *of) {
 	enum { N = WN(AN_QUERIES) };
 	for (int64_t i = 0; i < r->rows; i += N) {
 		const float *q[N];
 		float y[N][WN_PAGE_KEYS];
-		for (int64_t n = 0; n < N; n++) q[n] = wn_query(&a->s, r->row + wn_min(i + n, r->rows - 1), head);
+		for (int64_t n = 0; n < N; n++) q[n] = wn_query(&a->s, r->row + wn_min(i + n, r->rows - 1) * a->every, head);
 		(a->s.f16 ? WN(an_products_f16) : WN(an_products_f32))(q, k, a->s.dim, y);
 		for (int64_t n = 0; n < wn_min(N, r->rows - i); n++) {
-			for (int64_t j = wn_max(r->pos + i + n + 1 - page * WN_PAGE_KEYS, 0); j < WN_PAGE_KEYS; j++) y[n][j] = -INFINITY;
-			v16f most = v_load(top[i + n]);
-			for (int w = 0; w < 4; w++) most = v_max(v_load(y[n] + 16 * w), most);
-			v_store(top[i + n], most);
+			for (int64_t j = wn_max(r->pos + (i + n) * a->every + 1 - page * WN_PAGE_KEYS, 0); j < WN_PAGE_KEYS; j++) y[n][j] = -INFINITY;
+			WN(an_see)(a, &of[i + n], y[n]);
 		}
 	}
+}
+
+// an_those are the rows of a tile of a run, from row on, that have anchors: every apart.
+static wn_run_of_tiles WN(an_those)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_t row, int64_t end) {
+	int64_t first = row + (a->every / 2 + a->every - (row - r->row) % a->every) % a->every;
+	return (wn_run_of_tiles){.row = first, .rows = wn_parts(wn_max(end - first, 0), a->every), .pos = r->pos + first - r->row, .seq = r->seq};
 }
 
 static int WN(an_asks)(const WN(anchor) *a, const wn_run_of_tiles *r) { return r->rows == a->s.size && r->pos > 2 * a->edge && r->knob < 1000; }
@@ -87,18 +115,17 @@ static void WN(an_anchors)(void *arg, int64_t item, int worker) {
 	uint8_t *work = a->work + worker * a->bytes;
 	int64_t *head = (int64_t *)work, heads = tile < r->tiles ? WN(an_asked)(a, run, kv_head, head) : 0;
 	if (!heads) return;
-	float (*top)[16] = (float (*)[16])(head + a->widest);
-	int64_t row = a->t.first[r->tile + tile];
-	wn_run_of_tiles t = {.row = row, .rows = a->t.first[r->tile + tile + 1] - row, .pos = a->t.pos[row], .seq = r->seq};
-	int64_t local = (r->pos - a->edge) / WN_PAGE_KEYS, last = (t.pos + t.rows - 1) / WN_PAGE_KEYS;
-	for (int64_t i = 0; i < heads * t.rows; i++) v_store(top[i], v_set(-INFINITY));
-	for (int64_t page = 0; page <= last; page++) {
+	WN(an_sight) *of = (WN(an_sight) *)(head + a->widest);
+	wn_run_of_tiles t = WN(an_those)(a, r, a->t.first[r->tile + tile], a->t.first[r->tile + tile + 1]);
+	int64_t local = (r->pos - a->edge) / WN_PAGE_KEYS, last = (t.pos + (t.rows - 1) * a->every) / WN_PAGE_KEYS;
+	for (int64_t i = 0; i < heads * t.rows; i++) v_store(of[i].most, v_set(-INFINITY)), v_store(of[i].sum, v_zero());
+	for (int64_t page = 0; t.rows && page <= last; page++) {
 		if (page * WN_PAGE_KEYS == a->edge) page = local;
 		const uint8_t *k = WN(plain_keys)(wn_keys(&a->s, t.seq, page, kv_head), a->s.kind, a->s.dim, a->plain, worker);
-		for (int64_t h = 0; h < heads; h++) WN(an_raise)(a, &t, head[h], k, page, top + h * t.rows);
+		for (int64_t h = 0; h < heads; h++) WN(an_look)(a, &t, head[h], k, page, of + h * t.rows);
 	}
 	for (int64_t h = 0; h < heads; h++) {
-		for (int64_t i = 0; i < t.rows; i++) a->most[(row + i) * a->s.heads + head[h]] = a->s.scale * v_most(v_load(top[h * t.rows + i]));
+		for (int64_t i = 0; i < t.rows; i++) a->found[(t.row + i * a->every) * a->s.heads + head[h]] = WN(an_found)(a, &of[h * t.rows + i]);
 	}
 }
 
@@ -133,10 +160,10 @@ static void WN(an_average)(const WN(anchor) *a, const wn_run_of_tiles *r, int64_
 	for (int64_t i = row; i < row + a->block; i++) {
 		const float *q = wn_query(&a->s, i, head);
 		for (int64_t d = 0; d < a->s.dim; d++) mean[d] += q[d];
-		sum += a->most[i * a->s.heads + head];
 	}
+	for (int64_t i = row + a->every / 2; i < row + a->block; i += a->every) sum += a->found[i * a->s.heads + head];
 	for (int64_t d = 0; d < a->s.dim; d++) mean[d] *= by;
-	*cut = sum / a->block - r->knob;
+	*cut = sum * a->every / a->block - r->knob;
 }
 
 // wanted has a bit for each key of a page that is read in a head, the in-th: those of units of which some block of queries wants a key.
@@ -208,15 +235,15 @@ static int WN(an_arrange)(WN(anchor) *a, wn_ctx *ctx) {
 		a->widest = wn_max(a->widest, wn_heads_from(u + 1, a->s.heads, a->s.kv) - wn_heads_from(u, a->s.heads, a->s.kv));
 	}
 	int64_t n = WN(an_queries)(a), group = n * (a->s.dim + 1 + WN_PAGE_KEYS) * 4 + a->widest * a->pages * 8;
-	a->bytes = wn_parts(a->widest * 8 + wn_max(group, a->widest * WN_PAGE_KEYS * 64), 64) * 64;
+	a->bytes = wn_parts(a->widest * 8 + wn_max(group, a->widest * WN_PAGE_KEYS * (int64_t)sizeof(WN(an_sight))), 64) * 64;
 	a->work = wn_scratch(ctx, wn_threads(ctx) * a->bytes);
-	a->most = wn_scratch(ctx, (a->t.first[a->t.n] * a->s.heads + 1) * sizeof *a->most);
-	return a->work && a->most && wn_widened(ctx, a->s.kind, a->s.dim, &a->plain);
+	a->found = wn_scratch(ctx, (a->t.first[a->t.n] * a->s.heads + 1) * sizeof *a->found);
+	return a->work && a->found && wn_widened(ctx, a->s.kind, a->s.dim, &a->plain);
 }
 
 void WN(wn_select_anchor)(wn_ctx *ctx, const wn_op *op) {
 	const int64_t *d = op->d + WN_SCORED_D;
-	WN(anchor) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .block = d[0], .unit = d[1], .single = d[2], .edge = d[3]};
+	WN(anchor) a = {.t = wn_tiles_of(ctx, op), .s = wn_scored_of(op), .block = d[0], .unit = d[1], .single = d[2], .edge = d[3], .every = d[5], .soft = (int)d[6]};
 	if (!wn_led_of(ctx, &a.led, &a.t, &a.s, d[4]) || !WN(an_arrange)(&a, ctx)) return;
 	for (int64_t first = 0, n = a.led.leads; first < a.led.count; first += n, n = a.led.count - first) {
 		wn_led_turn turn = {&a, first};

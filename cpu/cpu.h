@@ -14,7 +14,7 @@ typedef void wn_run(wn_ctx *ctx, const wn_op *op);
 struct wn_op {
 	wn_run *run;
 	void *p[24];
-	int64_t d[18];
+	int64_t d[20];
 	float f[8];
 };
 

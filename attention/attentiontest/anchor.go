@@ -12,16 +12,28 @@ import (
 
 // SelectAnchor plans by anchors; a row of the case is a group, or as many as the first is asked for. theta is in quarters, as scores are.
 func SelectAnchor(b Runs, block, unit, single int, theta float32) tensortest.Case {
+	return softAnchor(b, attention.SelectAnchor{Block: block, Unit: unit, Single: single, Theta: theta, Every: 1})
+}
+
+// softAnchor is the same with all that an anchor may be.
+func softAnchor(b Runs, by attention.SelectAnchor) tensortest.Case {
 	lead := page * len(b.Runs[0])
 	group := cmp.Or(b.Block, lead)
-	name := tensortest.Labels("anchor", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", block, "group", group, "unit", unit, "single", single, "theta", theta, "room", b.Room.Keys)
+	name := tensortest.Labels("anchor", b.Heads.Format, b.Heads.Query, "on", b.Heads.KV, "x", b.Heads.Dim, "block", by.Block, "group", group, "unit", by.Unit, "single", by.Single, "theta", by.Theta, "room", b.Room.Keys)
 	if lead > group {
 		name += fmt.Sprint(" lead ", lead)
 	}
+	if by.Soft {
+		name += " soft"
+	}
+	if by.Every > 1 {
+		name += fmt.Sprint(" every ", by.Every)
+	}
 	return tensortest.Case{Name: name, Rows: len(b.Runs), Make: func(w *tensortest.World) tensortest.Trial {
-		o := &attention.SelectAnchor{Groups: b.make(w), Theta: theta, Block: block, Unit: unit, Single: single}
+		o := by
+		o.Groups = b.make(w)
 		o.Scale, o.Lead, o.Size = 0.25, lead, group
-		return tensortest.Trial{Op: o, ByRow: byTile(o.Plan)}
+		return tensortest.Trial{Op: &o, ByRow: byTile(o.Plan)}
 	}}
 }
 
@@ -50,6 +62,10 @@ func anchors() []tensortest.Case {
 		led := Runs{h, append(groups(0, 4, 0, 8, Own), groups(1, 4, 8, 12, 0.75)...), Room{0, 16, 100}, page}
 		led.Runs = append(led.Runs, TilesOf(1, 12*page, 15*page+40, 1, Own), TilesOf(2, 4*page, 7*page+9, 1, 0.25))
 		cases = append(cases, SelectAnchor(led, 64, 16, 48, 0), SelectAnchor(led, 32, 16, 48, 0.75), SelectAnchor(led, 32, 16, 48, 2))
+		cases = append(cases, softAnchor(led, attention.SelectAnchor{Block: 32, Unit: 16, Single: 48, Theta: 2.3, Soft: true, Every: 4}))
+		cases = append(cases, softAnchor(small, attention.SelectAnchor{Block: 16, Unit: 1, Single: 4, Theta: 3.1, Soft: true, Every: 1}))
+		cases = append(cases, softAnchor(large, attention.SelectAnchor{Block: 128, Unit: 16, Single: 32, Theta: 2.7, Soft: true, Every: 128}))
+		cases = append(cases, softAnchor(large, attention.SelectAnchor{Block: 32, Unit: 16, Single: 48, Theta: 0.5, Every: 8}))
 		small.Room.Keys = 35
 		cases = append(cases, SelectAnchor(small, 32, 1, 32, 0.5), SelectAnchor(small, 32, 16, 48, 0.75))
 	}
