@@ -163,7 +163,7 @@ func (s *Search) Turn(recall float64) (best Turned, err error) {
 	lo, hi := 0.0, 1.0
 	const (
 		tries  = 40 // a knob may go from -1e6 to 1e6, and matter between 0 and 20
-		enough = 2e-4
+		enough = 5e-5
 	)
 	for i := range tries {
 		if best.read == least.read || best.Recall < recall+enough {
