@@ -24,8 +24,8 @@ type gateSchool struct {
 	recall []gateRecall // by layer
 }
 
-// newGateSchool begins with the scores of blocks' mean keys, for layers that turn by to, and random weights beside them. The paper begins with random
-// ones alone; where attention is spread evenly, these would take long to come as far as the mean.
+// newGateSchool begins with the scores of blocks' mean keys, for layers that turn by to, and small random weights beside them. The paper
+// begins with random ones alone; where attention is spread evenly, these would take long to come as far as the mean.
 func newGateSchool(ask *GateTraining, kind model.GateKind, to []*turns, size model.GateHeads) *gateSchool {
 	layers := len(to)
 	g := &model.Gates{Kind: kind, Heads: size, Norms: kind == model.SeerDecode, Layer: make([]model.GateLayer, layers)}
@@ -34,7 +34,7 @@ func newGateSchool(ask *GateTraining, kind model.GateKind, to []*turns, size mod
 	normal := func(n int) []float32 {
 		v := make([]float32, n)
 		for i := range v {
-			v[i] = float32(0.02 * random.NormFloat64())
+			v[i] = float32(0.002 * random.NormFloat64())
 		}
 		return v
 	}
