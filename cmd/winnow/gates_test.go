@@ -110,3 +110,25 @@ func TestGatesImport(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The gates that come with the demo are its own, and what they leave out of prompts costs less than leaving out by chance would.
+func TestGatesOfTheDemo(t *testing.T) {
+	folder, err := filepath.Abs("../../model/demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone(t)
+	writeFile(t, "text", strings.Repeat(story, 150))
+	for _, kind := range []model.GateKind{model.SeerPrefill, model.SeerDecode} {
+		out := must(t, "", "gates", "info", filepath.Join(folder, "demo."+string(kind)+".gguf"), "--model", "demo")
+		if !strings.Contains(out, "they are gates of demo") || !strings.Contains(out, " "+string(kind)+"\n") {
+			t.Error(out)
+		}
+	}
+	asked := []string{"--gates", filepath.Join(folder, "demo.seer.gguf"), "--sparse", "prefill=seer,prefill_from=0,seer.nz_percent=50"}
+	all, half := evaluated(t), evaluated(t, asked...)
+	t.Logf("%v nats with all keys, %v with half of the blocks", all.Nats, half.Nats)
+	if half.Nats == all.Nats || half.Nats > all.Nats+0.1 {
+		t.Errorf("%v nats with all keys, %v with half of the blocks", all.Nats, half.Nats)
+	}
+}
