@@ -64,7 +64,7 @@ type SparseSetting struct {
 }
 
 const (
-	sparseProfileFormat = 1
+	sparseProfileFormat = 2       // more by one whenever a number of a knob comes to read other keys than before
 	mostSparseProfile   = 8 << 20 // bytes of a file
 	mostSparseSettings  = 256
 )
@@ -116,7 +116,7 @@ func (p *SparseProfile) Check() error {
 	}
 	switch {
 	case p.Format != sparseProfileFormat:
-		return bad("format", "is %d, want %d", p.Format, sparseProfileFormat)
+		return bad("format", "is %d, want %d: calibrate again", p.Format, sparseProfileFormat)
 	case len(p.Model) != 64:
 		return bad("model", "is %.80q, want 64 hex digits", p.Model)
 	case p.Layers < 1 || p.Layers > mostLayers:

@@ -24,7 +24,7 @@ func profiled() *SparseProfile {
 		}
 	}
 	return &SparseProfile{
-		Format: 1, Model: strings.Repeat("ab", 32), Name: "m", Text: "t", Device: "d", Context: 8192, Layers: 4, Full: []int{0, 2, 3},
+		Format: sparseProfileFormat, Model: strings.Repeat("ab", 32), Name: "m", Text: "t", Device: "d", Context: 8192, Layers: 4, Full: []int{0, 2, 3},
 		Settings: []SparseSetting{
 			setting("streaming", "prefill", 0.98, 4, "recent", three(640, 704, 768)),
 			setting("streaming", "prefill", 0.9, 1, "recent", three(64, 128, 192)),
@@ -66,7 +66,7 @@ func TestSparseProfileThatIsNone(t *testing.T) {
 		field, why string
 		change     func(p *SparseProfile)
 	}{
-		{"format", "is 2", func(p *SparseProfile) { p.Format = 2 }},
+		{"format", "is 1, want 2: calibrate again", func(p *SparseProfile) { p.Format = 1 }},
 		{"model", "64 hex digits", func(p *SparseProfile) { p.Model = "abc" }},
 		{"layers", "is 0", func(p *SparseProfile) { p.Layers = 0 }},
 		{"context", "is -1", func(p *SparseProfile) { p.Context = -1 }},
@@ -95,7 +95,7 @@ func TestSparseProfileThatIsNone(t *testing.T) {
 	if _, err := ParseSparseProfile(make([]byte, mostSparseProfile+1)); !errors.Is(err, ErrSparseProfile) || len(err.Error()) > 200 {
 		t.Error(err)
 	}
-	if _, err := ParseSparseProfile([]byte(`{"format":1,"layers":"four"}`)); err == nil || !strings.HasPrefix(err.Error(), "layers is no JSON") {
+	if _, err := ParseSparseProfile([]byte(`{"format":2,"layers":"four"}`)); err == nil || !strings.HasPrefix(err.Error(), "layers is no JSON") {
 		t.Error(err)
 	}
 }
@@ -208,7 +208,7 @@ func FuzzParseSparseProfile(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(raw)
-	f.Add([]byte(`{"format":1,"settings":[{}]}`))
+	f.Add([]byte(`{"format":2,"settings":[{}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		p, err := ParseSparseProfile(raw)
 		if err != nil {

@@ -78,7 +78,7 @@ func TestAttentionCalibrateThatIsRefused(t *testing.T) {
 		"calibrate demo --text text -o x.json --context 64":                   "256 to 2048",
 		"calibrate demo --text text -o x.json --context 2048":                 "none has 2048 tokens",
 		"calibrate demo --text text -o x.json --context 256 --selectors seer": "without a model",
-		"info taken": "format is 0, want 1",
+		"info taken": "format is 0, want 2: calibrate again",
 	} {
 		_, _, err := winnow(t, "", append([]string{"attention"}, append(strings.Fields(args), "--log", "warn")...)...)
 		if err == nil || !strings.Contains(err.Error(), want) {
