@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -46,8 +47,8 @@ func pth(t *testing.T, path string, shapes map[string][]int, random *rand.Rand) 
 		}
 	}
 	at := 0
-	for name, shape := range shapes {
-		n := 1
+	for _, name := range slices.Sorted(maps.Keys(shapes)) { // in an order, or random would give other weights each time
+		n, shape := 1, shapes[name]
 		for _, d := range shape {
 			n *= d
 		}
